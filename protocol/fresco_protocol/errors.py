@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exceptions of Fresco: each says what happened, where, and what to do next.
+
+FrescoError                  bug                 1
+├── UsageError               usage               2
+│   └── ShotError            shot-invalid        2   names the path in the shot document
+├── InputError               input               3
+│   ├── PlateMissing         plate-missing       3
+│   ├── FrameGap             frame-gap           3
+│   ├── FrameSize            frame-size          3
+│   ├── FrameUnreadable      frame-unreadable    3
+│   ├── RangeOutside         range-outside       3
+│   └── MatteError           matte               3
+├── OutputError              output              4
+│   ├── OutputDenied         output-denied       4
+│   ├── OutputPattern        output-pattern      4
+│   ├── OutputIsPlate        output-is-plate     4
+│   └── DiskFull             disk-full           4
+├── PartialDelivery          partial-delivery    5
+├── ColorError               color               6
+├── WeightsError             weights             7
+│   ├── WeightsMissing       weights-missing     7
+│   ├── WeightsRefused       weights-refused     7   wrong hash, unsafe format
+│   └── WeightsUnsupported   weights-unsupported 7   readable, but not an architecture that Fresco can drive
+├── DeviceMemory             device-memory      12
+├── Busy                     busy               75   temporary: queue it again
+└── Interrupted              interrupted       130   143 when it was ended by SIGTERM; the shot resumes
+
+The second column is `code`: stable, for programs. The third is `exit_code`: what the shell sees.
+"""
+from __future__ import annotations
+
+from typing import ClassVar, Optional
+
+
+class FrescoError(Exception):
+    """A failure that a person can act on; raised bare, it is a bug of Fresco.
+
+    what: one clause without a full stop. where: file, frame or place in a document. remedy: what to do next.
+    """
+
+    code: ClassVar[str] = "bug"
+    exit_code: int = 1
+
+    def __init__(self, what: str, *, where: Optional[object] = None, remedy: Optional[str] = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        advice = f". {self.remedy}" if self.remedy else ""
+        return f"{self.what}{place}{advice}"
+
+
+class UsageError(FrescoError):
+    """The command or the call does not make sense as it stands."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ShotError(UsageError):
+    """A shot document holds something that it must not hold.
+
+    path: place in the document, such as "look.controls[0].strength". found: what stands there. allowed: what may.
+    """
+
+    code = "shot-invalid"
+
+    def __init__(self, path: str, found: str, allowed: str) -> None:
+        super().__init__(f"found {found}", where=path or "document", remedy=f"Allowed: {allowed}")
+        self.path = path
+        self.found = found
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.where}: found {self.found}; allowed: {self.allowed}"
+
+    def __reduce__(self) -> tuple[type[ShotError], tuple[str, str, str]]:
+        return type(self), (self.path, self.found, self.allowed)
+
+
+class InputError(FrescoError):
+    """Something that the shot reads cannot be used."""
+
+    code = "input"
+    exit_code = 3
+
+
+class PlateMissing(InputError):
+    """No file of the plate was found."""
+
+    code = "plate-missing"
+
+
+class FrameGap(InputError):
+    """Frames are missing inside the range, and the policy is to stop."""
+
+    code = "frame-gap"
+
+
+class FrameSize(InputError):
+    """A frame is of another size than the frames before it."""
+
+    code = "frame-size"
+
+
+class FrameUnreadable(InputError):
+    """A frame exists and cannot be decoded."""
+
+    code = "frame-unreadable"
+
+
+class RangeOutside(InputError):
+    """The requested frames lie outside the plate."""
+
+    code = "range-outside"
+
+
+class MatteError(InputError):
+    """The matte is missing, of another size, or lacks the channel."""
+
+    code = "matte"
+
+
+class OutputError(FrescoError):
+    """The delivery cannot be written."""
+
+    code = "output"
+    exit_code = 4
+
+
+class OutputDenied(OutputError):
+    """The folder of the delivery refuses to be written."""
+
+    code = "output-denied"
+
+
+class OutputPattern(OutputError):
+    """The delivery's path has no frame field, or names a format that cannot be written."""
+
+    code = "output-pattern"
+
+
+class OutputIsPlate(OutputError):
+    """The delivery would overwrite the plate."""
+
+    code = "output-is-plate"
+
+
+class DiskFull(OutputError):
+    """The disk ran full while a frame was written."""
+
+    code = "disk-full"
+
+
+class PartialDelivery(FrescoError):
+    """Some frames were delivered and some failed."""
+
+    code = "partial-delivery"
+    exit_code = 5
+
+
+class ColorError(FrescoError):
+    """A colour space or colour configuration is unknown or cannot be loaded."""
+
+    code = "color"
+    exit_code = 6
+
+
+class WeightsError(FrescoError):
+    """The weights of a model cannot be used."""
+
+    code = "weights"
+    exit_code = 7
+
+
+class WeightsMissing(WeightsError):
+    """The weights were not found; the remedy says how to get them."""
+
+    code = "weights-missing"
+
+
+class WeightsRefused(WeightsError):
+    """The weights are damaged, of the wrong hash, or in a format that can run code."""
+
+    code = "weights-refused"
+
+
+class WeightsUnsupported(WeightsError):
+    """The weights can be read, and are no architecture that Fresco can drive."""
+
+    code = "weights-unsupported"
+
+
+class DeviceMemory(FrescoError):
+    """The device ran out of memory."""
+
+    code = "device-memory"
+    exit_code = 12
+
+
+class Busy(FrescoError):
+    """The server or the device is taken; the same command succeeds later."""
+
+    code = "busy"
+    exit_code = 75
+
+
+class Interrupted(FrescoError):
+    """The render was stopped from outside; only whole files were left, and it resumes."""
+
+    code = "interrupted"
+    exit_code = 130
+
+    def __init__(self, what: str, *, where: Optional[object] = None, remedy: Optional[str] = None,
+                 terminated: bool = False) -> None:
+        """terminated: ended by SIGTERM (a farm), not by SIGINT (Ctrl-C)."""
+        super().__init__(what, where=where, remedy=remedy)
+        self.exit_code = 143 if terminated else 130
