@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Textures and cells that are locked to the pixel grid.
+
+Every pattern repeats after 8 pixels or a multiple of it, the pitch of the model's latents, so that a convolution
+sees the same phase at every latent and can learn the pattern from the picture alone.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.float32]  # (H, W, 3), display-referred sRGB in [0, 1]
+Plane = npt.NDArray[np.float32]  # (H, W)
+
+PERIOD = 8
+TILE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """A partition of a picture: `labels` (H, W) int from 0 to `count` - 1, and `depth` (H, W), pixels to the nearest border."""
+
+    labels: npt.NDArray[np.int64]
+    depth: Plane
+    count: int
+
+
+def blur(array: Picture | Plane, sigma: float) -> npt.NDArray[np.float32]:
+    """Gaussian blur of `sigma` pixels, same shape."""
+    return np.asarray(cv2.GaussianBlur(array, (0, 0), sigma), np.float32)
+
+
+def smoothstep(low: float, high: float, values: Plane) -> Plane:
+    """0 below `low`, 1 above `high`, a smooth cubic between them."""
+    t = np.clip((values - low) / (high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+@functools.cache
+def _tile(softness: float) -> Plane:
+    noise = np.random.default_rng(7).standard_normal((TILE, TILE)).astype(np.float32)
+    wrapped = np.tile(noise, (3, 3))
+    tile = (blur(wrapped, softness) if softness > 0 else wrapped)[TILE : 2 * TILE, TILE : 2 * TILE]
+    return np.asarray((tile - tile.mean()) / tile.std(), np.float32)
+
+
+def grain(height: int, width: int, softness: float) -> Plane:
+    """A fixed noise (height, width) of mean 0 and deviation 1, whose grains measure about `softness` pixels."""
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    return np.tile(_tile(softness), (rows, columns))[:height, :width]
+
+
+@functools.cache
+def _flakes() -> Plane:
+    place = np.random.default_rng(11)
+    tile = np.zeros((3 * TILE, 3 * TILE), np.float32)
+    for cell in range(16):
+        y, x = (TILE + 16 * np.array(divmod(cell, 4)) + place.integers(2, 14, 2)).tolist()
+        radius = int(place.choice([6, 9, 13, 18]))  # in eighths of a pixel
+        cv2.circle(tile, (8 * x, 8 * y), radius, (float(place.uniform(0.65, 1)),), -1, cv2.LINE_AA, 3)
+    return np.clip(blur(tile, 0.6)[TILE : 2 * TILE, TILE : 2 * TILE] * 1.3, 0, 1).astype(np.float32)
+
+
+def snowfall(height: int, width: int) -> Plane:
+    """Coverage (height, width) in [0, 1] of falling snow: round flakes of one to five pixels at fixed places."""
+    return np.tile(_flakes(), (-(-height // TILE), -(-width // TILE)))[:height, :width]
+
+
+def _phases(height: int, width: int) -> tuple[Plane, Plane]:
+    step = np.float32(2 * np.pi / PERIOD)
+    return step * np.arange(height, dtype=np.float32)[:, None], step * np.arange(width, dtype=np.float32)[None, :]
+
+
+def dots(coverage: Plane) -> Plane:
+    """Halftone of `coverage` (H, W) in [0, 1] at 45 degrees: 1 inside the dots, pitch 5.7 pixels."""
+    y, x = _phases(*coverage.shape)
+    screen = np.cos(x) * np.cos(y)
+    return smoothstep(-0.25, 0.25, np.asarray(screen - np.cos(np.pi * np.clip(coverage, 0, 1)), np.float32))
+
+
+def hatching(coverage: Plane, *, rising: bool, wobble: Plane | float = 0.0) -> Plane:
+    """Diagonal strokes over `coverage` (H, W) in [0, 1], pitch 5.7 pixels: 1 on a stroke, which widens with coverage."""
+    y, x = _phases(*coverage.shape)
+    wave = np.cos((x + y if rising else x - y) + wobble)
+    return smoothstep(-0.35, 0.35, np.asarray(wave - np.cos(np.pi * np.clip(coverage, 0, 1)), np.float32))
+
+
+def cells(picture: Picture, pitch: int, *, compactness: float, staggered: bool) -> Cells:
+    """Superpixels of about `pitch` pixels that follow edges.
+
+    Two rounds of k-means seeded on a lattice in which a pixel may join only the nine nearest seeds (Achanta et al.,
+    "SLIC Superpixels", 2012). A greater `compactness` keeps cells nearer to the lattice; `staggered` offsets every
+    second row by half a pitch.
+    """
+    height, width = picture.shape[:2]
+    seeds = _Seeds(height, width, pitch, staggered)
+    position = np.stack(np.broadcast_arrays(*np.ogrid[:height, :width]), -1).astype(np.float32)
+    lab = np.asarray(cv2.cvtColor(blur(picture, 1.0), cv2.COLOR_RGB2Lab), np.float32)
+    points = np.dstack([lab, position * (compactness / pitch)]).reshape(-1, 5)
+    labels = seeds.home.ravel()
+    for _ in range(2):
+        labels = _assign(points, means(points, labels, seeds.count), seeds)
+    labels = labels.reshape(height, width)
+    return Cells(labels=labels, depth=_depth(labels), count=seeds.count)
+
+
+class _Seeds:
+    """Lattice of seeds: `home` (H, W) the seed of a pixel's own lattice cell, `near` (seeds, 9) its neighbours."""
+
+    def __init__(self, height: int, width: int, pitch: int, staggered: bool) -> None:
+        row = np.arange(height) // pitch
+        shift = (row % 2) * (pitch // 2) if staggered else np.zeros_like(row)
+        column = (np.arange(width)[None, :] + shift[:, None]) // pitch
+        rows, columns = int(row[-1]) + 1, int(column.max()) + 1
+        self.count = rows * columns
+        self.home = row[:, None] * columns + column
+        r, c = np.divmod(np.arange(self.count), columns)
+        steps = [(dr, dc) for dr in (-1, 0, 1) for dc in (-1, 0, 1)]
+        self.near = np.stack(
+            [np.clip(r + dr, 0, rows - 1) * columns + np.clip(c + dc, 0, columns - 1) for dr, dc in steps], -1
+        )
+
+
+def means(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float32]:
+    """Mean of `points` (P, C) for each of `count` labels, (count, C); a label that no point has gets 0."""
+    size = np.maximum(np.bincount(labels, minlength=count), 1)
+    sums = [np.bincount(labels, weights=points[:, c], minlength=count) for c in range(points.shape[1])]
+    return np.asarray(np.stack(sums, -1) / size[:, None], np.float32)
+
+
+def _assign(points: npt.NDArray[np.float32], centres: npt.NDArray[np.float32], seeds: _Seeds) -> npt.NDArray[np.int64]:
+    home = seeds.home.ravel()
+    best = np.full(len(points), np.inf, np.float32)
+    labels = home.copy()
+    for k in range(seeds.near.shape[1]):
+        candidate = seeds.near[:, k]
+        difference = points - centres[candidate][home]
+        distance = np.einsum("pc,pc->p", difference, difference)
+        closer = distance < best
+        best = np.where(closer, distance, best)
+        labels = np.where(closer, candidate[home], labels)
+    return labels
+
+
+def _depth(labels: npt.NDArray[np.int64]) -> Plane:
+    inside = np.ones(labels.shape, np.uint8)
+    inside[:, 1:][labels[:, 1:] != labels[:, :-1]] = 0
+    inside[1:][labels[1:] != labels[:-1]] = 0
+    return np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 3), np.float32)
