@@ -15,6 +15,8 @@ from torch import Tensor
 PHOTOMETRIC_LIMIT = 0.5
 """Mean colour difference above which a match is not believed; a quarter of the range [-1, 1]."""
 
+ADVICE = "choose a working size that all reductions of the model divide (a multiple of 64 for Stable Diffusion)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
@@ -96,8 +98,7 @@ def reduction(size: tuple[int, int], height: int, width: int) -> int:
     factor = size[0] // max(height, 1)
     if factor < 1 or (height * factor, width * factor) != tuple(size):
         raise ValueError(
-            f"features of {width}x{height} are not a whole fraction of {size[1]}x{size[0]} pixels; "
-            "choose a working size that the model's reductions divide exactly (a multiple of 64 for Stable Diffusion)"
+            f"features of {width}x{height} are not a whole fraction of {size[1]}x{size[0]} pixels; {ADVICE}"
         )
     return factor
 
@@ -125,10 +126,10 @@ def resize_flow(flow: Tensor, height: int, width: int) -> Tensor:
 
 
 def inconsistent(forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
-    """Where going there and back does not return: occlusion on the frame that each flow lives on, two (N, H, W) of 0, 1.
+    """Where going there and back does not return: occlusion on the frame that each flow lives on, two (N, H, W).
 
-    forward, backward: (N, 2, H, W), pixels. Source: Sundaram, Brox, Keutzer, ECCV 2010, with a norm in place of its
-    square: occluded where |there + back| > 0.01 (|forward| + |backward|) + 0.5.
+    forward, backward: (N, 2, H, W), pixels. Gives 1 where |there + back| > 0.01 (|forward| + |backward|) + 0.5, else 0.
+    Source: Sundaram, Brox, Keutzer, ECCV 2010, equation 5, with norms in place of their squares.
     """
     limit = 0.01 * (forward.norm(dim=1) + backward.norm(dim=1)) + 0.5
     forward_occlusion = (forward + warp(backward, forward)).norm(dim=1) > limit
