@@ -30,7 +30,7 @@ The second column is `code`: stable, for programs. The third is `exit_code`: wha
 """
 from __future__ import annotations
 
-from typing import ClassVar, Optional
+from typing import ClassVar
 
 
 class FrescoError(Exception):
@@ -42,7 +42,7 @@ class FrescoError(Exception):
     code: ClassVar[str] = "bug"
     exit_code: int = 1
 
-    def __init__(self, what: str, *, where: Optional[object] = None, remedy: Optional[str] = None) -> None:
+    def __init__(self, what: str, *, where: object | None = None, remedy: str | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.where = None if where is None else str(where)
@@ -74,6 +74,11 @@ class ShotError(UsageError):
         self.path = path
         self.found = found
         self.allowed = allowed
+
+    def inside(self, outer: str) -> ShotError:
+        """The same error, seen from the document that holds this one at `outer`."""
+        joint = "." if self.path and not self.path.startswith("[") else ""
+        return type(self)(f"{outer}{joint}{self.path}", self.found, self.allowed)
 
     def __str__(self) -> str:
         return f"{self.where}: found {self.found}; allowed: {self.allowed}"
@@ -215,7 +220,7 @@ class Interrupted(FrescoError):
     code = "interrupted"
     exit_code = 130
 
-    def __init__(self, what: str, *, where: Optional[object] = None, remedy: Optional[str] = None,
+    def __init__(self, what: str, *, where: object | None = None, remedy: str | None = None,
                  terminated: bool = False) -> None:
         """terminated: ended by SIGTERM (a farm), not by SIGINT (Ctrl-C)."""
         super().__init__(what, where=where, remedy=remedy)

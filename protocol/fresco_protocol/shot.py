@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of Fresco: a Shot is all that one render needs, and one JSON document.
+
+Shot
+├── plate       Plate ── frames: FrameRange…, rate: Rate, missing: Missing
+├── matte       Matte | None
+├── look        Look ─── cues: Cue…, controls: Control…, sampler: Sampler
+├── keyframing  Keyframing
+├── coherence   Coherence | None ── spatial, temporal, optimisation, background: each one or None, compat: Compat
+└── delivery    Delivery ── bit_depth: BitDepth
+
+"Off" is None (null in the document). A key that the document leaves out has the default that stands here; `schema` may
+not be left out. Timesteps are those of training, 999 (noise) down to 0 (picture).
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from dataclasses import replace
+from enum import Enum
+from fractions import Fraction
+from typing import Annotated, Optional
+
+from fresco_protocol.document import FILLED, Written, noun, parse_json, parse_list, read, within, write
+from fresco_protocol.errors import ShotError
+
+SCHEMA = 1
+LONGEST_RANGE = 1_000_000  # frames, eleven hours of film: a longer range is a slip of the hand
+
+Text = Annotated[str, FILLED]
+FrameNumber = Annotated[int, within(-99_999_999, 99_999_999)]
+Fraction01 = Annotated[float, within(0, 1)]
+Timestep = Annotated[int, within(0, 1000)]
+Temperature = Annotated[float, within(0.01, 100)]
+
+
+class Task(Enum):
+    """What becomes of the plate."""
+
+    TRANSLATE = "translate"  # the whole picture takes on the look
+    EDIT = "edit"  # the prompt changes what it names, by inversion of the plate
+
+
+class Missing(Enum):
+    """What happens at a frame that the plate lacks."""
+
+    ERROR = "error"
+    HOLD = "hold"  # the frame before it stands in
+    SKIP = "skip"  # the delivery lacks it too
+
+
+class ControlKind(Enum):
+    """What a control image shows."""
+
+    SOFT_EDGE = "soft-edge"
+    CANNY = "canny"
+    DEPTH = "depth"
+    SEQUENCE = "sequence"  # the artist's own images
+
+
+class Sampler(Enum):
+    """How a denoising step is taken."""
+
+    DDPM = "ddpm"  # ancestral: adds fresh noise at each step
+    DDIM = "ddim"  # deterministic
+
+
+class Compat(Enum):
+    """Whose arithmetic the coherence follows where the paper's authors' program departs from the paper."""
+
+    DEFAULT = "default"
+    REFERENCE = "reference"
+
+
+class BitDepth(Enum):
+    """Number format of delivered pixels."""
+
+    HALF = "half"
+    FLOAT = "float"
+    UINT8 = "uint8"
+    UINT16 = "uint16"
+
+
+@noun
+class FrameRange(Written):
+    """Frames first, first + step, … up to last INCLUSIVE; written "1001-1048x2", "-5--1" or "1001"."""
+
+    first: FrameNumber
+    last: FrameNumber
+    step: Annotated[int, within(1, LONGEST_RANGE)] = 1
+
+    allowed = 'frames such as "1001-1048", "1001-1048x2" or "1001-1010,1020"'
+
+    def __post_init__(self) -> None:
+        if not self.first <= self.last < self.first + LONGEST_RANGE:
+            raise ShotError("last", str(self.last), f"a frame from {self.first} to {self.first + LONGEST_RANGE - 1}")
+
+    @classmethod
+    def parse(cls, text: str) -> FrameRange:
+        """The range of its text; a colon means step too, as in OpenJD and Slurm (not fileseq's stagger)."""
+        match = re.fullmatch(r"(-?[0-9]{1,8})(?:-(-?[0-9]{1,8})(?:[x:]([0-9]{1,8}))?)?", text.strip())
+        if match is None:
+            raise ShotError("", f'"{text[:60]}"', cls.allowed)
+        first, last, step = match.groups()
+        try:
+            return cls(first=int(first), last=int(last or first), step=int(step or 1))
+        except ShotError as error:
+            raise ShotError("", f'"{text}", where {error.path} is {error.found}', error.allowed) from None
+
+    def __str__(self) -> str:
+        if self.step == 1 and self.first == self.last:
+            return str(self.first)
+        return f"{self.first}-{self.last}" + (f"x{self.step}" if self.step != 1 else "")
+
+    def numbers(self) -> range:
+        """The frame numbers, ascending."""
+        return range(self.first, self.last + 1, self.step)
+
+
+Frames = Annotated[tuple[FrameRange, ...], FILLED]
+
+
+def parse_frames(text: str) -> tuple[FrameRange, ...]:
+    """The ranges of a text such as "1001-1010,1020"; ShotError if it is none."""
+    return parse_list(FrameRange, text)
+
+
+def frame_numbers(ranges: tuple[FrameRange, ...]) -> tuple[int, ...]:
+    """The frames of the ranges, in the order written, each once."""
+    return tuple(dict.fromkeys(number for frames in ranges for number in frames.numbers()))
+
+
+@noun
+class Rate(Written):
+    """Frames per second as a rational in lowest terms; written "24" or "24000/1001"."""
+
+    numerator: Annotated[int, within(1, 10**9)]
+    denominator: Annotated[int, within(1, 10**9)] = 1
+
+    allowed = 'frames per second such as "24", "23.976" or "24000/1001"'
+
+    def __post_init__(self) -> None:
+        divisor = math.gcd(self.numerator, self.denominator)
+        object.__setattr__(self, "numerator", self.numerator // divisor)
+        object.__setattr__(self, "denominator", self.denominator // divisor)
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """The rate of its text; 23.976, 29.97, 59.94 and their like mean n x 1000/1001 (SMPTE ST 12-1)."""
+        text = text.strip()
+        if re.fullmatch(r"[0-9]{1,9}(/0*[1-9][0-9]{0,8}|\.[0-9]{1,6})?", text) is None or Fraction(text) == 0:
+            raise ShotError("", f'"{text[:60]}"', cls.allowed)
+        rate = Fraction(text)
+        dropped = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+        if "." in text and rate.denominator != 1 and abs(dropped - rate) < Fraction(1, 200):
+            rate = dropped
+        return cls(numerator=rate.numerator, denominator=rate.denominator)
+
+    def __str__(self) -> str:
+        return str(self.numerator) if self.denominator == 1 else f"{self.numerator}/{self.denominator}"
+
+    @property
+    def fraction(self) -> Fraction:
+        """The rate as a number to compute with."""
+        return Fraction(self.numerator, self.denominator)
+
+
+@noun
+class Plate:
+    """The clip as exported; it is read and never written.
+
+    sequence: path pattern ("plate.####.exr", "%04d", "@@@@") or movie file, whose frames count from 1.
+    frames: None is all that are found. rate: None is the clip's own. color_space: None is what the files declare.
+    """
+
+    sequence: Text
+    frames: Optional[Frames] = None
+    rate: Optional[Rate] = None
+    color_space: Optional[Text] = None
+    missing: Missing = Missing.ERROR
+
+
+@noun
+class Matte:
+    """Where the look applies: 1 stylises, 0 keeps the plate. channel: None is alpha if there is one, else the first."""
+
+    sequence: Text
+    channel: Optional[Text] = None
+    invert: bool = False
+
+
+@noun
+class Cue:
+    """Words that are added to the prompt on some frames."""
+
+    frames: Frames
+    prompt: Text
+
+
+@noun
+class Control:
+    """An image per frame that holds the structure (ControlNet).
+
+    model: None is the one that belongs to the look's model. sequence: the artist's images, for ControlKind.SEQUENCE
+    only. strength: scale of the residuals. start, end: when it acts, as parts of all steps.
+    """
+
+    kind: ControlKind
+    model: Optional[Text] = None
+    sequence: Optional[Text] = None
+    strength: Annotated[float, within(0, 2)] = 1.0
+    start: Fraction01 = 0.0
+    end: Fraction01 = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind is ControlKind.SEQUENCE and self.sequence is None:
+            raise ShotError("sequence", "null", 'a path pattern, because kind is "sequence"')
+        if self.kind is not ControlKind.SEQUENCE and self.sequence is not None:
+            raise ShotError("sequence", f'"{self.sequence}"', f'null, because kind is "{self.kind.value}"')
+        if self.start >= self.end:
+            raise ShotError("end", str(self.end), f"a number above start, which is {self.start}")
+
+
+@noun
+class Look:
+    """What the result shall look like.
+
+    model: "embedded", a diffusers folder, a hub id or a .safetensors file. strength: 0 keeps the plate, 1 starts from
+    noise. guidance: scale of classifier-free guidance. seed: with it, a frame's number decides the frame's noise.
+    """
+
+    prompt: Text
+    negative_prompt: str = ""
+    cues: tuple[Cue, ...] = ()
+    model: Text = "embedded"
+    controls: tuple[Control, ...] = ()
+    strength: Fraction01 = 0.75
+    guidance: Annotated[float, within(0, 100)] = 7.5
+    steps: Annotated[int, within(1, 1000)] = 20
+    sampler: Sampler = Sampler.DDPM
+    seed: Annotated[int, within(0, 2**63 - 1)] = 0
+
+
+@noun
+class Keyframing:
+    """Which frames are denoised; the others become in-betweens (FRESCO, algorithm 1).
+
+    minimum_gap, maximum_gap: frames between neighbouring keyframes; equal gaps give a regular interval.
+    frames: the artist's own choice, in place of the gaps. window: keyframes denoised together, anchors included.
+    """
+
+    minimum_gap: Annotated[int, within(1, 1000)] = 4
+    maximum_gap: Annotated[int, within(1, 1000)] = 8
+    frames: Optional[Frames] = None
+    window: Annotated[int, within(3, 64)] = 8
+
+    def __post_init__(self) -> None:
+        if self.maximum_gap < self.minimum_gap:
+            raise ShotError("maximum_gap", str(self.maximum_gap), f"at least minimum_gap, which is {self.minimum_gap}")
+
+
+@noun
+class SpatialGuidance:
+    """Attention kept to the plate's self-similarity (FRESCO, equation 7) for the first `steps` executed steps."""
+
+    temperature: Temperature = 5.0
+    steps: Annotated[int, within(1, 1000)] = 1
+
+
+@noun
+class TemporalGuidance:
+    """Attention along the paths of the flow (FRESCO, equation 9), at timesteps of `until_timestep` and above."""
+
+    temperature: Temperature = 5.0
+    until_timestep: Timestep = 350
+
+
+@noun
+class FeatureOptimisation:
+    """U-Net features moved towards temporal and spatial consistency (FRESCO, equations 3 to 6) by Adam.
+
+    spatial_weight: of the spatial loss against the temporal one. until_timestep: acts at it and above.
+    """
+
+    iterations: Annotated[int, within(1, 1000)] = 20
+    learning_rate: Annotated[float, within(0.0001, 10)] = 0.2
+    spatial_weight: Annotated[float, within(0, 10_000)] = 50.0
+    until_timestep: Timestep = 251
+
+
+@noun
+class BackgroundSmoothing:
+    """Features of the background carried along the flow; acts where a matte tells the foreground."""
+
+    until_timestep: Timestep = 251
+
+
+@noun
+class Coherence:
+    """Which FRESCO constraints act, when and how strongly. cross_frame: keyframes of a window see each other."""
+
+    cross_frame: bool = True
+    spatial: Optional[SpatialGuidance] = SpatialGuidance()
+    temporal: Optional[TemporalGuidance] = TemporalGuidance()
+    optimisation: Optional[FeatureOptimisation] = FeatureOptimisation()
+    background: Optional[BackgroundSmoothing] = BackgroundSmoothing()
+    compat: Compat = Compat.DEFAULT
+
+
+@noun
+class Delivery:
+    """Where and how the result is written.
+
+    sequence: path pattern or movie file. color_space, bit_depth, compression: None follows the plate.
+    handles: extra frames at head and tail, rendered here and trimmed on import.
+    working_size: short side in pixels at which the engine works; None is the model's own.
+    overwrite: render frames again that were delivered already.
+    """
+
+    sequence: Text
+    color_space: Optional[Text] = None
+    bit_depth: Optional[BitDepth] = None
+    compression: Optional[Text] = None
+    handles: Annotated[int, within(0, 1000)] = 0
+    working_size: Optional[Annotated[int, within(64, 8192)]] = None
+    overwrite: bool = False
+
+
+@noun
+class Shot:
+    """All that one render needs; the unit of work, of the queue and of the farm. coherence: None is frame by frame.
+
+    Relative paths belong to the folder of the document: see `located`.
+    """
+
+    plate: Plate
+    look: Look
+    delivery: Delivery
+    schema: int = SCHEMA
+    name: Optional[Text] = None
+    task: Task = Task.TRANSLATE
+    matte: Optional[Matte] = None
+    keyframing: Keyframing = Keyframing()
+    coherence: Optional[Coherence] = Coherence()
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ShotError("schema", str(self.schema), f"{SCHEMA}, the schema that this version of Fresco reads")
+
+    def to_json(self) -> str:
+        """The document, every key written out; `from_json` gives back an equal Shot."""
+        text = json.dumps({"schema": self.schema, **write(self)}, indent=2, ensure_ascii=False, allow_nan=False)
+        return re.sub("[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):04x}", text)  # file names that are not UTF-8
+
+    @classmethod
+    def from_json(cls, text: str) -> Shot:
+        """The shot of a document; ShotError names the path in it, what was found and what is allowed."""
+        document = parse_json(text)
+        if document.get("schema") != SCHEMA:  # before the keys: a later schema may have others
+            raise ShotError("schema", json.dumps(document.get("schema", "nothing")), str(SCHEMA))
+        shot: Shot = read(document, cls)
+        return shot
+
+    def located(self, folder: str) -> Shot:
+        """The same shot with every relative path of a sequence taken from `folder`."""
+        def placed(path: str) -> str:
+            return os.path.normpath(os.path.join(folder, path))
+
+        controls = tuple(replace(control, sequence=control.sequence and placed(control.sequence))
+                         for control in self.look.controls)
+        return replace(self,
+                       plate=replace(self.plate, sequence=placed(self.plate.sequence)),
+                       matte=self.matte and replace(self.matte, sequence=placed(self.matte.sequence)),
+                       look=replace(self.look, controls=controls),
+                       delivery=replace(self.delivery, sequence=placed(self.delivery.sequence)))
