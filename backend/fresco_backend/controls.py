@@ -7,13 +7,15 @@ normalisation by the frame's own extremes would make the control flicker. Images
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from fresco_protocol.errors import UsageError
+from fresco_protocol.shot import ControlKind
 
 # Standard deviations in pixels at working sizes of 256 to 512: pencil line, contour, mass.
 SCALES = (0.7, 1.6, 3.5)
@@ -26,19 +28,17 @@ CHROMA_WEIGHT = 1.5
 Detector = Callable[[Tensor], Tensor]
 
 
-class ControlKind(StrEnum):
-    """Names of the detectors."""
-
-    SOFT_EDGE = "soft-edge"
-    CANNY = "canny"
-
-
 def detect(kind: ControlKind, images: Tensor) -> Tensor:
-    """Give the control images of a kind, with that detector's own settings.
+    """Give the control images of a kind that is made from the frames, with that detector's own settings.
 
-    images: (N, 3, H, W) in [-1, 1]. Returns (N, 3, H, W) in [0, 1].
+    images: (N, 3, H, W) in [-1, 1]. Returns (N, 3, H, W) in [0, 1]. Raises UsageError for a kind that needs the
+    artist's images (a sequence, depth).
     """
-    return _DETECTORS[kind](images)
+    if kind not in DETECTORS:
+        known = ", ".join(f'"{name.value}"' for name in DETECTORS)
+        raise UsageError(f'no detector makes control images of kind "{kind.value}"',
+                         remedy=f'Give them as a "sequence", or take one of {known}')
+    return DETECTORS[kind](images)
 
 
 @torch.no_grad()
@@ -112,4 +112,4 @@ def _bend(height: Tensor, half: float) -> Tensor:
     return square / (square + half**2)
 
 
-_DETECTORS: dict[ControlKind, Detector] = {ControlKind.SOFT_EDGE: soft_edges, ControlKind.CANNY: canny}
+DETECTORS: dict[ControlKind, Detector] = {ControlKind.SOFT_EDGE: soft_edges, ControlKind.CANNY: canny}
