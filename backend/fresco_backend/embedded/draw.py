@@ -28,7 +28,7 @@ def ink(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     """Black brush lines over three grey washes that pool at their rims."""
     height, width = picture.shape[:2]
     grey = levelled(luma(flattened(picture, 0.15, 2)))
-    tone = stepped(blur(grey, 1.2) ** np.float32(0.8), 3, 6.0)
+    tone = stepped(blur(grey, 1.2) ** np.float32(0.65), 3, 4.0)
     rims = np.abs(blur(tone, 0.8) - blur(tone, 3.0))
     wash = 0.85 * (1 - tone) * (1 + 0.04 * grain(height, width, 2.0)) + 0.8 * rims
     stroke = lines(grey, width=1.3 * amount, threshold=0.02)
@@ -57,7 +57,9 @@ def charcoal(picture: Picture, amount: float, _rng: np.random.Generator) -> Pict
     smudge = smeared(blur(1 - grey, 1.2), along, (2, 4))
     strokes = bristles(along, 0.9, (1, 2, 4), grain(height, width, 0.0))
     tooth = grain(height, width, 0.8)
-    mass = smoothstep(0.15, 1.1, smudge * (1 + 0.20 * amount * strokes + 0.12 * tooth))
+    soft = 0.55 * smoothstep(0.15, 1.1, smudge)
+    drawn = 0.75 * smoothstep(0.40, 1.0, smudge + 0.11 * amount * strokes + 0.06 * tooth)
+    mass = (1 - (1 - soft) * (1 - drawn)) * (1 + 0.08 * tooth)
     contour = lines(blur(grey, 0.7), width=1.8, threshold=0.03) * (0.80 + 0.15 * tooth)
     return on_paper(np.maximum(mass, contour), (0.86, 0.78, 0.66), (0.06, 0.05, 0.05))
 

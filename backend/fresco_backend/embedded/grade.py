@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fresco_backend.embedded.draw import levelled
-from fresco_backend.embedded.lattice import Picture, Plane, blur, grain, smoothstep, snowfall
+from fresco_backend.embedded.lattice import Picture, Plane, blur, grain, leaf_fall, smoothstep, snowfall
 from fresco_backend.embedded.paint import clipped, saturated
 from fresco_backend.embedded.strokes import luma
 
@@ -27,7 +27,7 @@ def mixed(under: Picture, over: Picture, cover: Plane) -> Picture:
 def foliage(picture: Picture) -> Plane:
     """How much each pixel looks like leaves or grass, in [0, 1]: green of yellow, or lively texture that is not blue."""
     red, green, blue = cv2.split(blur(picture, 2.0))  # compressed chroma comes in blocks
-    greenness = smoothstep(0.02, 0.12, np.asarray(1.6 * green - red - 0.6 * blue, np.float32))
+    greenness = smoothstep(0.005, 0.07, np.asarray(np.minimum(green - blue, 1.12 * green - red), np.float32))
     grey = luma(picture)
     lively = smoothstep(0.03, 0.09, blur(np.abs(grey - blur(grey, 2.0)), 4.0))
     neutral = 1 - smoothstep(0.0, 0.06, np.asarray(blue - red, np.float32))
@@ -92,7 +92,9 @@ def autumn(picture: Picture, amount: float, _rng: np.random.Generator) -> Pictur
     rust = toned(mottle, [(0.20, 0.05, 0.03), (0.66, 0.20, 0.05), (0.94, 0.50, 0.08), (1.0, 0.84, 0.45)])
     gold = np.array([1.0, 0.87, 0.66], np.float32) ** np.float32(amount)
     warm = clipped(saturated(picture, 0.8) * gold * 1.06 + np.array([0.05, 0.02, 0.0], np.float32))
-    return mixed(warm, rust, leaves)
+    turned = mixed(warm, rust, leaves)
+    leaf = leaf_fall(*picture.shape[:2])
+    return mixed(turned, toned(leaf, [(0.85, 0.30, 0.04), (0.80, 0.12, 0.03), (0.95, 0.55, 0.08)]), smoothstep(0.1, 0.3, leaf))
 
 
 def infrared(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
@@ -100,8 +102,10 @@ def infrared(picture: Picture, amount: float, _rng: np.random.Generator) -> Pict
     red, green, blue = (picture[..., c] for c in range(3))
     leaves = foliage(picture)
     sky = smoothstep(0.03, 0.2, blur(np.asarray(blue - red, np.float32), 2.0))
-    swapped = np.dstack([0.5 * red + 0.5 * green, 0.75 * red + 0.1 * green, 0.9 * green]).astype(np.float32)
-    pink = toned(np.clip(0.03 + 1.1 * luma(picture), 0, 1), [(0.35, 0.02, 0.16), (0.92, 0.22, 0.46), (1.0, 0.66, 0.78), (1.0, 0.95, 0.97)])
+    grey = luma(picture)
+    waxy = toned(grey, [(0.02, 0.05, 0.08), (0.30, 0.36, 0.42), (0.80, 0.68, 0.72), (1.0, 0.95, 0.94)])
+    swapped = 0.35 * np.dstack([0.5 * red + 0.5 * green, 0.75 * red, 0.9 * green]).astype(np.float32) + 0.65 * waxy
+    pink = toned(np.clip(0.03 + 1.1 * grey, 0, 1), [(0.35, 0.02, 0.16), (0.92, 0.22, 0.46), (1.0, 0.66, 0.78), (1.0, 0.95, 0.97)])
     film = mixed(swapped, pink, np.clip(amount * leaves, 0, 1))
     film = mixed(film, film * np.array([0.12, 0.30, 0.38], np.float32), np.clip(amount * sky, 0, 1))
     return clipped(film + 0.3 * amount * blur(np.clip(film - 0.7, 0, 1), 4.0))

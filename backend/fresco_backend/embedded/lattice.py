@@ -57,7 +57,7 @@ def grain(height: int, width: int, softness: float) -> Plane:
 def _flakes() -> Plane:
     place = np.random.default_rng(11)
     tile = np.zeros((3 * TILE, 3 * TILE), np.float32)
-    for cell in range(16):
+    for cell in place.permutation(16)[:11].tolist():
         y, x = (TILE + 16 * np.array(divmod(cell, 4)) + place.integers(2, 14, 2)).tolist()
         radius = int(place.choice([6, 9, 13, 18]))  # in eighths of a pixel
         cv2.circle(tile, (8 * x, 8 * y), radius, (float(place.uniform(0.65, 1)),), -1, cv2.LINE_AA, 3)
@@ -67,6 +67,22 @@ def _flakes() -> Plane:
 def snowfall(height: int, width: int) -> Plane:
     """Coverage (height, width) in [0, 1] of falling snow: round flakes of one to five pixels at fixed places."""
     return np.tile(_flakes(), (-(-height // TILE), -(-width // TILE)))[:height, :width]
+
+
+@functools.cache
+def _leaves() -> Plane:
+    place = np.random.default_rng(5)
+    tile = np.zeros((3 * TILE, 3 * TILE), np.float32)
+    for cell in range(4):
+        y, x = (TILE + 32 * np.array(divmod(cell, 2)) + place.integers(6, 26, 2)).tolist()
+        axes, turn = (int(place.integers(26, 36)), int(place.integers(12, 18))), float(place.uniform(0, 180))
+        cv2.ellipse(tile, (8 * x, 8 * y), axes, turn, 0, 360, (0.4 + 0.2 * cell,), -1, cv2.LINE_AA, 3)
+    return tile[TILE : 2 * TILE, TILE : 2 * TILE]
+
+
+def leaf_fall(height: int, width: int) -> Plane:
+    """Falling leaves (height, width), eight pixels long, at fixed places: 0 is air, each leaf has a value of its own up to 1."""
+    return np.tile(_leaves(), (-(-height // TILE), -(-width // TILE)))[:height, :width]
 
 
 def _phases(height: int, width: int) -> tuple[Plane, Plane]:

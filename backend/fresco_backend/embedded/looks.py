@@ -164,6 +164,11 @@ MEDIA = tuple(style.name for style in _STYLES if style.kind is LookKind.MEDIUM)
 GRADES = tuple(style.name for style in _STYLES if style.kind is LookKind.GRADE)
 
 
+def all_combinations() -> list[tuple[LookName, ...]]:
+    """Every look by itself, then every medium over every grade."""
+    return [(name,) for name in LOOKS] + [(medium, graded) for medium in MEDIA for graded in GRADES]
+
+
 def render_combination(
     names: Sequence[LookName], picture: Picture, amount: float, rng: np.random.Generator
 ) -> Picture:

@@ -46,33 +46,36 @@ def watercolour(picture: Picture, amount: float, _rng: np.random.Generator) -> P
     """Pale washes with dark pigment rims and the grain of cold-pressed paper."""
     height, width = picture.shape[:2]
     waver = np.dstack([grain(height, width, 3.0), grain(height, width, 3.5)])
-    wash = flattened(shifted(picture, 1.0 * amount * waver), 0.16, 3)
-    tone = stepped(luma(wash), 5, 4.0)
+    wash = flattened(shifted(picture, 0.9 * amount * waver), 0.18, 3)
+    tone = stepped(luma(wash), 5, 5.0)
     rims = np.abs(blur(tone, 0.8) - blur(tone, 2.5))
-    lifted = 1 - 0.74 * (1 - saturated(relit(wash, tone), 1.7))
+    lifted = 1 - 0.74 * (1 - saturated(relit(wash, tone), 1.5))
     tooth = grain(height, width, 0.9)
-    pigment = 1 - (1 - lifted) * (1 + 0.16 * amount * tooth)[..., None]
+    pigment = 1 - (1 - lifted) * (1 + 0.08 * amount * tooth)[..., None]
     paper = np.array([1.0, 0.985, 0.95], np.float32) * (1 - 0.02 * amount * np.abs(tooth))[..., None]
     return clipped(paper * pigment * (1 - np.clip(4.0 * amount * rims, 0, 0.55))[..., None])
 
 
 def oil(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
-    """Thick brush strokes along the structures, lit from the upper left."""
-    along = tangents(luma(picture), 4.0)
+    """Thick brush strokes along the structures, lit from the upper left, calmer where there is detail."""
+    grey = luma(picture)
+    along = tangents(grey, 4.0)
     across = np.dstack([-along[..., 1], along[..., 0]])
-    marks = np.tanh(1.3 * bristles(along, 1.2, (1, 2, 3, 2), grain(*picture.shape[:2], 0.0)))
-    base = smeared(picture, along, (1, 2, 4))
-    paint = shifted(base, across * (1.9 * amount * marks)[..., None])
+    marks = np.tanh(1.3 * bristles(along, 1.2, (1, 2, 4, 3), grain(*grey.shape, 0.0)))
+    detail = smoothstep(0.02, 0.10, blur(np.abs(grey - blur(grey, 2.0)), 3.0))
+    marks *= amount * (1 - 0.5 * detail)
+    paint = shifted(smeared(picture, along, (1, 2, 3)), across * (2.0 * marks)[..., None])
     relief = cv2.Sobel(marks, cv2.CV_32F, 1, 0) + cv2.Sobel(marks, cv2.CV_32F, 0, 1)
-    light = 1 + amount * (0.13 * marks + 0.055 * np.asarray(relief, np.float32))
-    return clipped((saturated(paint, 1.35) * 0.94 + 0.03) * light[..., None])
+    light = 1 + 0.14 * marks + 0.05 * np.asarray(relief, np.float32)
+    return clipped((saturated(paint, 1.4) * 0.94 + 0.04) * light[..., None])
 
 
 def impressionist(picture: Picture, amount: float, rng: np.random.Generator) -> Picture:
     """Short dabs of pure, broken colour: coarse dabs everywhere, fine dabs on detail."""
     grey = luma(picture)
     along = tangents(grey, 5.0)
-    pure = saturated(flattened(picture, 0.1, 1) ** np.float32(0.85), 1.9)
+    shadow = (1 - smoothstep(0.0, 0.5, grey))[..., None] * np.array([0.07, 0.04, 0.20], np.float32)
+    pure = clipped(saturated(flattened(picture, 0.1, 1) ** np.float32(0.85), 1.9) + shadow)
     canvas = np.asarray(np.round(255 * blur(pure, 3.0)), np.uint8)
     detail = np.abs(grey - blur(grey, 4.0))
     _dab(canvas, pure, along, _Dabs(8, 6.0 * amount, 4), np.ones_like(grey, bool), rng)
