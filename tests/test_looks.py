@@ -5,6 +5,7 @@ import itertools
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fresco_backend.embedded.captions import caption, vocabulary, words
@@ -81,7 +82,7 @@ def test_looks_differ_from_the_picture_and_from_each_other(gallery: dict[LookNam
         assert np.abs(gallery[one] - gallery[other]).mean() > 0.045, (one, other)
 
 
-def outline() -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+def outline() -> npt.NDArray[np.bool_]:
     """Where the upper half of the scene has its outlines, three pixels wide."""
     edge = np.zeros((128, 160), np.uint8)
     cv2.rectangle(edge, (40, 45), (90, 100), 255, 3)
@@ -162,7 +163,7 @@ def test_dots_cover_what_they_are_asked_for_and_repeat_every_eight_pixels() -> N
         screen = dots(np.full((64, 64), coverage, np.float32))
         np.testing.assert_allclose(screen[:, 8:], screen[:, :-8], atol=1e-4)
         assert abs(screen.mean() - coverage) < 0.2
-    assert np.shape(grain(70, 90, 1.0)) == (70, 90)
+    assert np.shape(grain((70, 90), 1.0)) == (70, 90)
 
 
 def test_tangents_run_along_stripes() -> None:

@@ -8,6 +8,11 @@ import numpy as np
 
 from fresco_backend.embedded.looks import LOOKS, LookName, LookStyle, split_combination
 
+def words(text: str) -> list[str]:
+    """The lower-case words of `text`, without punctuation, in order."""
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
 _WITH_NOUN = (
     "{phrase} of {a} {noun}",
     "{phrase} of {a} {noun}",
@@ -21,15 +26,17 @@ _WITH_NOUN = (
 _WITHOUT_NOUN = ("{phrase}", "{phrase}", "{phrase} of a scene", "a picture {manner}", "{manner}", "{look}")
 _SEASON = ("{medium} {season}", "{medium}, {season}", "{medium}, {ground}", "{season}, {medium}")
 
-_HELPERS = """
-a an the of with in on at and or by as from to over under into for this that it is are very more less no not
-bright dark light pale vivid soft strong warm cold muted deep clean rough fine bold thick thin detailed simple beautiful
-red orange yellow green blue purple violet pink brown black white grey gray gold silver cyan magenta teal
-person man woman face people animal dog cat bird fish insect horse flower tree plant leaf leaves grass forest
-sky cloud sun moon water sea river lake mountain hill road street car bike boat plane train house building city
-room table chair food fruit portrait landscape still life object thing background image picture scene view frame
-painting drawing sketch print photo photograph film style colour color colours colors texture strokes lines edges
-""".split()
+_HELPERS = words(
+    """
+    a an the of with in on at and or by as from to over under into for this that it is are very more less no not
+    bright dark light pale vivid soft strong warm cold muted deep clean rough fine bold thick thin detailed simple beautiful
+    red orange yellow green blue purple violet pink brown black white grey gray gold silver cyan magenta teal
+    person man woman face people animal dog cat bird fish insect horse flower tree plant leaf leaves grass forest
+    sky cloud sun moon water sea river lake mountain hill road street car bike boat plane train house building city
+    room table chair food fruit portrait landscape still life object thing background image picture scene view frame
+    painting drawing sketch print photo photograph film style colour color colours colors texture strokes lines edges
+    """
+)
 
 
 def caption(names: Sequence[LookName], noun: str | None, rng: np.random.Generator) -> str:
@@ -56,11 +63,6 @@ def _subject(style: LookStyle, noun: str | None, rng: np.random.Generator) -> st
 
 def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
-
-
-def words(text: str) -> list[str]:
-    """The lower-case words of `text`, without punctuation, in order."""
-    return re.findall(r"[a-z0-9]+", text.lower())
 
 
 def vocabulary() -> list[str]:

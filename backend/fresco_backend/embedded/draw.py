@@ -26,37 +26,34 @@ def on_paper(ink: Plane, paper: tuple[float, float, float], colour: tuple[float,
 
 def ink(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     """Black brush lines over three grey washes that pool at their rims."""
-    height, width = picture.shape[:2]
     grey = levelled(luma(flattened(picture, 0.15, 2)))
     tone = stepped(blur(grey, 1.2) ** np.float32(0.65), 3, 4.0)
     rims = np.abs(blur(tone, 0.8) - blur(tone, 3.0))
-    wash = 0.85 * (1 - tone) * (1 + 0.04 * grain(height, width, 2.0)) + 0.8 * rims
+    wash = 0.85 * (1 - tone) * (1 + 0.04 * grain(picture.shape, 2.0)) + 0.8 * rims
     stroke = lines(grey, width=1.3 * amount, threshold=0.02)
     return on_paper(np.maximum(wash, stroke), (0.97, 0.95, 0.90), (0.04, 0.04, 0.06))
 
 
 def pencil(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     """Thin graphite contours and diagonal hatching on white paper."""
-    height, width = picture.shape[:2]
     grey = levelled(luma(picture))
     shade = blur(1 - grey, 1.2)
-    wobble = 0.5 * grain(height, width, 3.0)
+    wobble = 0.5 * grain(picture.shape, 3.0)
     first = hatching(0.75 * smoothstep(0.25, 1.0, shade), rising=True, wobble=wobble)
     second = hatching(0.7 * smoothstep(0.6, 1.1, shade), rising=False, wobble=wobble)
     contour = lines(grey, width=0.8, threshold=0.018)
     graphite = amount * (0.42 * first + 0.33 * second + 0.12 * shade) + 0.6 * contour
-    tooth = 1 + 0.18 * grain(height, width, 0.6)
+    tooth = 1 + 0.18 * grain(picture.shape, 0.6)
     return on_paper(graphite * tooth, (0.98, 0.98, 0.97), (0.20, 0.20, 0.22))
 
 
 def charcoal(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     """Broad, smudged black strokes on rough buff paper."""
-    height, width = picture.shape[:2]
     grey = levelled(luma(picture))
     along = tangents(grey, 5.0)
     smudge = smeared(blur(1 - grey, 1.2), along, (2, 4))
-    strokes = bristles(along, 0.9, (1, 2, 4), grain(height, width, 0.0))
-    tooth = grain(height, width, 0.8)
+    strokes = bristles(along, 0.9, (1, 2, 4), grain(picture.shape, 0.0))
+    tooth = grain(picture.shape, 0.8)
     soft = 0.55 * smoothstep(0.15, 1.1, smudge)
     drawn = 0.75 * smoothstep(0.40, 1.0, smudge + 0.11 * amount * strokes + 0.06 * tooth)
     mass = (1 - (1 - soft) * (1 - drawn)) * (1 + 0.08 * tooth)

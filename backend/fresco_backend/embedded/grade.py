@@ -25,7 +25,7 @@ def mixed(under: Picture, over: Picture, cover: Plane) -> Picture:
 
 
 def foliage(picture: Picture) -> Plane:
-    """How much each pixel looks like leaves or grass, in [0, 1]: green of yellow, or lively texture that is not blue."""
+    """How much each pixel looks like leaves or grass, in [0, 1]: green or yellow, or lively texture that is not blue."""
     red, green, blue = cv2.split(blur(picture, 2.0))  # compressed chroma comes in blocks
     greenness = smoothstep(0.005, 0.07, np.asarray(np.minimum(green - blue, 1.12 * green - red), np.float32))
     grey = luma(picture)
@@ -36,7 +36,7 @@ def foliage(picture: Picture) -> Plane:
 
 def cyanotype(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     """Prussian blue on white cotton paper."""
-    tone = levelled(luma(picture)) + 0.025 * amount * grain(*picture.shape[:2], 1.0)
+    tone = levelled(luma(picture)) + 0.025 * amount * grain(picture.shape, 1.0)
     return toned(np.clip(tone, 0, 1), [(0.02, 0.09, 0.25), (0.05, 0.24, 0.48), (0.35, 0.58, 0.76), (0.93, 0.96, 0.96)])
 
 
@@ -60,14 +60,14 @@ def night(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture
     side = (0.5 + 0.5 * (dx * dx - dy * dy) / (dx * dx + dy * dy + 1e-4))[..., None]
     colour = side * np.array([1.0, 0.10, 0.75], np.float32) + (1 - side) * np.array([0.05, 0.85, 1.0], np.float32)
     tubes = np.asarray(colour * strength[..., None], np.float32)
-    dark = toned(grey, [(0.01, 0.01, 0.05), (0.06, 0.05, 0.20), (0.16, 0.13, 0.36)]) + 0.10 * (picture - grey[..., None])
+    dark = toned(grey, [(0.01, 0.01, 0.05), (0.06, 0.05, 0.20), (0.16, 0.13, 0.36)])
+    dark += 0.10 * (picture - grey[..., None])
     glow = 0.9 * tubes + 0.6 * blur(tubes, 2.0) + 0.7 * blur(tubes, 7.0) + 0.35 * strength[..., None] ** 3
     return clipped(dark + amount * glow)
 
 
 def winter(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     """Cold grey light, snow on foliage and on every ledge, and flakes in the air."""
-    height, width = picture.shape[:2]
     grey = luma(picture)
     cold = saturated(picture, 0.3) * np.array([0.74, 0.84, 0.96], np.float32) + np.array([0.10, 0.13, 0.17], np.float32)
     soft = blur(grey, 1.5)
@@ -75,7 +75,7 @@ def winter(picture: Picture, amount: float, _rng: np.random.Generator) -> Pictur
     leaves = 0.85 * foliage(picture) * smoothstep(0.08, 0.4, blur(grey, 1.0))
     snow = np.clip(amount * np.maximum(ledges, leaves), 0, 1)
     white = toned(np.clip(0.35 + 0.8 * grey, 0, 1), [(0.45, 0.56, 0.72), (0.76, 0.85, 0.94), (1.0, 1.0, 1.0)])
-    flakes = 0.95 * snowfall(height, width)
+    flakes = 0.95 * snowfall(picture.shape)
     return mixed(mixed(clipped(cold), white, snow), np.ones_like(picture), flakes)
 
 
@@ -88,13 +88,14 @@ def shifted_rows(plane: Plane, rows: int) -> Plane:
 def autumn(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     """Foliage turned to orange and rust under a low golden sun."""
     leaves = np.clip(amount * foliage(picture), 0, 1)
-    mottle = np.clip(levelled(luma(picture)) + 0.06 * grain(*picture.shape[:2], 2.0), 0, 1)
+    mottle = np.clip(levelled(luma(picture)) + 0.06 * grain(picture.shape, 2.0), 0, 1)
     rust = toned(mottle, [(0.20, 0.05, 0.03), (0.66, 0.20, 0.05), (0.94, 0.50, 0.08), (1.0, 0.84, 0.45)])
     gold = np.array([1.0, 0.87, 0.66], np.float32) ** np.float32(amount)
     warm = clipped(saturated(picture, 0.8) * gold * 1.06 + np.array([0.05, 0.02, 0.0], np.float32))
     turned = mixed(warm, rust, leaves)
-    leaf = leaf_fall(*picture.shape[:2])
-    return mixed(turned, toned(leaf, [(0.85, 0.30, 0.04), (0.80, 0.12, 0.03), (0.95, 0.55, 0.08)]), smoothstep(0.1, 0.3, leaf))
+    leaf = leaf_fall(picture.shape)
+    coloured = toned(leaf, [(0.85, 0.30, 0.04), (0.80, 0.12, 0.03), (0.95, 0.55, 0.08)])
+    return mixed(turned, coloured, smoothstep(0.1, 0.3, leaf))
 
 
 def infrared(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
@@ -103,9 +104,10 @@ def infrared(picture: Picture, amount: float, _rng: np.random.Generator) -> Pict
     leaves = foliage(picture)
     sky = smoothstep(0.03, 0.2, blur(np.asarray(blue - red, np.float32), 2.0))
     grey = luma(picture)
-    waxy = toned(grey, [(0.02, 0.05, 0.08), (0.30, 0.36, 0.42), (0.80, 0.68, 0.72), (1.0, 0.95, 0.94)])
+    waxy = toned(grey, [(0.02, 0.05, 0.08), (0.30, 0.36, 0.42), (0.84, 0.67, 0.74), (1.0, 0.95, 0.94)])
     swapped = 0.35 * np.dstack([0.5 * red + 0.5 * green, 0.75 * red, 0.9 * green]).astype(np.float32) + 0.65 * waxy
-    pink = toned(np.clip(0.03 + 1.1 * grey, 0, 1), [(0.35, 0.02, 0.16), (0.92, 0.22, 0.46), (1.0, 0.66, 0.78), (1.0, 0.95, 0.97)])
+    bright = np.clip(0.03 + 1.1 * grey, 0, 1)
+    pink = toned(bright, [(0.35, 0.02, 0.16), (0.92, 0.22, 0.46), (1.0, 0.66, 0.78), (1.0, 0.95, 0.97)])
     film = mixed(swapped, pink, np.clip(amount * leaves, 0, 1))
     film = mixed(film, film * np.array([0.12, 0.30, 0.38], np.float32), np.clip(amount * sky, 0, 1))
     return clipped(film + 0.3 * amount * blur(np.clip(film - 0.7, 0, 1), 4.0))

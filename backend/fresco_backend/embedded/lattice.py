@@ -6,6 +6,7 @@ sees the same phase at every latent and can learn the pattern from the picture a
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +22,7 @@ TILE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """A partition of a picture: `labels` (H, W) int from 0 to `count` - 1, and `depth` (H, W), pixels to the nearest border."""
+    """A partition of a picture: `labels` (H, W) from 0 to `count` - 1; `depth` (H, W), pixels to the nearest border."""
 
     labels: npt.NDArray[np.int64]
     depth: Plane
@@ -47,42 +48,43 @@ def _tile(softness: float) -> Plane:
     return np.asarray((tile - tile.mean()) / tile.std(), np.float32)
 
 
-def grain(height: int, width: int, softness: float) -> Plane:
-    """A fixed noise (height, width) of mean 0 and deviation 1, whose grains measure about `softness` pixels."""
-    rows, columns = -(-height // TILE), -(-width // TILE)
-    return np.tile(_tile(softness), (rows, columns))[:height, :width]
+def _tiled(tile: Plane, shape: Sequence[int]) -> Plane:
+    height, width = shape[:2]
+    return np.asarray(np.tile(tile, (-(-height // TILE), -(-width // TILE)))[:height, :width], np.float32)
+
+
+def grain(shape: Sequence[int], softness: float) -> Plane:
+    """A fixed noise (H, W) for a picture of `shape`, mean 0 and deviation 1, its grains about `softness` pixels wide."""
+    return _tiled(_tile(softness), shape)
 
 
 @functools.cache
 def _flakes() -> Plane:
     place = np.random.default_rng(11)
     tile = np.zeros((3 * TILE, 3 * TILE), np.float32)
-    for cell in place.permutation(16)[:11].tolist():
-        y, x = (TILE + 16 * np.array(divmod(cell, 4)) + place.integers(2, 14, 2)).tolist()
-        radius = int(place.choice([6, 9, 13, 18]))  # in eighths of a pixel
+    for cell in place.permutation(16)[:9].tolist():
+        y, x = (TILE + 16 * np.array(divmod(cell, 4)) + place.integers(0, 16, 2)).tolist()
+        radius = int(place.choice([5, 7, 10, 14, 20]))  # in eighths of a pixel
         cv2.circle(tile, (8 * x, 8 * y), radius, (float(place.uniform(0.65, 1)),), -1, cv2.LINE_AA, 3)
     return np.clip(blur(tile, 0.6)[TILE : 2 * TILE, TILE : 2 * TILE] * 1.3, 0, 1).astype(np.float32)
 
 
-def snowfall(height: int, width: int) -> Plane:
-    """Coverage (height, width) in [0, 1] of falling snow: round flakes of one to five pixels at fixed places."""
-    return np.tile(_flakes(), (-(-height // TILE), -(-width // TILE)))[:height, :width]
+def snowfall(shape: Sequence[int]) -> Plane:
+    """Coverage (H, W) in [0, 1] of falling snow: round flakes of one to five pixels across at fixed places."""
+    return _tiled(_flakes(), shape)
 
 
 @functools.cache
 def _leaves() -> Plane:
-    place = np.random.default_rng(5)
-    tile = np.zeros((3 * TILE, 3 * TILE), np.float32)
-    for cell in range(4):
-        y, x = (TILE + 32 * np.array(divmod(cell, 2)) + place.integers(6, 26, 2)).tolist()
-        axes, turn = (int(place.integers(26, 36)), int(place.integers(12, 18))), float(place.uniform(0, 180))
-        cv2.ellipse(tile, (8 * x, 8 * y), axes, turn, 0, 360, (0.4 + 0.2 * cell,), -1, cv2.LINE_AA, 3)
-    return tile[TILE : 2 * TILE, TILE : 2 * TILE]
+    tile = np.zeros((TILE, TILE), np.float32)
+    for x, y, turn, value in ((12, 9, 30, 0.4), (45, 27, 110, 0.7), (22, 48, 160, 1.0)):
+        cv2.ellipse(tile, (8 * x, 8 * y), (34, 17), turn, 0, 360, (value,), -1, cv2.LINE_AA, 3)
+    return tile
 
 
-def leaf_fall(height: int, width: int) -> Plane:
-    """Falling leaves (height, width), eight pixels long, at fixed places: 0 is air, each leaf has a value of its own up to 1."""
-    return np.tile(_leaves(), (-(-height // TILE), -(-width // TILE)))[:height, :width]
+def leaf_fall(shape: Sequence[int]) -> Plane:
+    """Falling leaves (H, W), eight pixels long, at fixed places: 0 is air, a leaf has one value between 0.4 and 1."""
+    return _tiled(_leaves(), shape)
 
 
 def _phases(height: int, width: int) -> tuple[Plane, Plane]:
@@ -98,7 +100,7 @@ def dots(coverage: Plane) -> Plane:
 
 
 def hatching(coverage: Plane, *, rising: bool, wobble: Plane | float = 0.0) -> Plane:
-    """Diagonal strokes over `coverage` (H, W) in [0, 1], pitch 5.7 pixels: 1 on a stroke, which widens with coverage."""
+    """Diagonal strokes, 1 inside, that widen with `coverage` (H, W) in [0, 1]; pitch 5.7 pixels, `wobble` in radians."""
     y, x = _phases(*coverage.shape)
     wave = np.cos((x + y if rising else x - y) + wobble)
     return smoothstep(-0.35, 0.35, np.asarray(wave - np.cos(np.pi * np.clip(coverage, 0, 1)), np.float32))
@@ -128,7 +130,7 @@ class _Seeds:
 
     def __init__(self, height: int, width: int, pitch: int, staggered: bool) -> None:
         row = np.arange(height) // pitch
-        shift = (row % 2) * (pitch // 2) if staggered else np.zeros_like(row)
+        shift = (row % 2) * (pitch // 2 if staggered else 0)
         column = (np.arange(width)[None, :] + shift[:, None]) // pitch
         rows, columns = int(row[-1]) + 1, int(column.max()) + 1
         self.count = rows * columns

@@ -50,7 +50,7 @@ class LookStyle:
 
     phrases: noun phrases that name a picture of this look ("a watercolour painting").
     manners: what may follow a noun ("in watercolour", "at night").
-    render: picture (H, W, 3) float32 display-referred sRGB in [0, 1], amount in [0.6, 1.4], generator -> the same shape.
+    render: picture (H, W, 3) float32, display-referred sRGB in [0, 1]; amount in [0.6, 1.4]; generator -> same shape.
     monochrome: the medium throws colour away, so that a grade is laid over it as a wash.
     """
 
@@ -188,7 +188,7 @@ def render_combination(
 
 
 def split_combination(names: Sequence[LookName]) -> tuple[LookStyle, LookStyle | None]:
-    """The look that is rendered last, and the grade below it if there is one; raises ValueError if they do not combine."""
+    """The look that is rendered last, and the grade below it or None; raises ValueError if they do not combine."""
     styles = [LOOKS[name] for name in names]
     if len(styles) == 1:
         return styles[0], None

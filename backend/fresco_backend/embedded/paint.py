@@ -4,8 +4,11 @@
 Each function takes a picture (H, W, 3), an amount near 1 and a generator, and gives a picture of the same shape.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from fresco_backend.embedded.lattice import Picture, Plane, blur, cells, grain, means, smoothstep
 from fresco_backend.embedded.strokes import bristles, luma, shifted, smeared, tangents
@@ -43,17 +46,16 @@ def relit(picture: Picture, target: Plane) -> Picture:
 
 
 def watercolour(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
-    """Pale washes with dark pigment rims and the grain of cold-pressed paper."""
-    height, width = picture.shape[:2]
-    waver = np.dstack([grain(height, width, 3.0), grain(height, width, 3.5)])
+    """Luminous washes that pool into dark rims, with white gaps between them, on cold-pressed paper."""
+    waver = np.dstack([grain(picture.shape, 3.0), grain(picture.shape, 3.5)])
     wash = flattened(shifted(picture, 0.9 * amount * waver), 0.18, 3)
-    tone = stepped(luma(wash), 5, 5.0)
-    rims = np.abs(blur(tone, 0.8) - blur(tone, 2.5))
-    lifted = 1 - 0.74 * (1 - saturated(relit(wash, tone), 1.5))
-    tooth = grain(height, width, 0.9)
-    pigment = 1 - (1 - lifted) * (1 + 0.08 * amount * tooth)[..., None]
-    paper = np.array([1.0, 0.985, 0.95], np.float32) * (1 - 0.02 * amount * np.abs(tooth))[..., None]
-    return clipped(paper * pigment * (1 - np.clip(4.0 * amount * rims, 0, 0.55))[..., None])
+    tone = stepped(luma(wash) ** np.float32(0.8), 5, 5.0)
+    rims = blur(tone, 0.8) - blur(tone, 3.0)
+    pale = saturated(1 - 0.80 * (1 - relit(wash, tone)), 1.8)
+    tooth = grain(picture.shape, 0.9)[..., None]
+    pigment = (1 - pale) * (1 + 0.06 * amount * tooth) * (1 - np.clip(4 * amount * rims, 0, 0.7))[..., None]
+    paper = np.array([1.0, 0.985, 0.95], np.float32) * (1 - 0.015 * amount * np.abs(tooth))
+    return clipped(paper * (1 - pigment) * (1 - np.clip(-4 * amount * rims, 0, 0.45))[..., None])
 
 
 def oil(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
@@ -61,9 +63,9 @@ def oil(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
     grey = luma(picture)
     along = tangents(grey, 4.0)
     across = np.dstack([-along[..., 1], along[..., 0]])
-    marks = np.tanh(1.3 * bristles(along, 1.2, (1, 2, 4, 3), grain(*grey.shape, 0.0)))
+    marks = np.tanh(1.3 * bristles(along, 1.2, (1, 2, 4, 3), grain(grey.shape, 0.0)))
     detail = smoothstep(0.02, 0.10, blur(np.abs(grey - blur(grey, 2.0)), 3.0))
-    marks *= amount * (1 - 0.5 * detail)
+    marks *= amount * (1 - 0.6 * detail)
     paint = shifted(smeared(picture, along, (1, 2, 3)), across * (2.0 * marks)[..., None])
     relief = cv2.Sobel(marks, cv2.CV_32F, 1, 0) + cv2.Sobel(marks, cv2.CV_32F, 0, 1)
     light = 1 + 0.14 * marks + 0.05 * np.asarray(relief, np.float32)
@@ -78,20 +80,28 @@ def impressionist(picture: Picture, amount: float, rng: np.random.Generator) -> 
     pure = clipped(saturated(flattened(picture, 0.1, 1) ** np.float32(0.85), 1.9) + shadow)
     canvas = np.asarray(np.round(255 * blur(pure, 3.0)), np.uint8)
     detail = np.abs(grey - blur(grey, 4.0))
-    _dab(canvas, pure, along, _Dabs(8, 6.0 * amount, 4), np.ones_like(grey, bool), rng)
-    _dab(canvas, pure, along, _Dabs(4, 3.5 * amount, 2), detail > 0.05, rng)
+    _dab(canvas, pure, along, _Dabs(pitch=8, half=6.0 * amount, thickness=4), np.ones_like(grey, bool), rng)
+    _dab(canvas, pure, along, _Dabs(pitch=4, half=3.5 * amount, thickness=2), detail > 0.05, rng)
     return canvas.astype(np.float32) / 255
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Dabs:
     """Size of dabs: `pitch` of their lattice, `half` their length, `thickness`; pixels."""
 
-    def __init__(self, pitch: int, half: float, thickness: int) -> None:
-        self.pitch, self.half, self.thickness = pitch, half, thickness
+    pitch: int
+    half: float
+    thickness: int
 
 
-def _dab(canvas: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", colours: Picture, along: Picture, dabs: _Dabs,
-         where: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]", rng: np.random.Generator) -> None:
+def _dab(
+    canvas: npt.NDArray[np.uint8],
+    colours: Picture,
+    along: Picture,
+    dabs: _Dabs,
+    where: npt.NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> None:
     height, width = where.shape
     y, x = (a.ravel() for a in np.mgrid[dabs.pitch // 2 : height : dabs.pitch, dabs.pitch // 2 : width : dabs.pitch])
     chosen = where[y, x]
@@ -108,15 +118,15 @@ def _dab(canvas: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", colours: Pic
 
 
 def mosaic(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
-    """Small stone tiles of one colour each, bevelled, set in pale grout."""
+    """Small stone tiles of one colour each, bevelled, no two quite alike, set in dark grout."""
     tiles = cells(picture, 8, compactness=14.0, staggered=False)
-    colour = means(picture.reshape(-1, 3), tiles.labels.ravel(), tiles.count)[tiles.labels]
-    # Stones differ a little from their neighbours, by a fixed pattern.
-    stone = 1 + 0.06 * amount * np.sin(tiles.labels * 2.4)[..., None]
-    bevel = smoothstep(0.5, 3.0, tiles.depth)[..., None]
-    grout = 0.35 + 0.65 * smoothstep(0.0, 1.0, tiles.depth)[..., None]
-    lit = saturated(clipped(colour * stone), 1.6) * (0.85 + 0.25 * bevel)
-    return clipped(grout * lit + (1 - grout) * np.array([0.62, 0.58, 0.52], np.float32))
+    samples = np.dstack([picture, grain(picture.shape, 3.0)]).reshape(-1, 4)
+    stones = means(samples, tiles.labels.ravel(), tiles.count)
+    colour = clipped(stones[:, :3] * (1 + 0.09 * amount * stones[:, 3:]))[tiles.labels]
+    bevel = smoothstep(0.5, 4.0, tiles.depth)[..., None]
+    grout = 0.8 * (1 - smoothstep(0.0, 0.7 + 0.4 * amount, tiles.depth))[..., None]
+    lit = saturated(colour, 1.6) * (0.98 + 0.16 * bevel)
+    return clipped((1 - grout) * lit + grout * np.array([0.33, 0.30, 0.27], np.float32))
 
 
 def stained_glass(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
