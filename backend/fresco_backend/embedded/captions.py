@@ -8,6 +8,7 @@ import numpy as np
 
 from fresco_backend.embedded.looks import LOOKS, LookName, LookStyle, split_combination
 
+
 def words(text: str) -> list[str]:
     """The lower-case words of `text`, without punctuation, in order."""
     return re.findall(r"[a-z0-9]+", text.lower())
@@ -29,7 +30,7 @@ _SEASON = ("{medium} {season}", "{medium}, {season}", "{medium}, {ground}", "{se
 _HELPERS = words(
     """
     a an the of with in on at and or by as from to over under into for this that it is are very more less no not
-    bright dark light pale vivid soft strong warm cold muted deep clean rough fine bold thick thin detailed simple beautiful
+    bright dark light pale vivid soft strong warm cold muted deep clean rough fine bold thick thin detailed simple
     red orange yellow green blue purple violet pink brown black white grey gray gold silver cyan magenta teal
     person man woman face people animal dog cat bird fish insect horse flower tree plant leaf leaves grass forest
     sky cloud sun moon water sea river lake mountain hill road street car bike boat plane train house building city

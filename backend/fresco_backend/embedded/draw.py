@@ -15,7 +15,7 @@ def levelled(plane: Plane) -> Plane:
     """`plane` stretched so that its 2nd and 98th percentiles come near 0 and 1; at most doubled in contrast."""
     low, high = np.percentile(plane, (2, 98))
     middle, span = (low + high) / 2, max(float(high - low), 0.5)
-    return np.clip((plane - middle) / span + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((plane - middle) / span + 0.5, 0, 1), np.float32)
 
 
 def on_paper(ink: Plane, paper: tuple[float, float, float], colour: tuple[float, float, float]) -> Picture:

@@ -25,13 +25,13 @@ def mixed(under: Picture, over: Picture, cover: Plane) -> Picture:
 
 
 def foliage(picture: Picture) -> Plane:
-    """How much each pixel looks like leaves or grass, in [0, 1]: green or yellow, or lively texture that is not blue."""
+    """How much each pixel looks like leaves or grass, in [0, 1]: green or yellow, or lively but not blue."""
     red, green, blue = cv2.split(blur(picture, 2.0))  # compressed chroma comes in blocks
     greenness = smoothstep(0.005, 0.07, np.asarray(np.minimum(green - blue, 1.12 * green - red), np.float32))
     grey = luma(picture)
     lively = smoothstep(0.03, 0.09, blur(np.abs(grey - blur(grey, 2.0)), 4.0))
     neutral = 1 - smoothstep(0.0, 0.06, np.asarray(blue - red, np.float32))
-    return np.clip(np.maximum(greenness, 0.5 * lively * neutral), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.maximum(greenness, 0.5 * lively * neutral), 0, 1), np.float32)
 
 
 def cyanotype(picture: Picture, amount: float, _rng: np.random.Generator) -> Picture:
@@ -90,8 +90,8 @@ def autumn(picture: Picture, amount: float, _rng: np.random.Generator) -> Pictur
     leaves = np.clip(amount * foliage(picture), 0, 1)
     mottle = np.clip(levelled(luma(picture)) + 0.06 * grain(picture.shape, 2.0), 0, 1)
     rust = toned(mottle, [(0.20, 0.05, 0.03), (0.66, 0.20, 0.05), (0.94, 0.50, 0.08), (1.0, 0.84, 0.45)])
-    gold = np.array([1.0, 0.87, 0.66], np.float32) ** np.float32(amount)
-    warm = clipped(saturated(picture, 0.8) * gold * 1.06 + np.array([0.05, 0.02, 0.0], np.float32))
+    gold = np.asarray(1.06 * np.array([1.0, 0.87, 0.66]) ** amount, np.float32)
+    warm = clipped(saturated(picture, 0.8) * gold + np.array([0.05, 0.02, 0.0], np.float32))
     turned = mixed(warm, rust, leaves)
     leaf = leaf_fall(picture.shape)
     coloured = toned(leaf, [(0.85, 0.30, 0.04), (0.80, 0.12, 0.03), (0.95, 0.55, 0.08)])

@@ -54,7 +54,7 @@ def _tiled(tile: Plane, shape: Sequence[int]) -> Plane:
 
 
 def grain(shape: Sequence[int], softness: float) -> Plane:
-    """A fixed noise (H, W) for a picture of `shape`, mean 0 and deviation 1, its grains about `softness` pixels wide."""
+    """A fixed noise (H, W) for a picture of `shape`, mean 0 and deviation 1, grains of about `softness` pixels."""
     return _tiled(_tile(softness), shape)
 
 
@@ -66,7 +66,7 @@ def _flakes() -> Plane:
         y, x = (TILE + 16 * np.array(divmod(cell, 4)) + place.integers(0, 16, 2)).tolist()
         radius = int(place.choice([5, 7, 10, 14, 20]))  # in eighths of a pixel
         cv2.circle(tile, (8 * x, 8 * y), radius, (float(place.uniform(0.65, 1)),), -1, cv2.LINE_AA, 3)
-    return np.clip(blur(tile, 0.6)[TILE : 2 * TILE, TILE : 2 * TILE] * 1.3, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(1.3 * blur(tile, 0.6)[TILE : 2 * TILE, TILE : 2 * TILE], 0, 1), np.float32)
 
 
 def snowfall(shape: Sequence[int]) -> Plane:
@@ -100,7 +100,7 @@ def dots(coverage: Plane) -> Plane:
 
 
 def hatching(coverage: Plane, *, rising: bool, wobble: Plane | float = 0.0) -> Plane:
-    """Diagonal strokes, 1 inside, that widen with `coverage` (H, W) in [0, 1]; pitch 5.7 pixels, `wobble` in radians."""
+    """Diagonal strokes, 1 inside, that widen with `coverage` (H, W) in [0, 1]; pitch 5.7 pixels, wobble in radians."""
     y, x = _phases(*coverage.shape)
     wave = np.cos((x + y if rising else x - y) + wobble)
     return smoothstep(-0.35, 0.35, np.asarray(wave - np.cos(np.pi * np.clip(coverage, 0, 1)), np.float32))
@@ -118,10 +118,10 @@ def cells(picture: Picture, pitch: int, *, compactness: float, staggered: bool) 
     position = np.stack(np.broadcast_arrays(*np.ogrid[:height, :width]), -1).astype(np.float32)
     lab = np.asarray(cv2.cvtColor(blur(picture, 1.0), cv2.COLOR_RGB2Lab), np.float32)
     points = np.dstack([lab, position * (compactness / pitch)]).reshape(-1, 5)
-    labels = seeds.home.ravel()
+    nearest = seeds.home.ravel()
     for _ in range(2):
-        labels = _assign(points, means(points, labels, seeds.count), seeds)
-    labels = labels.reshape(height, width)
+        nearest = _assign(points, means(points, nearest, seeds.count), seeds)
+    labels = nearest.reshape(height, width)
     return Cells(labels=labels, depth=_depth(labels), count=seeds.count)
 
 

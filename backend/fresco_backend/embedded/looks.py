@@ -194,5 +194,6 @@ def split_combination(names: Sequence[LookName]) -> tuple[LookStyle, LookStyle |
         return styles[0], None
     by_kind = {style.kind: style for style in styles}
     if len(styles) != 2 or set(by_kind) != {LookKind.MEDIUM, LookKind.GRADE}:
-        raise ValueError(f"looks {[name.value for name in names]} do not combine: give one look, or a medium and a grade")
+        given = ", ".join(name.value for name in names) or "none"
+        raise ValueError(f"looks ({given}) do not combine: give one look, or a medium and a grade")
     return by_kind[LookKind.MEDIUM], by_kind[LookKind.GRADE]

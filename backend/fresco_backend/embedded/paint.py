@@ -82,7 +82,7 @@ def impressionist(picture: Picture, amount: float, rng: np.random.Generator) -> 
     detail = np.abs(grey - blur(grey, 4.0))
     _dab(canvas, pure, along, _Dabs(pitch=8, half=6.0 * amount, thickness=4), np.ones_like(grey, bool), rng)
     _dab(canvas, pure, along, _Dabs(pitch=4, half=3.5 * amount, thickness=2), detail > 0.05, rng)
-    return canvas.astype(np.float32) / 255
+    return np.asarray(canvas / 255, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

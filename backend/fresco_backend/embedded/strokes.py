@@ -43,7 +43,8 @@ def smeared(array: Picture | Plane, along: Picture, steps: Sequence[float]) -> P
     sign of the field does not matter.
     """
     for step in steps:
-        array = (shifted(array, along * step) + array + shifted(array, along * -step)) / 3
+        ahead, behind = shifted(array, along * step), shifted(array, along * -step)
+        array = np.asarray((ahead + array + behind) / 3, np.float32)
     return array
 
 
