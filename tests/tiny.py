@@ -2,8 +2,8 @@
 """Small random models of the true structure, and synthetic plates whose motion is known.
 
 Everything is built on the spot from a seed: no file, no network. The models have Stable Diffusion 1.5's structure
-(four down-blocks and up-blocks, attention at the three finest, cross-attention to a CLIP text encoder, an autoencoder of
-factor 8) with so few channels that a picture of 64 x 64 pixels takes milliseconds. Tests say `import tiny`.
+(four down-blocks and up-blocks, attention at the three finest, cross-attention to a CLIP text encoder, an autoencoder
+of factor 8) with so few channels that a picture of 64 x 64 pixels takes milliseconds. Tests say `import tiny`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import OpenImageIO as oiio
+import OpenImageIO
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -32,10 +32,19 @@ _DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
 _UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
 
 
-def tiny_unet(seed: int = 0, *, channels: Sequence[int] = _CHANNELS, layers: int = 1) -> UNet2DConditionModel:
+def tiny_unet(
+    seed: int = 0,
+    *,
+    channels: Sequence[int] = _CHANNELS,
+    layers: int = 1,
+    heads: int = 4,
+    groups: int = 8,
+    text_width: int = TEXT_WIDTH,
+) -> UNet2DConditionModel:
     """A random U-Net of Stable Diffusion 1.5's structure, in evaluation mode.
 
-    It takes latents (N, 4, h, w), h and w multiples of 8, and text states (N, T, 32). Attention has 4 heads everywhere.
+    It takes latents (N, 4, h, w), h and w multiples of 8, and text states (N, T, text_width). `layers` is the number of
+    residual blocks a down-block, `heads` that of attention at every resolution, `groups` that of group normalisation.
     """
     with _seeded(seed):
         return UNet2DConditionModel(
@@ -44,9 +53,9 @@ def tiny_unet(seed: int = 0, *, channels: Sequence[int] = _CHANNELS, layers: int
             up_block_types=_UP,
             block_out_channels=tuple(channels),
             layers_per_block=layers,
-            cross_attention_dim=TEXT_WIDTH,
-            attention_head_dim=4,
-            norm_num_groups=8,
+            cross_attention_dim=text_width,
+            attention_head_dim=heads,
+            norm_num_groups=groups,
         ).eval()
 
 
@@ -65,30 +74,36 @@ def tiny_controlnet(unet: UNet2DConditionModel | None = None, seed: int = 1) -> 
         return control.eval()
 
 
-def tiny_vae(seed: int = 2) -> AutoencoderKL:
+def tiny_vae(seed: int = 2, *, channels: Sequence[int] = (8, 8, 16, 16), groups: int = 4) -> AutoencoderKL:
     """A random autoencoder of factor 8: images (N, 3, H, W) in [-1, 1] to latents (N, 4, H/8, W/8)."""
     with _seeded(seed):
         return AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(8, 8, 16, 16),
+            block_out_channels=tuple(channels),
             layers_per_block=1,
-            norm_num_groups=4,
+            norm_num_groups=groups,
             latent_channels=4,
             sample_size=64,
         ).eval()
 
 
-def tiny_text_encoder(tokenizer: PreTrainedTokenizerFast | CLIPTokenizer | None = None, seed: int = 3) -> CLIPTextModel:
-    """A random CLIP text encoder for `tokenizer` (or for `tiny_tokenizer()`): ids (N, 77) to states (N, 77, 32)."""
+def tiny_text_encoder(
+    tokenizer: PreTrainedTokenizerFast | CLIPTokenizer | None = None,
+    seed: int = 3,
+    *,
+    width: int = TEXT_WIDTH,
+    heads: int = 4,
+) -> CLIPTextModel:
+    """A random CLIP text encoder for `tokenizer` (or for `tiny_tokenizer()`): ids (N, 77) to states (N, 77, width)."""
     tokenizer = tokenizer or tiny_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
+        hidden_size=width,
         intermediate_size=64,
-        projection_dim=TEXT_WIDTH,
+        projection_dim=width,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         max_position_embeddings=TEXT_LENGTH,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -162,9 +177,9 @@ class MovingPlate:
     """A clip of a textured disc before a textured background, each moving at its own constant velocity.
 
     frames (N, H, W, 3) in [0, 1], display-referred sRGB; matte (N, H, W), 1 on the disc. Pair k is the frames k and
-    k + 1 modulo N: forward (N, 2, H, W) lives on frame k and points into the next one, backward (N, 2, H, W) lives on the
-    next one and points into frame k; channel 0 is x, in pixels. An occlusion (N, H, W) is 1 where the pixel of the frame
-    that carries the flow is covered or outside the picture in the other frame.
+    k + 1 modulo N: forward (N, 2, H, W) lives on frame k and points into the next one, backward (N, 2, H, W) lives on
+    the next one and points into frame k; channel 0 is x, in pixels. An occlusion (N, H, W) is 1 where the pixel of the
+    frame that carries the flow is covered or outside the picture in the other frame.
     """
 
     frames: Array
@@ -192,40 +207,50 @@ def moving_plate(
     The textures are functions of continuous coordinates, so the flow is exact at any velocity.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=0).astype(np.float32)  # (2, H, W), x first
-    velocities = np.asarray([pan, disc_velocity], dtype=np.float32)
-    start = np.asarray([width * 0.35, height * 0.45], dtype=np.float32)
-    random = np.random.default_rng(seed)
-    background, disc = _Texture(random), _Texture(random)
-
-    def on_disc(points: Array, frame: int) -> Array:
-        offset = points - (start + frame * velocities[1])[:, None, None]
-        return np.asarray((offset**2).sum(0) < (0.22 * min(height, width)) ** 2, dtype=np.float32)
-
-    def picture(frame: int) -> Array:
-        layers = [draw(grid - frame * v[:, None, None]) for draw, v in zip((background, disc), velocities, strict=True)]
-        return np.where(on_disc(grid, frame)[..., None] > 0, layers[1], layers[0])
-
-    def motion(frame: int, other: int) -> tuple[Array, Array]:
-        here = on_disc(grid, frame)
-        flow = np.where(here > 0, velocities[1][:, None, None], velocities[0][:, None, None]) * (other - frame)
-        target = grid + flow
-        limit = np.asarray([width - 1, height - 1], dtype=np.float32)[:, None, None]
-        outside = ((target < 0) | (target > limit)).any(0)
-        covered = (here == 0) & (on_disc(target, other) > 0)
-        return flow.astype(np.float32), (outside | covered).astype(np.float32)
-
+    scene = _Scene(height, width, np.asarray([pan, disc_velocity], dtype=np.float32), np.random.default_rng(seed))
     pairs = [(k, (k + 1) % count) for k in range(count)]
-    forward, forward_occlusion = zip(*(motion(a, b) for a, b in pairs), strict=True)
-    backward, backward_occlusion = zip(*(motion(b, a) for a, b in pairs), strict=True)
+    forward = [scene.motion(a, b) for a, b in pairs]
+    backward = [scene.motion(b, a) for a, b in pairs]
     return MovingPlate(
-        frames=np.stack([picture(k) for k in range(count)]),
-        matte=np.stack([on_disc(grid, k) for k in range(count)]),
-        forward=np.stack(forward),
-        backward=np.stack(backward),
-        forward_occlusion=np.stack(forward_occlusion),
-        backward_occlusion=np.stack(backward_occlusion),
+        frames=np.stack([scene.picture(k) for k in range(count)]),
+        matte=np.stack([scene.disc(scene.grid, k) for k in range(count)]),
+        forward=np.stack([flow for flow, _ in forward]),
+        backward=np.stack([flow for flow, _ in backward]),
+        forward_occlusion=np.stack([occlusion for _, occlusion in forward]),
+        backward_occlusion=np.stack([occlusion for _, occlusion in backward]),
     )
+
+
+class _Scene:
+    """The moving disc and background at any time; `velocities` (2, 2) are the background's and the disc's."""
+
+    def __init__(self, height: int, width: int, velocities: Array, random: np.random.Generator) -> None:
+        self.grid = np.stack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)  # (2, H, W), x first
+        self._velocities = velocities[:, :, None, None]
+        self._start = np.asarray([width * 0.35, height * 0.45], dtype=np.float32)[:, None, None]
+        self._limit = np.asarray([width - 1, height - 1], dtype=np.float32)[:, None, None]
+        self._radius = 0.22 * min(height, width)
+        self._textures = (_Texture(random), _Texture(random))
+
+    def disc(self, points: Array, frame: int) -> Array:
+        """1 where a point (2, H, W) lies on the disc."""
+        offset = points - self._start - frame * self._velocities[1]
+        return ((offset**2).sum(0) < self._radius**2).astype(np.float32)
+
+    def picture(self, frame: int) -> Array:
+        """Frame (H, W, 3)."""
+        shifted = [self.grid - frame * velocity for velocity in self._velocities]
+        background, disc = (texture(points) for texture, points in zip(self._textures, shifted, strict=True))
+        return np.where(self.disc(self.grid, frame)[..., None] > 0, disc, background)
+
+    def motion(self, frame: int, other: int) -> tuple[Array, Array]:
+        """Flow (2, H, W) on `frame` into `other`, and its occlusion (H, W)."""
+        here = self.disc(self.grid, frame)
+        flow = np.where(here > 0, self._velocities[1], self._velocities[0]) * np.float32(other - frame)
+        target = self.grid + flow
+        outside = ((target < 0) | (target > self._limit)).any(0)
+        covered = (here == 0) & (self.disc(target, other) > 0)
+        return flow, (outside | covered).astype(np.float32)
 
 
 def write_sequence(
@@ -239,9 +264,9 @@ def write_sequence(
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, start=first):
         pixels = frame if frame.ndim == 3 else frame[..., None]
-        spec = oiio.ImageSpec(pixels.shape[1], pixels.shape[0], pixels.shape[2], bits)
-        image = oiio.ImageBuf(spec)
-        image.set_pixels(oiio.ROI(), np.ascontiguousarray(pixels, dtype=np.float32))
+        spec = OpenImageIO.ImageSpec(pixels.shape[1], pixels.shape[0], pixels.shape[2], bits)
+        image = OpenImageIO.ImageBuf(spec)
+        image.set_pixels(OpenImageIO.ROI(), np.ascontiguousarray(pixels, dtype=np.float32))
         path = folder / f"{name}.{number:04d}.{suffix}"
         if not image.write(str(path)):
             raise OSError(f"{path}: {image.geterror()}")
@@ -261,7 +286,8 @@ class _Texture:
     def __call__(self, points: Array) -> Array:
         x, y = points[0, ..., None, None], points[1, ..., None, None]
         waves = np.sin(x * self._x + y * self._y + self._phase).mean(-1)  # (H, W, 3)
-        return np.clip(self._colour + waves, 0, 1).astype(np.float32)
+        colours: Array = np.clip(self._colour + waves, 0, 1).astype(np.float32)
+        return colours
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where scratch, weights and the connection file live on this machine, and what the environment says.
+
+Every function reads the environment when it is called and makes no folder: whoever writes makes it.
+
+    FRESCO_SCRATCH      scratch folder                      default: the user's cache folder
+    FRESCO_MODELS       folder of models known by a name    default: the user's data folder
+    FRESCO_CONNECTION   connection file of the server       default: the user's runtime folder
+    FRESCO_OFFLINE      1: never download                   default: 0
+    FRESCO_DEVICE       auto, cpu, cuda, cuda:1, mps        default: auto
+
+Source of the default folders: XDG Base Directory Specification 0.8; Apple's File System Programming Guide; Known
+Folders of Windows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from fresco_protocol.errors import UsageError
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def scratch_folder() -> Path:
+    """The folder of everything that can be made again: windows, anchors, inversions."""
+    return _from_environment("FRESCO_SCRATCH") or _user_folder("XDG_CACHE_HOME", ".cache", mac="Caches") / "scratch"
+
+
+def models_folder() -> Path:
+    """The folder whose entries are models that can be asked for by name alone."""
+    data = _user_folder("XDG_DATA_HOME", ".local/share", mac="Application Support")
+    return _from_environment("FRESCO_MODELS") or data / "models"
+
+
+def connection_file() -> Path:
+    """The file in which a running server says how to reach it. It is gone after a restart of the machine, or stale."""
+    runtime = _user_folder("XDG_RUNTIME_DIR", ".local/state", mac="Caches")
+    return _from_environment("FRESCO_CONNECTION") or runtime / "connection.json"
+
+
+def offline() -> bool:
+    """True when nothing may be downloaded. Raises UsageError when FRESCO_OFFLINE is no yes or no."""
+    word = os.environ.get("FRESCO_OFFLINE", "").strip().lower() or "0"
+    if word not in _TRUE + _FALSE:
+        raise UsageError(f'"{word}" is neither yes nor no', where="FRESCO_OFFLINE", remedy="Set it to 1 or 0.")
+    return word in _TRUE
+
+
+def device_name() -> str:
+    """The device that the environment asks for, or "auto"."""
+    return os.environ.get("FRESCO_DEVICE", "").strip().lower() or "auto"
+
+
+def _from_environment(variable: str) -> Path | None:
+    text = os.environ.get(variable, "").strip()
+    return Path(text).expanduser().absolute() if text else None
+
+
+def _user_folder(variable: str, below_home: str, *, mac: str) -> Path:
+    """Fresco's folder inside the user's folder of one kind on this platform."""
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "fresco"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / mac / "fresco"
+    # The specification: a relative path in one of these variables is invalid and must be ignored.
+    stated = Path(os.environ.get(variable, ""))
+    return (stated if stated.is_absolute() else Path.home() / below_home) / "fresco"

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads a model: `load(name)` gives `Models`, whatever the name leads to.
+
+Loading never runs code of a checkpoint: only safetensors are read, only classes of the list below are built, and a
+model that lacks a single tensor is refused instead of being completed with random numbers. `model_store` finds files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerFast
+
+from fresco_backend import settings, single_file
+from fresco_backend.embedded.dct import DctAutoencoder
+from fresco_backend.model_store import Component, Inventory, check, check_autoencoder, read_index, read_json
+from fresco_protocol.errors import UsageError, WeightsRefused, WeightsUnsupported
+from fresco_protocol.shot import Control
+
+# The only classes that a model may ask for, by component and by what its model_index.json says. Nothing that a file
+# names is ever imported.
+LOADABLE: Mapping[str, Mapping[tuple[str, str], type[nn.Module]]] = {
+    "unet": {("diffusers", "UNet2DConditionModel"): UNet2DConditionModel},
+    "vae": {
+        ("diffusers", "AutoencoderKL"): AutoencoderKL,
+        ("diffusers", "AutoencoderTiny"): AutoencoderTiny,
+        ("fresco_backend.embedded.dct", "DctAutoencoder"): DctAutoencoder,
+    },
+    "text_encoder": {("transformers", "CLIPTextModel"): CLIPTextModel},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Everything that a render needs of a model, on one device, in evaluation mode, without gradients.
+
+    unet, text_encoder and controlnets are in `dtype`; the autoencoder is in `vae.dtype`, which is float32 where `dtype`
+    has too few bits for a picture. controlnets: by the control that asked for it.
+    scheduler_config: what diffusers' schedulers take in `from_config`. hashes: SHA-256 of each weight file by
+    "component/file".
+    """
+
+    name: str
+    unet: UNet2DConditionModel
+    vae: Any  # AutoencoderKL, AutoencoderTiny or DctAutoencoder: they share methods and no class
+    text_encoder: CLIPTextModel
+    tokenizer: PreTrainedTokenizerFast
+    controlnets: Mapping[Control, ControlNetModel]
+    scheduler_config: Mapping[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+    hashes: Mapping[str, str]
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of a prompt, start and end included; what goes beyond is not seen by the model."""
+        return min(int(self.tokenizer.model_max_length), int(self.text_encoder.config.max_position_embeddings))
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """The text states (N, T, C) of N prompts, on the models' device and in their dtype; T is `prompt_length`."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.prompt_length,
+            return_tensors="pt",
+        )
+        # No attention mask: Stable Diffusion is trained to see the padding too.
+        return cast(Tensor, self.text_encoder(tokens.input_ids.to(self.device))[0])
+
+    def unseen_text(self, prompt: str) -> str:
+        """The end of a prompt that is too long to be seen; empty for most prompts."""
+        tokens = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        return str(self.tokenizer.decode(tokens[self.prompt_length - 2 :])).strip()
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """All the words that a tokenizer of whole words knows, sorted; empty for one that takes any text."""
+        return vocabulary(self.tokenizer)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that the model has never seen, in order, each once; empty if it takes any text."""
+        if not self.vocabulary:
+            return []
+        backend = self.tokenizer.backend_tokenizer
+        text = backend.normalizer.normalize_str(prompt) if backend.normalizer else prompt
+        words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        return list(dict.fromkeys(word for word in words if backend.token_to_id(word) is None))
+
+
+def load(
+    name: str,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    controls: Sequence[Control] = (),
+    vae: str | None = None,
+    offline: bool = True,
+) -> Models:
+    """The model that `name` leads to, with a ControlNet for each control; see `model_store` for names.
+
+    `device` and `dtype` default to `choose_device()` and `choose_dtype(device)`. `vae` names an autoencoder that
+    replaces the model's own. Downloads from the hub unless `offline`. Raises WeightsMissing, WeightsRefused and
+    WeightsUnsupported.
+    """
+    inventory = check(name, controls=controls, offline=offline)
+    if vae is not None:
+        inventory = _with_autoencoder(inventory, check_autoencoder(vae, offline=offline))
+    inventory.require()
+    device = device or choose_device()
+    dtype = dtype or choose_dtype(device)
+    parts = _single_file_parts(inventory) if inventory.place.is_file() else _folder_parts(inventory)
+    nets = _controlnets(inventory, parts["unet"])
+    for module in (parts["unet"], parts["text_encoder"], *nets.values()):
+        _place(module, device, dtype)
+    _place(parts["vae"], device, _autoencoder_dtype(parts["vae"], dtype))
+    hashes = {file: digest for part in inventory.all_components for file, digest in part.hashes().items()}
+    return Models(name=name, controlnets=nets, device=device, dtype=dtype, hashes=hashes, **parts)
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of that name; for "auto" CUDA, else MPS, else the CPU. None asks the environment (FRESCO_DEVICE).
+
+    Raises UsageError, which lists what there is, when the machine has no such device.
+    """
+    name = name or settings.device_name()
+    present = _devices()
+    if name == "auto":
+        return torch.device(present[0])
+    if name not in present and not (name == "cuda" and present[0].startswith("cuda")):
+        raise UsageError(f'this machine has no device "{name}"', remedy=f"It has: auto, {', '.join(present)}.")
+    return torch.device(name)
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """float16 on GPUs; on a CPU bfloat16 where it has instructions for it (some four times faster), else float32."""
+    if device.type in ("cuda", "mps"):
+        return torch.float16
+    able = torch.cpu.get_capabilities()
+    fast = any(able.get(key, False) for key in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def vocabulary(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
+    """All the words of a tokenizer of whole words, sorted, without special tokens; empty for any other tokenizer."""
+    if type(tokenizer.backend_tokenizer.model).__name__ != "WordLevel":
+        return ()
+    return tuple(sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)))
+
+
+def describe(name: str, *, offline: bool = True) -> str:
+    """A model's card, words and files as text for a person. Raises as `check`."""
+    inventory = check(name, offline=offline)
+    card = next((p for f in ("README.md", "MODEL_CARD.md") if (p := inventory.place / f).is_file()), None)
+    parts = [card.read_text(encoding="utf-8").strip() if card else f"{name}: no model card at {inventory.place}"]
+    if (inventory.place / "tokenizer").is_dir() and (words := vocabulary(_tokenizer(inventory.place / "tokenizer"))):
+        parts.append(f"Words ({len(words)}): {', '.join(words)}")
+    return "\n\n".join([*parts, "\n".join(_line(component) for component in inventory.all_components)])
+
+
+def _line(component: Component) -> str:
+    if component.problem is not None:
+        return f"{component.name}: {component.problem}"
+    files = "".join(f"\n  {digest}  {file}" for file, digest in component.hashes().items())
+    return f"{component.name}: {component.size / 1e6:.1f} MB{files}"
+
+
+def _devices() -> list[str]:
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def _autoencoder_dtype(vae: nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """bfloat16 has eight bits, too few for a picture; the embedded model's autoencoder is cheap at full precision."""
+    return torch.float32 if dtype == torch.bfloat16 or isinstance(vae, DctAutoencoder) else dtype
+
+
+def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    module.requires_grad_(False).eval().to(device=device, dtype=dtype)
+
+
+def _with_autoencoder(inventory: Inventory, vae: Component) -> Inventory:
+    components = tuple(vae if part.name == "vae" else part for part in inventory.components)
+    return replace(inventory, components=components)
+
+
+def _folder_parts(inventory: Inventory) -> dict[str, Any]:
+    """The fields of `Models` that a folder in diffusers' layout holds."""
+    index = read_index(inventory.place)
+    parts: dict[str, Any] = {part: _module(inventory.component(part), index) for part in LOADABLE}
+    _require_same_latents(parts["unet"], parts["vae"], inventory.place)
+    tokenizer = _tokenizer(inventory.component("tokenizer").place)
+    schedule = read_json(inventory.component("scheduler").place / "scheduler_config.json")
+    return {**parts, "tokenizer": tokenizer, "scheduler_config": schedule}
+
+
+def _single_file_parts(inventory: Inventory) -> dict[str, Any]:
+    unet, vae, text_encoder = single_file.read_single_file(inventory.place)
+    other = inventory.component("vae")
+    if other.place != inventory.place:
+        vae = _module(other, {})
+    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
+    return {**parts, "tokenizer": single_file.clip_tokenizer(), "scheduler_config": single_file.SCHEDULE}
+
+
+def _module(component: Component, index: Mapping[str, Any]) -> nn.Module:
+    """One component, by the class that the index names; without an entry by the class in its own configuration."""
+    allowed = LOADABLE[component.name]
+    stated = index.get(component.name) or ["diffusers", read_json(component.place / "config.json").get("_class_name")]
+    kind = allowed.get((str(stated[0]), str(stated[1])))
+    if kind is None:
+        raise WeightsUnsupported(
+            f"{'.'.join(map(str, stated))} is no {component.name} that Fresco drives",
+            where=component.place,
+            remedy=f"It drives {', '.join('.'.join(key) for key in allowed)}.",
+        )
+    return _read(component, kind)
+
+
+def _read(component: Component, kind: type[nn.Module]) -> nn.Module:
+    """The component with every tensor from its files, in float32. Raises WeightsRefused when one lacks or is odd."""
+    reader = cast(Any, kind).from_pretrained
+    # diffusers' frugal way of building leaves buffers that no file holds without values.
+    frugal = {} if kind is CLIPTextModel else {"low_cpu_mem_usage": False}
+    try:
+        module, info = reader(
+            str(component.place),
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=component.variant,
+            output_loading_info=True,
+            **frugal,
+        )
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise WeightsRefused(
+            f"the {component.name} cannot be read: {error}", where=component.place, remedy="Fetch the model again."
+        ) from error
+    odd = [*info["missing_keys"], *(str(entry) for entry in info["mismatched_keys"])]
+    if odd:
+        raise WeightsRefused(
+            f"the {component.name} lacks {len(odd)} tensors, {odd[0]} first",
+            where=component.place,
+            remedy="Its configuration and weights are not of one model: fetch both again.",
+        )
+    return cast(nn.Module, module)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsRefused(
+            f"the tokenizer cannot be read: {error}", where=folder, remedy="Fetch the model again."
+        ) from error
+    return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _controlnets(inventory: Inventory, unet: UNet2DConditionModel) -> dict[Control, ControlNetModel]:
+    """A ControlNet for each control; controls that share a folder share the network."""
+    nets: dict[Path, ControlNetModel] = {}
+    for component in inventory.controls.values():
+        if component.place not in nets:
+            net = cast(ControlNetModel, _read(component, ControlNetModel))
+            _require_fit(net, unet, component.place)
+            nets[component.place] = net
+    return {control: nets[component.place] for control, component in inventory.controls.items()}
+
+
+def _require_fit(net: ControlNetModel, unet: UNet2DConditionModel, place: Path) -> None:
+    for key in ("in_channels", "block_out_channels", "cross_attention_dim", "layers_per_block"):
+        theirs, ours = net.config[key], unet.config[key]
+        if theirs != ours and list(_sequence(theirs)) != list(_sequence(ours)):
+            raise WeightsUnsupported(
+                f"this ControlNet is for another model: its {key} is {theirs}, the U-Net's is {ours}",
+                where=place,
+                remedy="Use a ControlNet that was trained with this model or its parent.",
+            )
+
+
+def _require_same_latents(unet: UNet2DConditionModel, vae: Any, place: Path) -> None:
+    if unet.config["in_channels"] != vae.config["latent_channels"]:
+        raise WeightsUnsupported(
+            f"its U-Net takes {unet.config['in_channels']} channels, its autoencoder makes "
+            f"{vae.config['latent_channels']}",
+            where=place,
+            remedy="Use a text-to-image model, not one for inpainting, depth or upscaling.",
+        )
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]

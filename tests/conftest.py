@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: no network, two threads at most, and a tiny model on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# The hub's library reads this when it is imported: a test that reaches for the network fails at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    """Tiny tensors are slower on many threads than on one."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own FRESCO_ variables must not decide what a test sees."""
+    for variable in [name for name in os.environ if name.startswith("FRESCO_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `tiny.save_pipeline`'s model, ControlNet included. Read only: a test that changes it copies it."""
+    import tiny
+
+    return tiny.save_pipeline(tmp_path_factory.mktemp("models") / "tiny")
