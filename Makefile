@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+# Two targets do all the set-up on a machine that has Python 3.11 or later:
+#   make demo   renders the demo shot with the embedded model
+#   make test   runs ruff, mypy and pytest
+# For an NVIDIA GPU on Linux: make demo TORCH="torch>=2.9,<3"  (with CUDA libraries: gigabytes)
+
+PYTHON ?= python3
+# Pinned, so that everybody's first run is the one that was tested.
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_FRAMES := out/demo
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.ready
+	$(BIN)/fresco render demo/shot.json
+	@echo "Look at $(DEMO_FRAMES): the stylised frames, and beside them the record of the render."
+
+test: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) out
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Fresco needs Python 3.11 or later; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: a requirement resolved later finds it installed and does not fetch another build.
+$(VENV)/.ready: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
