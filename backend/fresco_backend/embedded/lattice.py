@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Textures and cells that are locked to the pixel grid.
 
-Every pattern repeats after 8 pixels or a multiple of it, the pitch of the model's latents, so that a convolution
-sees the same phase at every latent and can learn the pattern from the picture alone.
+Halftone, hatching and the smallest cells repeat every 8 pixels, the pitch of the model's latents: a convolution sees
+the same phase at every latent and can learn them from the picture alone. Grain, snow and leaves are fixed tiles.
 """
 
 import functools
@@ -18,6 +18,7 @@ Plane = npt.NDArray[np.float32]  # (H, W)
 
 PERIOD = 8
 TILE = 64
+SKY = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ def _tile(softness: float) -> Plane:
 
 def _tiled(tile: Plane, shape: Sequence[int]) -> Plane:
     height, width = shape[:2]
-    return np.asarray(np.tile(tile, (-(-height // TILE), -(-width // TILE)))[:height, :width], np.float32)
+    repeats = (-(-height // tile.shape[0]), -(-width // tile.shape[1]))
+    return np.asarray(np.tile(tile, repeats)[:height, :width], np.float32)
 
 
 def grain(shape: Sequence[int], softness: float) -> Plane:
@@ -58,32 +60,42 @@ def grain(shape: Sequence[int], softness: float) -> Plane:
     return _tiled(_tile(softness), shape)
 
 
+def _scatter(pitch: int, seed: int) -> tuple[np.random.Generator, list[list[int]]]:
+    """Places x, y in a square of SKY pixels, one at random in each lattice cell of `pitch`, clear of the border."""
+    place = np.random.default_rng(seed)
+    corners = np.stack(np.meshgrid(*2 * [np.arange(0, SKY, pitch)]), -1).reshape(-1, 2)
+    spots = np.clip(corners + place.integers(0, pitch, corners.shape), 6, SKY - 6)
+    return place, spots.tolist()
+
+
 @functools.cache
 def _flakes() -> Plane:
-    place = np.random.default_rng(11)
-    tile = np.zeros((3 * TILE, 3 * TILE), np.float32)
-    for cell in place.permutation(16)[:9].tolist():
-        y, x = (TILE + 16 * np.array(divmod(cell, 4)) + place.integers(0, 16, 2)).tolist()
-        radius = int(place.choice([5, 7, 10, 14, 20]))  # in eighths of a pixel
-        cv2.circle(tile, (8 * x, 8 * y), radius, (float(place.uniform(0.65, 1)),), -1, cv2.LINE_AA, 3)
-    return np.asarray(np.clip(1.3 * blur(tile, 0.6)[TILE : 2 * TILE, TILE : 2 * TILE], 0, 1), np.float32)
+    place, spots = _scatter(20, 11)
+    tile = np.zeros((SKY, SKY), np.float32)
+    for x, y in spots:
+        radius = int(place.choice([7, 9, 12, 16, 22]))  # in eighths of a pixel
+        cv2.circle(tile, (8 * x + 3, 8 * y + 3), radius, (float(place.uniform(0.6, 1)),), -1, cv2.LINE_AA, 3)
+    return np.asarray(np.clip(1.3 * blur(tile, 0.7), 0, 1), np.float32)
 
 
 def snowfall(shape: Sequence[int]) -> Plane:
-    """Coverage (H, W) in [0, 1] of falling snow: round flakes of one to five pixels across at fixed places."""
+    """Coverage (H, W) in [0, 1] of falling snow: round flakes of two to five pixels across at fixed places."""
     return _tiled(_flakes(), shape)
 
 
 @functools.cache
 def _leaves() -> Plane:
-    tile = np.zeros((TILE, TILE), np.float32)
-    for x, y, turn, value in ((12, 9, 30, 0.4), (45, 27, 110, 0.7), (22, 48, 160, 1.0)):
-        cv2.ellipse(tile, (8 * x, 8 * y), (34, 17), turn, 0, 360, (value,), -1, cv2.LINE_AA, 3)
+    place, spots = _scatter(40, 5)
+    tile = np.zeros((SKY, SKY), np.float32)
+    for x, y in spots:
+        length = int(place.integers(24, 40))  # half of it, in eighths of a pixel
+        value, turn = float(place.choice([0.4, 0.7, 1.0])), float(place.uniform(0, 180))
+        cv2.ellipse(tile, (8 * x, 8 * y), (length, length // 2), turn, 0, 360, (value,), -1, cv2.LINE_AA, 3)
     return tile
 
 
 def leaf_fall(shape: Sequence[int]) -> Plane:
-    """Falling leaves (H, W), eight pixels long, at fixed places: 0 is air, a leaf has one value between 0.4 and 1."""
+    """Falling leaves (H, W), six to ten pixels long, at fixed places: 0 is air, a leaf has one value from 0.4 to 1."""
     return _tiled(_leaves(), shape)
 
 
