@@ -235,7 +235,8 @@ class _Scene:
     def disc(self, points: Array, frame: int) -> Array:
         """1 where a point (2, H, W) lies on the disc."""
         offset = points - self._start - frame * self._velocities[1]
-        return ((offset**2).sum(0) < self._radius**2).astype(np.float32)
+        inside: Array = ((offset**2).sum(0) < self._radius**2).astype(np.float32)
+        return inside
 
     def picture(self, frame: int) -> Array:
         """Frame (H, W, 3)."""
