@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the embedded model from scratch: `python -m fresco_backend.embedded.train STAGE --photos DIR ... --work DIR`.
+
+Stages, in order: data, autoencoder, diffusion, export. Each resumes from what it finds in the work folder; a stage
+that is killed loses at most the minutes since its last checkpoint. Seeded; bfloat16 on CPU and CUDA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..controls import soft_edges
+from . import architecture, captions, photos
+from .dct import DctAutoencoder, lowest_frequencies
+
+CHECKPOINT_SECONDS = 180
+WHITENING = 0.7  # a channel of deviation d becomes one of deviation d**0.3: low frequencies still outlive the noise longest
+NULL_CAPTION_SHARE = 0.1
+NO_CONTROL_SHARE = 0.1
+PLATE_START_SHARE = 0.5
+
+
+def log(work: Path, stage: str, **figures: float) -> None:
+    """One JSON line of figures, to the work folder and to the terminal."""
+    line = json.dumps({"stage": stage, **{name: round(value, 5) for name, value in figures.items()}})
+    with (work / f"{stage}.jsonl").open("a") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def save_atomically(state: object, path: Path) -> None:
+    partial = path.with_suffix(".part")
+    torch.save(state, partial)
+    partial.rename(path)
+
+
+# Stage: autoencoder ---------------------------------------------------------------------------------------------------
+
+
+def measured_gains(images: Tensor) -> tuple[float, ...]:
+    """Factors per latent channel that whiten natural pictures part of the way; mean variance 1."""
+    plain = DctAutoencoder()
+    deviations: Tensor = plain.encode(images).latent_dist.mode().std(dim=(0, 2, 3))
+    gains = deviations ** -WHITENING
+    gains /= ((gains * deviations) ** 2).mean().sqrt()
+    return tuple(round(value, 5) for value in gains.tolist())
+
+
+def picture_batches(folders: list[Path], side: int, batch: int) -> Iterator[Tensor]:
+    """Endless batches (batch, 3, side, side) in [-1, 1]: random crops, kept for a few uses as decoding is slow.
+
+    Half of them are stylised, for the decoder must restore ink lines and brush strokes as well as photographs.
+    """
+    crops = [c for path in photos.list_photos(folders) if not photos.is_held_out(path) for c in photos.crops_of(path)]
+    rng = np.random.default_rng(1)
+    pool: list[Tensor] = []
+    while True:
+        for _ in range(batch // 4 or 1):
+            image = photos.read_crop(crops[rng.integers(len(crops))])
+            if rng.random() < 0.5:
+                image = photos.stylise(photos.draw_looks(rng), image, rng)
+            pool.append(torch.from_numpy(image).permute(2, 0, 1) * 2 - 1)
+        pool = pool[-512:]
+        batch_of = [pool[i] for i in rng.integers(len(pool), size=batch)]
+        corners = rng.integers(0, (photos.SIDE - side) // 8 + 1, size=(batch, 2)) * 8
+        yield torch.stack([x[:, t : t + side, l : l + side] for x, (t, l) in zip(batch_of, corners, strict=True)])
+
+
+def train_autoencoder(options: argparse.Namespace) -> None:
+    """Measure the gains, then train the restoration network on the transform's own errors."""
+    path = options.work / "autoencoder.pt"
+    batches = picture_batches(options.photos, side=96, batch=16)
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+    else:
+        state = {"step": 0, "gains": measured_gains(torch.cat([next(batches) for _ in range(12)]))}
+    autoencoder = DctAutoencoder(gains=state["gains"])
+    optimiser = torch.optim.AdamW(autoencoder.restoration.parameters(), lr=1e-3, betas=(0.9, 0.99))
+    if "model" in state:
+        autoencoder.restoration.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+    saved, running = time.monotonic(), 0.0
+    for step in range(state["step"], options.steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * min(1, (step + 1) / 100, max(0.02, (options.steps - step) / (0.5 * options.steps)))
+        images = next(batches)
+        with torch.no_grad():
+            degraded = autoencoder.inverse_transform(autoencoder.encode(images).latent_dist.mode())
+        with torch.autocast(images.device.type, torch.bfloat16):
+            correction = autoencoder.restoration(degraded)
+        error = degraded + correction.float() - images
+        loss = error.square().mean() + 0.05 * error.abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        running = 0.98 * running + 0.02 * float(error.square().mean())
+        if step % 50 == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS or step == options.steps:
+            before = (degraded - images).square().mean()
+            psnr = [10 * math.log10(4 / float(value)) for value in (before, error.square().mean())]
+            log(options.work, "autoencoder", step=step, psnr_before=psnr[0], psnr_after=psnr[1])
+        if time.monotonic() - saved > CHECKPOINT_SECONDS or step in (0, options.steps):
+            state = {"step": step, "gains": state["gains"], "model": autoencoder.restoration.state_dict()}
+            save_atomically(state | {"optimiser": optimiser.state_dict()}, path)
+            saved = time.monotonic()
+
+
+def load_autoencoder(work: Path) -> DctAutoencoder:
+    """The autoencoder as trained so far."""
+    state = torch.load(work / "autoencoder.pt", weights_only=True)
+    autoencoder = DctAutoencoder(gains=state["gains"])
+    if "model" in state:
+        autoencoder.restoration.load_state_dict(state["model"])
+    return autoencoder.eval()
+
+
+# Stage: diffusion and control -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Samples for one step: target and plate latents (N, C, h, w), edges (N, 3, 8h, 8w) in [0, 1], tokens (N, T)."""
+
+    target: Tensor
+    plate: Tensor
+    edges: Tensor
+    tokens: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class Pairs:
+    """Random samples from all shards: a look, a crop on the block grid, perhaps mirrored, and its caption."""
+
+    def __init__(self, work: Path, tokenizer: Callable[..., dict[str, Tensor]]) -> None:
+        self.shards = photos.load_shards(work)
+        self.tokenizer = tokenizer
+        self.sizes = np.array([len(shard.nouns) for shard in self.shards])
+        orders = [column for count in (26, 3, 3) for _, column in lowest_frequencies(count)]
+        self.mirror = torch.tensor([-1.0 if column % 2 else 1.0 for column in orders])[:, None, None]
+
+    def draw(self, rng: np.random.Generator, pixels: int, count: int) -> Batch:
+        """`count` samples of pixels x pixels."""
+        columns = [self.one(rng, pixels) for _ in range(count)]
+        targets, plates, pictures, captions = zip(*columns, strict=True)
+        tokens = self.tokenizer(
+            list(captions), padding="max_length", truncation=True, max_length=architecture.TEXT_LENGTH, return_tensors="pt"
+        )
+        edges = soft_edges(torch.stack(pictures))
+        edges[torch.from_numpy(rng.random(count) < NO_CONTROL_SHARE)] = 0
+        return Batch(target=torch.stack(targets), plate=torch.stack(plates), edges=edges, tokens=tokens["input_ids"])
+
+    def one(self, rng: np.random.Generator, pixels: int) -> tuple[Tensor, Tensor, Tensor, str]:
+        shard = self.shards[rng.choice(len(self.shards), p=self.sizes / self.sizes.sum())]
+        index, look = rng.integers(len(shard.nouns)), rng.integers(photos.LOOKS_PER_CROP)
+        side = pixels // 8
+        top, left = rng.integers(photos.SIDE // 8 - side + 1, size=2)
+        window = np.s_[:, top : top + side, left : left + side]
+        target = torch.from_numpy(np.array(shard.targets[index, look][window])).float()
+        plate = torch.from_numpy(np.array(shard.plate_latents[index][window])).float()
+        crop = shard.plates[index, top * 8 : top * 8 + pixels, left * 8 : left * 8 + pixels]
+        picture = torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 127.5 - 1
+        if rng.random() < 0.5:
+            target, plate, picture = target.flip(-1) * self.mirror, plate.flip(-1) * self.mirror, picture.flip(-1)
+        known = rng.random() >= NULL_CAPTION_SHARE
+        caption = captions.caption(shard.names[index][look], shard.nouns[index], rng) if known else ""
+        return target, plate, picture, caption
+
+
+def draw_timesteps(rng: np.random.Generator, count: int) -> Tensor:
+    """Train time steps, more of them where a translation of a plate spends its steps (below 800)."""
+    low, high = rng.integers(0, 800, size=count), rng.integers(800, 1000, size=count)
+    return torch.from_numpy(np.where(rng.random(count) < 0.85, low, high))
+
+
+def noisy_start(batch: Batch, timesteps: Tensor, rng: np.random.Generator) -> Tensor:
+    """The clean latents to which noise is added: the target, or (in half of the samples) a mix with its plate.
+
+    SDEdit starts from the plate, not from the unknown result: a model that has seen the mix moves colours off the plate.
+    """
+    share = torch.from_numpy(rng.random(len(timesteps))).float() * (timesteps / 700).clamp(max=1)
+    share[torch.from_numpy(rng.random(len(timesteps)) >= PLATE_START_SHARE)] = 0
+    return torch.lerp(batch.target, batch.plate, share[:, None, None, None].to(batch.target))
+
+
+def diffusion_loss(networks: architecture.Networks, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Loss per sample (N,) of the velocity, weighted by min-SNR-5 (Hang et al. 2023), and the time steps (N,)."""
+    timesteps = draw_timesteps(rng, len(batch.target))
+    clean = noisy_start(batch, timesteps, rng)
+    device = batch.target.device
+    noise = torch.from_numpy(rng.standard_normal(batch.target.shape, dtype=np.float32)).to(device)
+    cumulative = networks.scheduler.alphas_cumprod[timesteps].to(device)
+    signal, sigma = (value.sqrt()[:, None, None, None] for value in (cumulative, 1 - cumulative))
+    noisy = signal * clean + sigma * noise
+    velocity = (signal * noisy - batch.target) / sigma  # the velocity whose x0 is the target, whatever the start was
+    timesteps = timesteps.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        words = networks.text_encoder(batch.tokens).last_hidden_state
+        down, middle = networks.controlnet(noisy, timesteps, words, batch.edges, return_dict=False)
+        predicted = networks.unet(
+            noisy, timesteps, words, down_block_additional_residuals=down, mid_block_additional_residual=middle
+        ).sample
+    snr = cumulative / (1 - cumulative)
+    weight = snr.clamp(max=5) / (snr + 1)
+    return weight * (predicted.float() - velocity).square().mean(dim=(1, 2, 3)), timesteps
+
+
+class Trainer:
+    """Networks, their optimiser and moving average, and how far they have come."""
+
+    def __init__(self, work: Path, device: torch.device, rate: float) -> None:
+        torch.manual_seed(0)
+        nouns = {word for path in photos_nouns(work) for word in path.split()}
+        self.networks = architecture.build([*captions.vocabulary(), *nouns])
+        self.modules = nn.ModuleDict(
+            {"unet": self.networks.unet, "control": self.networks.controlnet, "text": self.networks.text_encoder}
+        ).to(device)
+        self.average = {name: value.detach().clone() for name, value in self.modules.named_parameters()}
+        self.optimiser = torch.optim.AdamW(self.modules.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self.path, self.rate, self.step, self.samples = work / "diffusion.pt", rate, 0, 0
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True, map_location=device)
+            self.modules.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.average, self.step, self.samples = state["average"], state["step"], state["samples"]
+
+    def update(self, loss: Tensor, scale: float, samples: int) -> None:
+        """One step of Adam at `scale` times the learning rate, and of the moving average."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * scale * min(1, (self.step + 1) / 200)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        self.optimiser.step()
+        self.step, self.samples = self.step + 1, self.samples + samples
+        decay = min(0.999, (self.step + 1) / (self.step + 10))
+        parameters = dict(self.modules.named_parameters())
+        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in parameters.values()], 1 - decay)
+
+    def save(self) -> None:
+        state = {"model": self.modules.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average}
+        save_atomically(state | {"step": self.step, "samples": self.samples}, self.path)
+
+    def averaged(self) -> architecture.Networks:
+        """The networks with the moving average in place of the last weights."""
+        self.modules.load_state_dict(self.average, strict=False)
+        return self.networks
+
+
+def photos_nouns(work: Path) -> list[str]:
+    """All class names in the shards, sorted; written once so that the vocabulary never changes under a checkpoint."""
+    path = work / "nouns.json"
+    if not path.exists():
+        path.write_text(json.dumps(sorted({noun for s in photos.load_shards(work) for noun in s.nouns if noun})))
+    nouns: list[str] = json.loads(path.read_text())
+    return nouns
+
+
+def train_diffusion(options: argparse.Namespace) -> None:
+    """Train U-Net, ControlNet and text encoder together: `--phases PIXELS:BATCH:SAMPLES,...`, the rate falls in the last."""
+    trainer = Trainer(options.work, options.device, options.rate)
+    pairs = Pairs(options.work, trainer.networks.tokenizer)
+    phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
+    ends = np.cumsum([samples for _, _, samples in phases])
+    saved, running, count = time.monotonic(), np.zeros(4), np.zeros(4)
+    while trainer.samples < ends[-1]:
+        phase = int(np.searchsorted(ends, trainer.samples, side="right"))
+        pixels, size, length = phases[phase]
+        left = (ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
+        rng = np.random.default_rng((1, trainer.step))
+        batch = pairs.draw(rng, pixels, size).to(options.device)
+        losses, timesteps = diffusion_loss(trainer.networks, batch, rng)
+        trainer.update(losses.mean(), 0.05 + 0.95 * left, size)
+        quarter = (timesteps.cpu() // 250).numpy()
+        np.add.at(running, quarter, losses.detach().cpu().numpy())
+        np.add.at(count, quarter, 1)
+        if trainer.step % 50 == 0:
+            figures = {f"loss_{250 * q}": float(v) for q, v in enumerate(running / np.maximum(count, 1))}
+            log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, **figures)
+            running, count = np.zeros(4), np.zeros(4)
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            trainer.save()
+            saved = time.monotonic()
+            pairs = Pairs(options.work, trainer.networks.tokenizer)  # shards made meanwhile join in
+    trainer.save()
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the model folder: the moving average in float16, configs, and the index that names the parts."""
+    folder: Path = options.output
+    Trainer(options.work, torch.device("cpu"), options.rate).averaged().save(folder)
+    load_autoencoder(options.work).half().save_pretrained(folder / "vae", safe_serialization=True)
+    index = {
+        "_class_name": "StableDiffusionControlNetPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "controlnet": ["diffusers", "ControlNetModel"],
+        "vae": ["fresco_backend.embedded.dct", "DctAutoencoder"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the training."""
+    result = argparse.ArgumentParser(prog="python -m fresco_backend.embedded.train", description=__doc__)
+    result.add_argument("stage", choices=["data", "autoencoder", "diffusion", "export"])
+    result.add_argument("--photos", type=Path, nargs="+", default=[], help="folders of photographs")
+    result.add_argument("--work", type=Path, required=True, help="folder of shards and checkpoints")
+    result.add_argument("--steps", type=int, default=6000, help="steps of the autoencoder")
+    result.add_argument("--phases", default="128:32:200000,256:16:100000", help="PIXELS:BATCH:SAMPLES,...")
+    result.add_argument("--rate", type=float, default=5e-4, help="learning rate of the diffusion stage")
+    result.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    result.add_argument("--output", type=Path, default=Path(__file__).with_name("model"), help="folder for export")
+    return result
+
+
+def main() -> None:
+    """Run one stage."""
+    options = parser().parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.stage == "data":
+        photos.make_shards(options.photos, load_autoencoder(options.work), options.work)
+    else:
+        stages = {"autoencoder": train_autoencoder, "diffusion": train_diffusion, "export": export}
+        stages[options.stage](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a render tells while it runs: plain facts, one frozen dataclass each, for a terminal, a log, a server or a host."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+
+class Stage(Enum):
+    """The stages of a render, in order; the unit that each one counts is given."""
+
+    ANALYSE = "analyse"  # frames read for the choice of keyframes
+    KEYFRAMES = "keyframes"  # denoising steps, over all windows
+    DELIVER = "deliver"  # frames written, keyframes and in-betweens
+    MOVIE = "movie"  # frames encoded into the movie
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Anything that a render says."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as a JSON object; "event" names its class in lower case."""
+        facts = {name: value.value if isinstance(value, Enum) else value for name, value in asdict(self).items()}
+        return {"event": type(self).__name__.lower(), **facts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Event):
+    """What will be done; all that `--dry-run` shows.
+
+    frames: numbers to deliver, delivered: those of them that lie there finished. keyframes: plate numbers; None before
+    the analysis has run (adaptive choice). windows: keyframe numbers denoised together, anchors first. plate_size,
+    working_size: (width, height), pixels. memory_bytes, seconds: estimates for this device; None where unknown.
+    """
+
+    frames: tuple[int, ...]
+    delivered: tuple[int, ...]
+    keyframes: tuple[int, ...] | None
+    windows: tuple[tuple[int, ...], ...] | None
+    plate_size: tuple[int, int]
+    working_size: tuple[int, int]
+    rate: str | None
+    model: str
+    device: str
+    precision: str
+    seed: int
+    job_hash: str
+    scratch: str
+    memory_bytes: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advanced(Event):
+    """Work done in a stage: `done` of `total` units. frame: the frame concerned. window: 1-based, of `windows`."""
+
+    stage: Stage
+    done: int
+    total: int
+    frame: int | None = None
+    window: int | None = None
+    windows: int | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivered(Event):
+    """One frame lies at `path`, whole. keyframe: it was denoised itself."""
+
+    frame: int
+    path: str
+    keyframe: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    """Something that the user should know; the render goes on. code: stable, for programs."""
+
+    code: str
+    text: str
+    frame: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """All frames are delivered. rendered: written by this run; reused: found finished. sidecar: path of the record."""
+
+    rendered: int
+    reused: int
+    seconds: float
+    sidecar: str
+    outputs: tuple[str, ...]
