@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: no network, two threads at most, and a tiny model on disk."""
+"""What all tests share: no network, one thread, and a tiny model on disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
-    """Tiny tensors are slower on many threads than on one."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+def _one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and on a busy machine each operation would wait for the slowest one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

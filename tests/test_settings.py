@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fresco_backend import settings
 from fresco_protocol.errors import UsageError
 

@@ -8,16 +8,19 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
-import tiny
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
+from original_names import save_single_file
+from safetensors.torch import load_file, save_file
+
+import tiny
 from fresco_backend import model_store, single_file, weights
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_protocol.errors import UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind
-from huggingface_hub import constants
-from original_names import save_single_file
-from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
 CANNY = Control(kind=ControlKind.CANNY)
@@ -333,13 +336,13 @@ def test_a_download_takes_half_precision_where_there_is_no_other(
 
     def snapshot_download(name: str, allow_patterns: list[str] | None = None, local_files_only: bool = False) -> str:
         if local_files_only:
-            raise model_store.LocalEntryNotFoundError("not here")
+            raise LocalEntryNotFoundError("not here")
         fetched.extend(allow_patterns or [])
         return str(tiny_model)
 
     files = ["model_index.json", *(file for file in model_store.pipeline_files("fp16") if "*" not in file)]
-    monkeypatch.setattr(model_store.huggingface_hub.HfApi, "list_repo_files", lambda self, name: files)
-    monkeypatch.setattr(model_store.huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert weights.check("owner/model", offline=False).place == tiny_model
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in fetched
     assert UNET_FILE not in fetched

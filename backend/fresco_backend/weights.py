@@ -23,6 +23,8 @@ from fresco_backend.model_store import Component, Inventory, check, check_autoen
 from fresco_protocol.errors import UsageError, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control
 
+__all__ = ["LOADABLE", "Models", "check", "choose_device", "choose_dtype", "describe", "load", "vocabulary"]
+
 # The only classes that a model may ask for, by component and by what its model_index.json says. Nothing that a file
 # names is ever imported.
 LOADABLE: Mapping[str, Mapping[tuple[str, str], type[nn.Module]]] = {
