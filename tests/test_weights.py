@@ -143,7 +143,7 @@ def test_a_tokenizer_of_any_text_knows_every_word(tiny_model: Path) -> None:
 
 def test_the_embedded_autoencoder_loads_by_name_in_full_precision(model: Path) -> None:
     shutil.rmtree(model / "vae")
-    DctAutoencoder(luma=2, chroma=1, width=8, depth=1).save_pretrained(model / "vae")
+    DctAutoencoder(luma=2, chroma=1, latent_channels=4, width=8, depth=1).save_pretrained(model / "vae")
     edit_json(model / "model_index.json", vae=["fresco_backend.embedded.dct", "DctAutoencoder"])
     models = weights.load(str(model), device=CPU, dtype=torch.bfloat16)
     assert isinstance(models.vae, DctAutoencoder)
