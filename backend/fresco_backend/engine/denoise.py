@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Denoising of one window of keyframes, step by step, with the anchors that tie it to the windows before it.
+
+Source: Yang et al., "FRESCO: Spatial-Temporal Correspondence for Zero-Shot Video Translation", CVPR 2024.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fresco_backend.engine.coherence import Guide, WindowGuidance, guided
+from fresco_backend.engine.latents import Encoding, NoiseSharing, Purpose, Seeds, decode, draw, encode
+from fresco_backend.engine.schedule import NoiseSchedule, Step, run_steps
+from fresco_backend.engine.smoothing import smooth_background
+
+
+class Sampler(StrEnum):
+    """How a denoising step is taken."""
+
+    DDPM = "ddpm"
+    DDIM = "ddim"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionModels:
+    """A latent diffusion model, by diffusers' classes: unet a UNet2DConditionModel, vae an AutoencoderKL or alike."""
+
+    unet: Any
+    vae: Any
+    schedule: NoiseSchedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A ControlNet at work on one window.
+
+    network: a ControlNetModel of diffusers. images: (N, 3, H, W) in [0, 1]. strength: scale of its residuals.
+    start, end: parts of the executed steps between which it acts, 0 <= start < end <= 1.
+    """
+
+    network: Any
+    images: Tensor
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end <= 1:
+            raise ValueError(f"a control acts from start to end within [0, 1], not from {self.start} to {self.end}")
+
+    def acts(self, step: Step) -> bool:
+        """Whether the control acts at this step."""
+        return self.start <= step.progress < self.end
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowInput:
+    """The N frames of one window.
+
+    frames: their numbers in the plate, N of them: with the seed they decide the noise. images: (N, 3, H, W) in [-1, 1].
+    prompt, negative: (N, T, C), states of the text encoder. anchored: how many frames at the head are anchors, 0 to 2.
+    guidance: None denoises each frame by itself.
+    """
+
+    frames: tuple[int, ...]
+    images: Tensor
+    prompt: Tensor
+    negative: Tensor
+    controls: tuple[Control, ...] = ()
+    anchored: int = 0
+    guidance: WindowGuidance | None = None
+
+    def __post_init__(self) -> None:
+        batches = [self.images, self.prompt, self.negative, *(control.images for control in self.controls)]
+        sizes = {len(self.frames), *(batch.shape[0] for batch in batches)}
+        if len(sizes) > 1:
+            raise ValueError(f"a window's frames, images, texts and controls must be as many, not {sorted(sizes)}")
+        if not 0 <= self.anchored <= 2:
+            raise ValueError(f"a window has 0 to 2 anchored frames, not {self.anchored}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a run samples.
+
+    steps: of the whole schedule; strength: the part of them that is executed, in [0, 1]. guidance: scale of
+    classifier-free guidance; 1 leaves the negative prompt out and takes half the time. chunk: how many frames the
+    autoencoder takes at once.
+    """
+
+    steps: int = 20
+    strength: float = 0.75
+    guidance: float = 7.5
+    sampler: Sampler = Sampler.DDPM
+    seed: int = 0
+    sharing: NoiseSharing = NoiseSharing.INITIAL
+    encoding: Encoding = Encoding.MODE
+    chunk: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchors:
+    """Latents of a window's first and last frame before each executed step, float32 (steps, 2, C, h, w).
+
+    The first one is the clip's first keyframe in every window, since it is carried on itself.
+    """
+
+    latents: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """A step that was executed. clean: latents (N, C, h, w) as the model believes them to be without noise."""
+
+    step: Step
+    clean: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowResult:
+    """A window that was denoised. latents: float32 (N, C, h, w), anchors included. anchors: for the next window."""
+
+    latents: Tensor
+    anchors: Anchors
+
+
+@torch.no_grad()
+def denoise_window(
+    models: DiffusionModels, window: WindowInput, settings: Sampling, anchors: Anchors | None = None
+) -> Generator[StepResult, None, WindowResult]:
+    """Denoise a window: yields after each step, returns the latents and the anchors of the next window.
+
+    The U-Net is changed while the generator lives; close() cancels and restores it. Same input, same device: same bits.
+    Raises ValueError for anchors that are missing or of another run, and what the models raise.
+    """
+    run = _Run(models, window, settings)
+    latents = run.start()
+    record = latents.new_empty(len(run.steps), 2, *latents.shape[1:])
+    _check_anchors(window, anchors, record)
+    with run.hold() as guide:
+        for step in run.steps:
+            if anchors is not None:
+                latents[: window.anchored] = anchors.latents[step.index, : window.anchored]
+            record[step.index] = latents[[0, -1]]
+            if guide is not None:
+                guide.at(step)
+            clean = run.clean(latents, step)
+            latents = run.advance(latents, clean, step)
+            yield StepResult(step=step, clean=clean)
+    return WindowResult(latents=latents, anchors=Anchors(latents=record))
+
+
+class _Run:
+    """What stays the same through the steps of one window."""
+
+    def __init__(self, models: DiffusionModels, window: WindowInput, settings: Sampling) -> None:
+        self._models, self._window, self._settings = models, window, settings
+        self._schedule = models.schedule
+        self.steps = run_steps(models.schedule, settings.steps, settings.strength)
+        self._seeds = Seeds(seed=settings.seed, frames=window.frames, sharing=settings.sharing)
+        self._step_noise = self._seeds.generators(Purpose.STEP)
+        self._plate = self._encode(window.images)
+        text = [window.prompt] if settings.guidance == 1 else [window.negative, window.prompt]
+        self._text = torch.cat(text).to(models.unet.dtype)
+
+    def start(self) -> Tensor:
+        """Give the plate's latents with the noise of the first executed step; the plate itself when there is none."""
+        if not self.steps:
+            return self._plate
+        noise = draw(self._seeds.generators(Purpose.INITIAL), self._plate)
+        return self._schedule.add_noise(self._plate, noise, self.steps[0].timestep)
+
+    @contextmanager
+    def hold(self) -> Iterator[Guide | None]:
+        """Hold the U-Net by the window's guidance, which then knows the plate's features; None without guidance."""
+        if self._window.guidance is None or not self.steps:
+            yield None
+            return
+        with guided(self._models.unet, self._window.guidance) as guide:
+            if self._window.guidance.coherence.needs_reference:
+                self._record_plate(guide)
+            yield guide
+
+    def clean(self, latents: Tensor, step: Step) -> Tensor:
+        """Give what the models believe the latents to be without noise, its background smoothed where that is due."""
+        output = self._output(latents, step.timestep, self._residuals(latents, step))
+        clean = self._schedule.clean(latents, self._guided(output), step.timestep)
+        guidance = self._window.guidance
+        if guidance is None or guidance.background is None or not guidance.coherence.smooths_pixels(step):
+            return clean
+        images = decode(self._models.vae, clean, chunk=self._settings.chunk)
+        return self._encode(smooth_background(images, guidance.correspondence, guidance.background))
+
+    def advance(self, latents: Tensor, clean: Tensor, step: Step) -> Tensor:
+        """Give the latents of the following time step."""
+        if self._settings.sampler is Sampler.DDIM:
+            return self._schedule.ddim_step(latents, clean, step)
+        return self._schedule.ddpm_step(latents, clean, step, draw(self._step_noise, latents))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        seeds = self._seeds if self._settings.encoding is Encoding.SAMPLE else None
+        return encode(self._models.vae, images, seeds, chunk=self._settings.chunk)
+
+    def _record_plate(self, guide: Guide) -> None:
+        """Show the U-Net the plate with next to no noise: at the last time step, without controls (FRESCO, 4.1)."""
+        timestep = self.steps[-1].timestep
+        noise = draw(self._seeds.generators(Purpose.REFERENCE), self._plate)
+        with guide.recording():
+            self._output(self._schedule.add_noise(self._plate, noise, timestep), timestep, {})
+
+    def _output(self, latents: Tensor, timestep: int, residuals: dict[str, Any]) -> Tensor:
+        """Give the U-Net's output for all branches, (branches * N, C, h, w) float32."""
+        rows = self._rows(latents)
+        output = self._models.unet(rows, timestep, encoder_hidden_states=self._text, return_dict=False, **residuals)
+        prediction: Tensor = output[0].float()
+        return prediction
+
+    def _residuals(self, latents: Tensor, step: Step) -> dict[str, Any]:
+        """Give the sum of what the acting controls add to the U-Net, as its keyword arguments."""
+        added = [self._control(control, latents, step) for control in self._window.controls if control.acts(step)]
+        if not added:
+            return {}
+        down = [torch.stack(layers).sum(0) for layers in zip(*(layers for layers, _ in added), strict=True)]
+        return {
+            "down_block_additional_residuals": down,
+            "mid_block_additional_residual": torch.stack([layer for _, layer in added]).sum(0),
+        }
+
+    def _control(self, control: Control, latents: Tensor, step: Step) -> tuple[list[Tensor], Tensor]:
+        rows = self._rows(latents)
+        down, middle = control.network(
+            rows,
+            step.timestep,
+            encoder_hidden_states=self._text,
+            controlnet_cond=self._rows(control.images),
+            conditioning_scale=control.strength,
+            return_dict=False,
+        )
+        return down, middle
+
+    def _rows(self, frames: Tensor) -> Tensor:
+        """Give the frames once per branch of guidance, in the U-Net's type."""
+        branches = self._text.shape[0] // frames.shape[0]
+        return frames.repeat(branches, 1, 1, 1).to(self._text)
+
+    def _guided(self, output: Tensor) -> Tensor:
+        """Give the guided prediction (N, C, h, w). Source: Ho and Salimans, arXiv 2207.12598."""
+        if self._settings.guidance == 1:
+            return output
+        negative, prompt = output.chunk(2)
+        return negative + self._settings.guidance * (prompt - negative)
+
+
+def _check_anchors(window: WindowInput, anchors: Anchors | None, record: Tensor) -> None:
+    if anchors is None:
+        if window.anchored:
+            raise ValueError(f"the window has {window.anchored} anchored frames but no anchors were given")
+    elif anchors.latents.shape != record.shape:
+        found, needed = tuple(anchors.latents.shape), tuple(record.shape)
+        raise ValueError(f"anchors of another run: their latents are {found}, this run needs {needed}")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When each constraint acts: the reference's table for 20 steps, and the same stretch of noise for any other number."""
+
+from dataclasses import replace
+
+import pytest
+
+import tiny
+from fresco_backend.engine.coherence import Coherence, FeatureGuidance, PixelSmoothing, TemporalGuidance
+from fresco_backend.engine.features import FeatureOptimisation
+from fresco_backend.engine.schedule import NoiseSchedule, run_steps
+
+SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
+COHERENCE = Coherence()
+
+
+def test_constraints_of_20_steps_act_where_the_reference_has_them() -> None:
+    steps = run_steps(SCHEDULE, 20, 0.75)
+    absolute = {step: step.index + 5 for step in steps}
+    guides = {absolute[step]: COHERENCE.attention(step) for step in steps}
+    assert [k for k, guide in guides.items() if guide.cross_frame] == list(range(5, 20))
+    assert [k for k, guide in guides.items() if guide.spatial == 5.0] == [5]
+    assert [k for k, guide in guides.items() if guide.temporal == 5.0] == list(range(5, 13))
+    assert [absolute[step] for step in steps if COHERENCE.optimises(step)] == list(range(5, 15))
+    assert [absolute[step] for step in steps if COHERENCE.smooths_pixels(step)] == [16, 17]
+
+
+@pytest.mark.parametrize("count", [10, 20, 50, 100])
+def test_constraints_act_at_the_same_noise_whatever_the_number_of_steps(count: int) -> None:
+    steps = run_steps(SCHEDULE, count, 1.0)
+    assert {step.timestep >= 251 for step in steps if COHERENCE.optimises(step)} == {True}
+    assert {step.timestep >= 251 for step in steps if not COHERENCE.optimises(step)} == {False}
+    smoothed = [step.timestep for step in steps if COHERENCE.smooths_pixels(step)]
+    assert len(smoothed) == pytest.approx(count / 10, abs=1)
+    assert all(75 <= timestep <= 175 for timestep in smoothed)
+
+
+def test_constraints_that_are_off_do_not_act() -> None:
+    off = Coherence(cross_frame=False, spatial=None, temporal=None, features=None, pixels=None)
+    for step in run_steps(SCHEDULE, 20, 1.0):
+        assert not off.attention(step).active
+        assert not off.optimises(step)
+        assert not off.smooths_pixels(step)
+
+
+def test_limits_and_temperatures_are_the_settings() -> None:
+    custom = Coherence(
+        temporal=TemporalGuidance(temperature=2.0, until_timestep=800),
+        features=FeatureGuidance(until_timestep=900),
+        pixels=PixelSmoothing(from_timestep=999, until_timestep=950),
+    )
+    steps = {step.timestep: step for step in run_steps(SCHEDULE, 20, 1.0)}
+    assert [t for t, step in steps.items() if custom.attention(step).temporal == 2.0] == [951, 901, 851, 801]
+    assert [t for t, step in steps.items() if custom.optimises(step)] == [951, 901]
+    assert [t for t, step in steps.items() if custom.smooths_pixels(step)] == [951]
+
+
+def test_the_plate_is_recorded_only_for_what_compares_with_it() -> None:
+    temporal_only = FeatureGuidance(optimisation=FeatureOptimisation(spatial_weight=None))
+    assert COHERENCE.needs_reference
+    assert replace(COHERENCE, spatial=None).needs_reference
+    assert replace(COHERENCE, features=None).needs_reference
+    assert not replace(COHERENCE, spatial=None, features=temporal_only).needs_reference
+    assert not replace(COHERENCE, spatial=None, features=None).needs_reference
