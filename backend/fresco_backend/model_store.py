@@ -41,7 +41,7 @@ DEFAULT_CONTROLNETS: Mapping[ControlKind, str] = {
 _SD1_TEXT_WIDTH = 768
 
 _PICKLED = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
-_VARIANTS = (None, "fp16")
+_VARIANTS = (None, "fp16")  # full precision first
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _STEMS = {"text_encoder": "model"}  # transformers' name of a weight file; everything else has diffusers' name
 _STEM = "diffusion_pytorch_model"
@@ -94,7 +94,7 @@ class Inventory:
 
 
 def check(name: str, *, controls: Sequence[Control] = (), offline: bool = True) -> Inventory:
-    """What `name` consists of, with sizes, hashes on request, and each component's problem; loads nothing.
+    """What `name` consists of, and what is wrong with each component; loads nothing.
 
     Raises a WeightsError only when `name` itself leads nowhere: a component that lacks keeps its error in `problem`.
     Downloads from the hub unless `offline`.
@@ -248,13 +248,13 @@ def _folder_components(name: str, folder: Path) -> tuple[Component, ...]:
             remedy="Fresco drives Stable Diffusion 1.x and models of its structure.",
         )
     weighed = (_weights(part, folder / part, model=name) for part in _WEIGHED)
-    return (*weighed, _described("tokenizer", folder, "tokenizer_config.json"),
-            _described("scheduler", folder, "scheduler_config.json"))  # fmt: skip
+    described = (_described(part, folder) for part in ("tokenizer", "scheduler"))
+    return (*weighed, *described)
 
 
-def _described(part: str, folder: Path, file: str) -> Component:
+def _described(part: str, folder: Path) -> Component:
     """A component without weights: its configuration is all that it needs."""
-    path = folder / part / file
+    path = folder / part / f"{part}_config.json"
     return Component(name=part, place=path.parent, problem=None if path.is_file() else _missing(part, path))
 
 

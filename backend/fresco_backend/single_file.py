@@ -52,7 +52,7 @@ def read_single_file(path: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, C
         unet = _converted(UNet2DConditionModel, _part(checkpoint, "unet"), config)
         vae = _converted(AutoencoderKL, _part(checkpoint, "vae"), config)
         text_encoder = _text_encoder(checkpoint)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (LookupError, RuntimeError, ValueError) as error:
         raise WeightsRefused(
             f"not a whole Stable Diffusion 1.x: {error}", where=path, remedy="Give the model as a diffusers folder."
         ) from error
