@@ -65,6 +65,11 @@ class Correspondence:
         """Number of frames N."""
         return self._flow.frames
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+        return self._flow.size
+
     def feature_size(self, tokens: int) -> tuple[int, int]:
         """Height and width of the features that an attention sees as so many tokens; ValueError if there are none."""
         height, width = self._flow.size

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FRESCO-guided attention: the decoder's self-attention looks across the frames of a window and along their motion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fresco_backend.engine.correspondence import Correspondence, Paths
+
+GUIDED_BLOCKS = 2
+"""Up-blocks with attention that are guided, counted from the finest: where the reference found it to help."""
+
+TEMPERATURE = 5.0
+"""The paper's lambda of spatial and of temporal guidance: the larger, the flatter the mixture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionGuides:
+    """Which guides act (FRESCO, section 4.2), alone or together; all off is the model's own attention.
+
+    cross_frame: keys and values are the first frame's and of each later one what is new in it, the same for all frames.
+    spatial: temperature with which queries are mixed by the plate's self-similarity; None is off, `TEMPERATURE` is
+    the paper's. temporal: temperature with which results are mixed along pixel paths; None is off, likewise.
+    Raises ValueError for temperatures that are not above 0.
+    """
+
+    cross_frame: bool = True
+    spatial: float | None = None
+    temporal: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("spatial", "temporal"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a temperature above 0 or None, found {value}")
+
+    @property
+    def active(self) -> bool:
+        """Whether any guide acts."""
+        return self.cross_frame or self.spatial is not None or self.temporal is not None
+
+
+class GuidedAttention:
+    """The handle that `guided_attention` gives: records the reference, and holds the guides.
+
+    guides: what acts in the U-Net calls that follow; may change between calls.
+    """
+
+    def __init__(self, correspondence: Correspondence, guides: AttentionGuides) -> None:
+        self.guides = guides
+        self.correspondence = correspondence
+        self._recording = False
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether U-Net calls store what they see."""
+        return self._recording
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """U-Net calls within store each layer's hidden states as reference for spatial guidance, and run unchanged."""
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+
+@contextmanager
+def guided_attention(
+    unet: nn.Module, correspondence: Correspondence, guides: AttentionGuides
+) -> Iterator[GuidedAttention]:
+    """Guide the self-attentions of a `UNet2DConditionModel`'s finest decoder blocks while open; leaves no trace.
+
+    Batches are branches * N, the branches (of guidance) outermost. U-Net calls raise ValueError for a batch or a size
+    that does not fit the window, and RuntimeError for spatial guidance without recorded hidden states.
+    Raises ValueError for a U-Net without such layers. Source: FRESCO, section 4.2.
+    """
+    attention = GuidedAttention(correspondence, guides)
+    with ExitStack() as stack:
+        for layer in guided_layers(unet):
+            stack.callback(layer.set_processor, layer.processor)
+            layer.set_processor(_GuidedProcessor(attention, layer.processor))
+        yield attention
+
+
+def guided_layers(unet: nn.Module) -> list[Any]:
+    """The self-attentions (diffusers' `Attention`) of the last two up-blocks that have any, in order of execution."""
+    blocks = [found for block in _children(unet, "up_blocks") if (found := _self_attentions(block))]
+    layers = [layer for found in blocks[-GUIDED_BLOCKS:] for layer in found]
+    if not layers:
+        raise ValueError(f"{type(unet).__name__} has no self-attention in its up-blocks: it cannot be guided")
+    return layers
+
+
+def _self_attentions(block: nn.Module) -> list[Any]:
+    parts = [part for found in _children(block, "attentions") for part in _children(found, "transformer_blocks")]
+    return [part.attn1 for part in parts if not part.attn1.is_cross_attention]
+
+
+def _children(module: nn.Module, name: str) -> list[Any]:
+    return list(getattr(module, name, []))
+
+
+class _GuidedProcessor:
+    """Attention processor of one layer; (B, L, C) to (B, L, C), B = branches * N."""
+
+    def __init__(self, attention: GuidedAttention, plain: Any) -> None:
+        self._attention = attention
+        self._plain = plain
+        self._reference: Tensor | None = None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        if self._attention.is_recording:
+            self._reference = hidden_states.detach()
+        if self._attention.is_recording or not self._attention.guides.active:
+            plain: Tensor = self._plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
+            return plain
+        if attention_mask is not None:
+            raise ValueError("guided self-attention takes no attention mask: call the U-Net without one")
+        mixed = self._mixed(attn, hidden_states, self._attention.guides, self._attention.correspondence)
+        output: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+        return output
+
+    def _mixed(
+        self, attn: Any, hidden_states: Tensor, guides: AttentionGuides, correspondence: Correspondence
+    ) -> Tensor:
+        size = correspondence.feature_size(hidden_states.shape[1])
+        window = _by_window(hidden_states, correspondence.frames)
+        query, key = attn.to_q(hidden_states), attn.to_k(hidden_states)
+        asked = query
+        if guides.spatial is not None:
+            asked = self._by_similarity(attn, query, guides.spatial)
+        if guides.cross_frame:
+            chosen = correspondence.keys(*size)
+            value = attn.to_v(window.index_select(1, chosen))
+            shared = key.view(*window.shape[:2], -1).index_select(1, chosen)
+            mixed = _attend(asked.view(*window.shape[:2], -1), shared, value, attn.heads).view_as(query)
+        else:
+            mixed = _attend(asked, key, attn.to_v(hidden_states), attn.heads)
+        if guides.temporal is not None:
+            mixed = _along_paths(query, key, mixed, correspondence.paths(*size), attn.heads, guides.temporal)
+        return mixed
+
+    def _by_similarity(self, attn: Any, query: Tensor, temperature: float) -> Tensor:
+        """Queries mixed within each frame by the self-similarity of the reference (FRESCO, equation 7)."""
+        if self._reference is None:
+            raise RuntimeError(
+                "spatial guidance needs reference hidden states: call the U-Net once within `attention.recording()`"
+            )
+        reference = self._reference
+        if reference.shape[:2] != query.shape[:2]:
+            raise ValueError(
+                f"reference hidden states are {tuple(reference.shape[:2])} but {tuple(query.shape[:2])} (rows, tokens) "
+                "are denoised: record them with the same window, guidance and size"
+            )
+        return _attend(attn.to_q(reference), attn.to_k(reference), query, attn.heads, temperature=temperature)
+
+
+def _by_window(rows: Tensor, frames: int) -> Tensor:
+    """(branches * N, L, C) to (branches, N * L, C)."""
+    if rows.shape[0] % frames:
+        raise ValueError(f"the U-Net's batch must be a multiple of the window's {frames} frames, found {rows.shape[0]}")
+    return rows.reshape(-1, frames * rows.shape[1], rows.shape[2])
+
+
+def _along_paths(query: Tensor, key: Tensor, value: Tensor, paths: Paths, heads: int, temperature: float) -> Tensor:
+    """Values mixed along each pixel path over the frames that it links (FRESCO, equation 9).
+
+    query, key, value: (branches * N, L, C); gives the values' shape. Memory is linear in L.
+    """
+    frames, length = paths.index.shape
+    frame = torch.arange(frames, device=paths.index.device)
+
+    def gathered(rows: Tensor) -> Tensor:
+        return rows.view(-1, frames, *rows.shape[1:])[:, frame, paths.index.T].flatten(0, 1)  # branches * L, N, C
+
+    linked = paths.linked.repeat(value.shape[0] // frames, 1, 1)[:, None]
+    mixed = _attend(gathered(query), gathered(key), gathered(value), heads, temperature=temperature, mask=linked)
+    return mixed.view(-1, length, *mixed.shape[1:])[:, paths.inverse, frame[:, None]].flatten(0, 1)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, *, temperature: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
+    """softmax(Q K^T / (temperature * sqrt(d))) V for each head; (B, T, C), (B, S, C), (B, S, C) to (B, T, C)."""
+    query, key, value = (rows.view(*rows.shape[:2], heads, -1).transpose(1, 2) for rows in (query, key, value))
+    scale = 1 / (temperature * math.sqrt(query.shape[-1]))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    return mixed.transpose(1, 2).flatten(2)

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FRESCO-aware feature optimisation: the decoder's features made consistent in time and space while a U-Net runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fresco_backend.engine.correspondence import Correspondence
+from fresco_backend.engine.losses import Loss, SpatialLoss, TemporalLoss, unit_rows
+from fresco_backend.engine.smoothing import smooth_background
+
+REFERENCE_ADAIN_EPSILON = 1.0
+"""What the reference adds to the variance that features are returned to; it lifts quiet channels by far."""
+
+_VARIANCE_EPSILON = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptimisation:
+    """How features are optimised (FRESCO, section 4.3; numbers of the released method).
+
+    iterations: steps of Adam (0.9, 0.999, 1e-8) with `learning_rate`, in the features' own unit.
+    temporal_weight: of the mean L1 difference along the flow; None leaves that loss out.
+    spatial_weight: of the mean L1 difference of self-similarity; None leaves that loss out.
+    adain_epsilon: added to the variance that each channel is returned to afterwards; the reference's is
+    `REFERENCE_ADAIN_EPSILON`. Raises ValueError for numbers out of range.
+    """
+
+    iterations: int = 20
+    learning_rate: float = 0.2
+    temporal_weight: float | None = 2.0
+    spatial_weight: float | None = 100.0
+    adain_epsilon: float = _VARIANCE_EPSILON
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be at least 1, found {self.iterations}")
+        for name in ("learning_rate", "temporal_weight", "spatial_weight"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a number above 0, found {value}")
+        if not (math.isfinite(self.adain_epsilon) and self.adain_epsilon >= 0):
+            raise ValueError(f"adain_epsilon must be 0 or more, found {self.adain_epsilon}")
+
+
+class OptimisedFeatures:
+    """The handle that `optimised_features` gives: records the reference, and switches the optimisation.
+
+    enabled: whether U-Net calls optimise (and smooth) features; may change between calls.
+    """
+
+    def __init__(
+        self, correspondence: Correspondence, settings: FeatureOptimisation, background: Tensor | None = None
+    ) -> None:
+        self.enabled = True
+        self._correspondence = correspondence
+        self._settings = settings
+        self._background = background
+        self._recording = False
+        self._targets: dict[int, Tensor] = {}
+        self._temporal: dict[tuple[int, int], TemporalLoss] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """U-Net calls within store the features of each up-block's input as reference, and run unchanged."""
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    @torch.no_grad()
+    def at(self, block: int, features: Tensor) -> Tensor:
+        """What up-block number `block` gets in place of `features` (branches * N, C, h, w).
+
+        Raises ValueError when the batch is not whole windows or not that of the reference, and RuntimeError when the
+        spatial loss is on and no reference was recorded.
+        """
+        if self._recording:
+            self._targets[block] = unit_rows(features)
+            return features
+        if not self.enabled:
+            return features
+        features = optimise(features, self._losses(block, features), self._settings)
+        if self._background is None:
+            return features
+        return smooth_background(features, self._correspondence, self._background)
+
+    def _losses(self, block: int, features: Tensor) -> list[Loss]:
+        if features.shape[0] % self._correspondence.frames:
+            expected = f"a multiple of the window's {self._correspondence.frames} frames"
+            raise ValueError(f"the U-Net's batch must be {expected}, found {features.shape[0]}")
+        losses: list[Loss] = []
+        if self._settings.temporal_weight is not None and self._correspondence.frames > 1:
+            losses.append(self._temporal_loss(features, self._settings.temporal_weight))
+        if self._settings.spatial_weight is not None:
+            losses.append(SpatialLoss(self._target(block, features), self._settings.spatial_weight))
+        return losses
+
+    def _temporal_loss(self, features: Tensor, weight: float) -> TemporalLoss:
+        height, width = features.shape[2:]
+        if (height, width) not in self._temporal:
+            self._temporal[height, width] = TemporalLoss(self._correspondence.flow(height, width), weight)
+        return self._temporal[height, width]
+
+    def _target(self, block: int, features: Tensor) -> Tensor:
+        if block not in self._targets:
+            raise RuntimeError(
+                "the spatial loss needs reference features: call the U-Net once within `features.recording()`"
+            )
+        target = self._targets[block]
+        expected = (features.shape[0], features.shape[2] * features.shape[3], features.shape[1])
+        if target.shape != expected:
+            raise ValueError(
+                f"reference features of up-block {block} are {tuple(target.shape)} but {expected} (rows, positions, "
+                "channels) are denoised: record them with the same window, guidance and size"
+            )
+        return target
+
+
+@contextmanager
+def optimised_features(
+    unet: nn.Module, correspondence: Correspondence, settings: FeatureOptimisation, background: Tensor | None = None
+) -> Iterator[OptimisedFeatures]:
+    """Optimise the input of all up-blocks of a `UNet2DConditionModel` while the context is open; leaves no trace.
+
+    background: (N, 1, H', W'), [0, 1], 1 = background, smooths it directly after the optimisation; None does not.
+    Batches are branches * N with the branches outermost. Source: FRESCO, section 4.3.
+    """
+    features = OptimisedFeatures(correspondence, settings, background)
+    with ExitStack() as stack:
+        for number, block in enumerate(_up_blocks(unet)):
+            hook = _before_up_block(features, number)
+            stack.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield features
+
+
+@torch.no_grad()
+def optimise(features: Tensor, losses: Sequence[Loss], settings: FeatureOptimisation) -> Tensor:
+    """Features that minimise the losses, with their own statistics again; the same tensor when there is no loss.
+
+    features: (B, C, h, w). Gives their shape and dtype; the work is done in float32.
+    """
+    if not losses:
+        return features
+    rows = as_rows(features)
+    for _ in descend(rows, losses, settings):
+        pass
+    optimised = rows.mT.reshape(features.shape)
+    return adain(optimised, features.float(), settings.adain_epsilon).to(features.dtype)
+
+
+@torch.no_grad()
+def descend(rows: Tensor, losses: Sequence[Loss], settings: FeatureOptimisation) -> Iterator[Tensor]:
+    """Minimise the sum of the losses by Adam: changes `rows` in place and gives the loss before each step.
+
+    rows: (B, L, C), float32, contiguous (`as_rows`).
+    """
+    gradient = rows.grad = torch.zeros_like(rows)
+    adam = torch.optim.Adam([rows], lr=settings.learning_rate, fused=True)
+    for _ in range(settings.iterations):
+        gradient.zero_()
+        loss = torch.stack([term.add_gradient(rows, gradient) for term in losses]).sum()
+        adam.step()
+        yield loss
+    rows.grad = None
+
+
+def as_rows(features: Tensor) -> Tensor:
+    """Features (B, C, h, w) as new rows (B, h * w, C), float32."""
+    return features.flatten(2).mT.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def adain(content: Tensor, style: Tensor, style_epsilon: float = _VARIANCE_EPSILON) -> Tensor:
+    """Content with mean and deviation of the style, per sample and channel.
+
+    content, style: (B, C, h, w). style_epsilon: added to the style's variance. Source: Huang and Belongie, ICCV 2017,
+    equation 8.
+    """
+    content_mean, content_deviation = _statistics(content, _VARIANCE_EPSILON)
+    style_mean, style_deviation = _statistics(style, style_epsilon)
+    return (content - content_mean) / content_deviation * style_deviation + style_mean
+
+
+def _statistics(features: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    several = features.shape[2] * features.shape[3] > 1  # one position has no unbiased variance
+    variance, mean = torch.var_mean(features, dim=(2, 3), correction=int(several), keepdim=True)
+    return mean, (variance + epsilon).sqrt()
+
+
+def _up_blocks(unet: nn.Module) -> nn.ModuleList:
+    blocks = getattr(unet, "up_blocks", None)
+    if not isinstance(blocks, nn.ModuleList):
+        raise TypeError(f"{type(unet).__name__} has no list of up-blocks")
+    return blocks
+
+
+def _before_up_block(features: OptimisedFeatures, number: int) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (features.at(number, args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": features.at(number, kwargs["hidden_states"])}
+
+    return hook

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fresco_backend.engine.correspondence import Correspondence
+from fresco_backend.engine.flow import Flow
+from fresco_backend.engine.smoothing import dilate, smooth_background
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    with np.load(GOLDEN / "background_smoothing.npz") as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+@pytest.fixture(scope="module")
+def window(golden: dict[str, Tensor]) -> Correspondence:
+    flow = Flow(
+        forward=golden["fwd_flows"],
+        backward=golden["bwd_flows"],
+        forward_occlusion=golden["fwd_occ"],
+        backward_occlusion=golden["bwd_occ"],
+    )
+    return Correspondence(frames=golden["img"], flow=flow)
+
+
+def still_window(frames: int) -> Correspondence:
+    image, still = torch.zeros(frames, 3, 16, 16), torch.zeros(frames, 2, 16, 16)
+    return Correspondence(frames=image, flow=Flow.between(image, still, still))
+
+
+@pytest.mark.parametrize("name", ["img", "feat8"])
+def test_smoothing_agrees_with_the_reference(name: str, golden: dict[str, Tensor], window: Correspondence) -> None:
+    given = golden[name].clone()
+    smoothed = smooth_background(given, window, golden["saliency"])
+    torch.testing.assert_close(smoothed, golden[f"{name}_out"], rtol=0, atol=2e-5)
+    assert torch.equal(given, golden[name])
+
+
+@pytest.mark.parametrize(("size", "name"), [(7, "dilate7"), (13, "dilate13")])
+def test_dilation_agrees_with_the_reference(size: int, name: str) -> None:
+    with np.load(GOLDEN / "geometry.npz") as arrays:
+        mask, expected = torch.from_numpy(arrays["dilate_in"]), torch.from_numpy(arrays[name])
+    torch.testing.assert_close(dilate(mask, size), expected, rtol=0, atol=2e-5)
+
+
+def test_dilation_grows_a_point_to_a_box_and_repeats_the_border() -> None:
+    mask = torch.zeros(1, 1, 9, 9)
+    mask[0, 0, 4, 4], mask[0, 0, 0, 8] = 0.5, 0.1
+    grown = dilate(mask, 3)[0, 0]
+    expected = torch.zeros(9, 9)
+    expected[3:6, 3:6] = 0.5
+    expected[0, 8], expected[0, 7], expected[1, 8], expected[1, 7] = 0.4, 0.2, 0.2, 0.1
+    torch.testing.assert_close(grown, expected, rtol=0, atol=1e-6)
+
+
+def test_a_still_background_becomes_the_first_frames_and_the_foreground_stays() -> None:
+    images = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    background = torch.zeros(3, 1, 16, 16)
+    background[:, :, :, 8:] = 1
+    smoothed = smooth_background(images, still_window(3), background)
+    torch.testing.assert_close(smoothed[..., 8:], images[:1, ..., 8:].expand(3, -1, -1, -1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(smoothed[..., :8], images[..., :8], rtol=0, atol=1e-5)
+
+
+def test_one_frame_is_only_copied() -> None:
+    features = torch.randn(2, 3, 8, 8).bfloat16()
+    smoothed = smooth_background(features, still_window(1), torch.ones(1, 1, 4, 4))
+    assert torch.equal(smoothed, features) and smoothed.data_ptr() != features.data_ptr()
+
+
+def test_background_must_have_the_windows_frames() -> None:
+    with pytest.raises(ValueError, match=r"background must be \(3, 1, H, W\), found \(2, 1, 4, 4\)"):
+        smooth_background(torch.zeros(3, 1, 8, 8), still_window(3), torch.zeros(2, 1, 4, 4))
