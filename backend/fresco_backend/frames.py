@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One frame of a plate, and how it is read from and written to an image file (through OpenImageIO).
+
+Pixels keep the meaning that the file gives them: nothing here converts colour, multiplies by alpha or changes
+a number. Colour samples are float32, which holds uint8, uint16, half and float exactly, so that a frame that is
+read and written again is the same frame. Everything that is not colour (depth, ids, motion) rides along.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813, the name in its own manual
+from numpy.typing import NDArray
+
+from fresco_protocol.errors import FrameUnreadable, InputError
+from fresco_protocol.shot import BitDepth
+
+FloatArray = NDArray[np.float32]
+Value = TypeVar("Value")
+
+HALF_MAX = 65504.0
+JOB_HASH = "fresco:job_hash"
+
+# Passed on to the same kind of file these do harm: the ACES flag makes OpenEXR refuse every compression, and the
+# others describe the layout of one file on disk, which the writer decides for its own.
+_NEVER_PASSED_ON = ("acesImageContainerFlag", "openexr:chunkCount", "oiio:subimages", "oiio:RowsPerChunk",
+                    "oiio:subimagename", "name", "thumbnail_image", JOB_HASH)
+# True only of the kind of file that they were read from.
+_ONLY_IN_SAME_FILE_TYPE = ("compression", "planarconfig", "oiio:BitsPerSample", "oiio:UnassociatedAlpha",
+                           "oiio:ColorSpace", "oiio:Gamma", "ICCProfile", "chromaticities", "colorInteropID", "CICP")
+
+
+class Size(NamedTuple):
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExtraChannel:
+    """A channel that is neither colour nor alpha; it is never resized and never seen by a model.
+
+    samples: (H, W) float32, which holds half and float bit for bit. format: how the file stores it.
+    """
+
+    name: str
+    samples: FloatArray
+    format: BitDepth
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """One picture as its file holds it.
+
+    pixels: (H, W, C) float32 with C 1 (grey) or 3 (red, green, blue), over the data window of the file.
+    channels: the C names in the file. alpha: (H, W) float32 or None, stored as `alpha_name`.
+    associated: the colour is already multiplied by alpha. extra: every other channel.
+    format: how the file stores colour. file_type: "openexr", "png" and so on (OpenImageIO's names), or "movie".
+    metadata: the header of the file: windows, attributes, order of channels.
+    """
+
+    pixels: FloatArray
+    channels: tuple[str, ...]
+    alpha: FloatArray | None = None
+    alpha_name: str = "A"
+    associated: bool = True
+    extra: tuple[ExtraChannel, ...] = ()
+    format: BitDepth
+    file_type: str
+    metadata: oiio.ImageSpec
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or self.pixels.shape[2] not in (1, 3) or self.pixels.shape[2] != len(self.channels):
+            raise ValueError(f"pixels of shape {self.pixels.shape} for the channels {self.channels}")
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the pixels."""
+        return Size(self.pixels.shape[1], self.pixels.shape[0])
+
+
+class Cleaned(NamedTuple):
+    """Samples without NaN and infinity, and how many were replaced."""
+
+    samples: FloatArray
+    replaced: int
+
+
+def cleaned(samples: FloatArray) -> Cleaned:
+    """`samples` with NaN as 0 and infinities as +-65504, and the number of samples that were replaced.
+
+    A NaN has no value to keep; an infinity is brightness beyond the format, so it becomes the largest half. This is
+    what a model sees and what is delivered: no delivery of Fresco holds a NaN or an infinity, because one of them
+    spreads over the picture in the first blur of a comp, and the lossy codecs of EXR turn them into dark specks.
+    """
+    broken = int(samples.size - np.count_nonzero(np.isfinite(samples)))
+    if not broken:
+        return Cleaned(samples, 0)
+    return Cleaned(np.nan_to_num(samples, nan=0.0, posinf=HALF_MAX, neginf=-HALF_MAX), broken)
+
+
+def read_size(path: Path) -> Size:
+    """Width and height of the data window, from the header alone. Raises FrameUnreadable."""
+    image = _opened(path)
+    spec = image.spec()
+    image.close()
+    return Size(spec.width, spec.height)
+
+
+def read_job_hash(path: Path) -> str | None:
+    """The hash of the job that delivered `path`, or None when it carries none. Raises FrameUnreadable."""
+    image = _opened(path)
+    spec = image.spec()
+    image.close()
+    return embedded_job_hash(spec)
+
+
+def read_frame(path: Path) -> Frame:
+    """The frame in an image file, every channel and attribute of it.
+
+    Raises FrameUnreadable for a file that is damaged, deep, of several parts, or holds channels that could not be
+    written again unharmed.
+    """
+    image = _opened(path)
+    try:
+        spec = image.spec()
+        _require_plain(spec, path)
+        samples = _guarded(lambda: image.read_image(0, 0, 0, spec.nchannels, oiio.FLOAT), path)
+        if samples is None or image.has_error:
+            raise _unreadable(path, _message(image.geterror))
+        if image.seek_subimage(1, 0):
+            raise _unreadable(path, "it has several parts; write the channels into one part")
+        shaped = np.asarray(samples, np.float32).reshape(spec.height, spec.width, spec.nchannels)
+        return _frame(spec, shaped, image.format_name(), path)
+    finally:
+        image.close()
+
+
+def embedded_job_hash(spec: oiio.ImageSpec) -> str | None:
+    """The hash of the job in a header: an attribute of its own, or the description where a format has no such thing."""
+    own = spec.get_string_attribute(JOB_HASH)
+    if own:
+        return own
+    for carrier in ("ImageDescription", "DocumentName"):
+        _, mark, rest = spec.get_string_attribute(carrier).rpartition(f"{JOB_HASH}=")
+        if mark:
+            return rest.strip()
+    return None
+
+
+def passed_on(metadata: oiio.ImageSpec, *, same_file_type: bool) -> oiio.ImageSpec:
+    """A copy of a header that is safe to write: its windows and attributes, without what is true of one file only."""
+    spec = oiio.ImageSpec(metadata)
+    for name in _NEVER_PASSED_ON + (() if same_file_type else _ONLY_IN_SAME_FILE_TYPE):
+        spec.erase_attribute(name)
+    for attribute in list(metadata.extra_attribs):
+        foreign = attribute.name.partition(":")[0].lower() in ("openexr", "png", "tiff", "jpeg", "dpx")
+        if foreign and not same_file_type:
+            spec.erase_attribute(attribute.name)
+    if not same_file_type:
+        spec.tile_width = spec.tile_height = spec.tile_depth = 0
+    return spec
+
+
+def _opened(path: Path) -> oiio.ImageInput:
+    hints = oiio.ImageSpec()
+    hints.attribute("oiio:UnassociatedAlpha", 1)  # PNG: without it the reader multiplies by alpha and loses codes
+    image = _guarded(lambda: oiio.ImageInput.open(str(path), hints), path)
+    if image is None:
+        raise _unreadable(path, _message(oiio.geterror))
+    return image
+
+
+def _guarded(call: Callable[[], Value], path: Path) -> Value:
+    """The result of a call into OpenImageIO, whose bindings raise what they like on a damaged file."""
+    try:
+        return call()
+    except (UnicodeDecodeError, RuntimeError, ValueError, MemoryError, SystemError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _message(getter: Callable[[], str]) -> str:
+    try:
+        return getter()
+    except UnicodeDecodeError:  # the library quotes bytes of the damaged file
+        return "the file is damaged"
+
+
+def _unreadable(path: Path, reason: str) -> FrameUnreadable:
+    reason = " ".join(reason.split()).removeprefix(f'"{path}": ') or "the file is damaged"
+    return FrameUnreadable(f"this frame cannot be read: {reason}", where=path,
+                           remedy="Render or copy the frame again, or leave it out of the range")
+
+
+def _require_plain(spec: oiio.ImageSpec, path: Path) -> None:
+    """Refuse what would be lost in the delivery, instead of losing it."""
+    if spec.deep:
+        raise _unreadable(path, "it holds deep samples; flatten it first")
+    if min(spec.width, spec.height) < 1 or spec.depth > 1:
+        raise _unreadable(path, "it holds no flat picture")
+    names = {"uint8", "uint16", "half", "float"}
+    for channel in range(spec.nchannels):
+        if str(spec.channelformat(channel)) not in names:
+            raise _unreadable(path, f"channel {spec.channelnames[channel]} is of type {spec.channelformat(channel)}, "
+                                    f"and only {', '.join(sorted(names))} pass through unharmed")
+
+
+def _frame(spec: oiio.ImageSpec, samples: FloatArray, file_type: str, path: Path) -> Frame:
+    names = tuple(spec.channelnames)
+    colour, alpha = colour_channels(names, path)
+    formats = [BitDepth(str(spec.channelformat(index))) for index in range(len(names))]
+    rest = [index for index in range(len(names)) if index not in colour and index != alpha]
+    return Frame(
+        pixels=np.ascontiguousarray(samples[:, :, list(colour)]),
+        channels=tuple(names[index] for index in colour),
+        alpha=None if alpha is None else np.ascontiguousarray(samples[:, :, alpha]),
+        alpha_name="A" if alpha is None else names[alpha],
+        associated=not spec.get_int_attribute("oiio:UnassociatedAlpha"),
+        extra=tuple(ExtraChannel(name=names[index], samples=np.ascontiguousarray(samples[:, :, index]),
+                                 format=formats[index]) for index in rest),
+        format=formats[colour[0]], file_type=file_type, metadata=spec)
+
+
+def colour_channels(names: Sequence[str], path: Path) -> tuple[tuple[int, ...], int | None]:
+    """Indices of the colour channels (three, or one of a grey picture) and of their alpha.
+
+    "R", "G", "B" without a layer come first, then the only layer that has all three, then the layer that Blender
+    calls Combined. Raises InputError when several layers could be meant, FrameUnreadable when there is no colour.
+    """
+    place = {name.lower(): index for index, name in enumerate(names)}
+    layers = [name[:-1] for name in place if name.endswith("r") and (name == "r" or name[-2] == ".")
+              and {name[:-1] + "g", name[:-1] + "b"} <= place.keys()]
+    chosen = ([layer for layer in layers if layer == ""] or (layers if len(layers) == 1 else [])
+              or [layer for layer in layers if layer.endswith("combined.")])
+    if len(chosen) == 1:
+        return tuple(place[chosen[0] + letter] for letter in "rgb"), place.get(chosen[0] + "a")
+    if layers:
+        raise InputError(f"several layers hold colour: {', '.join(layer.rstrip('.') for layer in layers)}", where=path,
+                         remedy="Write the layer to stylise as R, G, B")
+    if "y" in place:
+        return (place["y"],), place.get("a")
+    raise _unreadable(path, f"it has no colour, only {', '.join(names)}")

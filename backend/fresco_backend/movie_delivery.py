@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A delivery as one movie file, made of frames that were delivered before, with the sound of the plate.
+
+The movie is put together at the end of a render from whole frames, so that a crash costs the movie and no frame.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeAlias
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from fresco_backend.deliveries import refused
+from fresco_protocol.errors import OutputError, OutputPattern
+
+_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
+# Visually lossless, and read by every editor: H.264, 4:2:0, BT.709 in legal range, tagged with the pixels' sRGB curve.
+_QUALITY = {"crf": "14", "preset": "medium"}
+_MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # what players read in MP4; MOV carries what cameras write
+SoundPacket: TypeAlias = "Packet[AudioStream]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """A stretch of the sound of a movie. start, seconds: on the clock of that file."""
+
+    path: Path
+    start: Fraction
+    seconds: Fraction
+
+
+def is_movie_delivery(path: str | Path) -> bool:
+    """Whether a path asks for a movie that Fresco writes: .mp4, .m4v or .mov."""
+    return Path(path).suffix.lower() in _CONTAINERS
+
+
+def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fraction, sound: Sound | None = None) -> int:
+    """Write a movie and return the number of its frames.
+
+    pictures: (H, W, 3) uint8, display-referred sRGB, all of one size; an odd width or height gains one column or row,
+    repeated from the edge, because 4:2:0 cannot store it otherwise. rate: frames per second, kept exactly.
+    sound: copied packet by packet without a loss, except where MP4 cannot carry its codec (PCM): that becomes AAC.
+    The file gets its name when it has been decoded again with every frame. Raises OutputError, DiskFull, OutputDenied.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = _encode(part, _container(path), pictures, rate, sound)
+        found = _count(part)
+        if found != written:
+            raise OutputError(f"the movie reads back with {found} of {written} frames", where=path,
+                              remedy="Check the free space of the disk and run the same command again")
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (av.FFmpegError, OSError) as error:
+        raise refused(path, OSError(error.errno, error.strerror)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return written
+
+
+def _container(path: Path) -> str:
+    if not is_movie_delivery(path):
+        raise OutputPattern(f"'{path.suffix}' is no movie that Fresco writes", where=path,
+                            remedy=f"Choose one of {', '.join(_CONTAINERS)}, or an image sequence")
+    return _CONTAINERS[path.suffix.lower()]
+
+
+def _encode(part: Path, container: str, pictures: Iterable[NDArray[np.uint8]], rate: Fraction,
+            sound: Sound | None) -> int:
+    count = 0
+    with av.open(str(part), "w", format=container, options={"movflags": "+faststart"}) as movie:
+        video = movie.add_stream("libx264", rate=rate, options=_QUALITY)
+        packets = iter(()) if sound is None else _sound(movie, container, sound)
+        waiting = next(packets, None)
+        for picture in pictures:
+            shown = _even(picture)
+            if not count:
+                _describe(video, shown)
+            movie.mux(video.encode(_converted(shown, count, rate)))
+            count += 1
+            while waiting is not None and _time(waiting) < count / rate:  # sound beside its pictures, for playing
+                movie.mux(waiting)
+                waiting = next(packets, None)
+        if not count:
+            raise OutputError("a movie needs at least one frame", where=part, remedy="Deliver the frames first")
+        movie.mux(video.encode(None))
+        while waiting is not None:
+            movie.mux(waiting)
+            waiting = next(packets, None)
+    return count
+
+
+def _time(packet: SoundPacket) -> Fraction:
+    return (packet.pts or 0) * packet.time_base
+
+
+def _even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    if height % 2 or width % 2:
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(picture)
+
+
+def _describe(video: VideoStream, picture: NDArray[np.uint8]) -> None:
+    video.height, video.width = picture.shape[:2]
+    video.pix_fmt = "yuv420p"
+    context = video.codec_context
+    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
+
+
+def _converted(picture: NDArray[np.uint8], place: int, rate: Fraction) -> VideoFrame:
+    frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+        format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG,
+        dst_color_trc=ColorTrc.IEC61966_2_1, dst_color_primaries=ColorPrimaries.BT709)
+    frame.pts, frame.time_base = place, 1 / rate
+    return frame
+
+
+def _sound(movie: OutputContainer, container: str, sound: Sound) -> Iterator[SoundPacket]:
+    """Packets of the stretch of sound, its start at time 0. Streams are declared now, packets come when asked for."""
+    source = av.open(str(sound.path))
+    stream = source.streams.audio[0]
+    if container == "mp4" and stream.codec_context.name not in _MP4_SOUND:
+        encoder = movie.add_stream("aac", rate=stream.rate, layout=stream.layout.name)
+        return _converted_sound(source, stream, encoder, sound)
+    return _copied_sound(source, stream, movie.add_stream_from_template(stream), sound)
+
+
+def _copied_sound(source: InputContainer, stream: AudioStream, target: AudioStream,
+                  sound: Sound) -> Iterator[SoundPacket]:
+    with source:
+        for packet in source.demux(stream):
+            if packet.pts is None or not _within(packet.pts * packet.time_base, sound):
+                continue
+            offset = round(sound.start / packet.time_base)
+            packet.pts -= offset
+            packet.dts = packet.pts
+            packet.stream = target
+            yield packet
+
+
+def _converted_sound(source: InputContainer, stream: AudioStream, target: AudioStream,
+                     sound: Sound) -> Iterator[SoundPacket]:
+    fitting = AudioResampler(format="fltp", layout=stream.layout.name, rate=stream.rate)
+    place = 0
+    with source:
+        for heard in source.decode(stream):
+            if heard.pts is None or heard.time_base is None or not _within(heard.pts * heard.time_base, sound):
+                continue
+            for piece in fitting.resample(heard):
+                yield from target.encode(_placed(piece, place))
+                place += piece.samples
+        yield from target.encode(None)
+
+
+def _placed(piece: AudioFrame, place: int) -> AudioFrame:
+    piece.pts, piece.time_base = place, Fraction(1, piece.sample_rate)
+    return piece
+
+
+def _within(time: Fraction, sound: Sound) -> bool:
+    return sound.start <= time < sound.start + sound.seconds
+
+
+def _count(path: Path) -> int:
+    with av.open(str(path)) as movie:
+        return sum(1 for _ in movie.decode(movie.streams.video[0]))

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plates that are movie files (through PyAV).
+
+Movies lie: their headers about the number of frames, their time stamps about the distance between frames, their seek
+tables about where a picture can be found. So a plate is decoded once when it is opened; from then on the number of
+its frames is known, and a picture that was reached by a jump must have the checksum that it had in that first pass.
+"""
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813, the name in its own manual
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+
+from fresco_backend.frames import FloatArray, Frame, Size
+from fresco_backend.sequences import frames_text
+from fresco_protocol.errors import FrameSize, FrameUnreadable, InputError, PlateMissing, RangeOutside
+from fresco_protocol.shot import BitDepth
+
+MOVIES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".ts", ".gif")
+_CACHED = 8  # decoded pictures kept, for callers that step back by a frame or two
+_UNSAID = 2  # AVCOL_SPC_UNSPECIFIED
+_NEAR = 48  # frames; up to here decoding on is cheaper than a jump to the key frame before
+_EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
+def is_movie(path: str | Path) -> bool:
+    """Whether a path names a movie file, by its extension."""
+    return Path(path).suffix.lower() in MOVIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One picture as the first pass saw it."""
+
+    pts: int | None
+    key: bool
+    checksum: int
+
+
+class MovieReader:
+    """A movie file that is open for reading (a `PlateReader`); its frames count from 1.
+
+    count: the frames that were decoded. rate: frames per second. has_audio: whether there is sound to copy.
+    """
+
+    def __init__(self, path: Path, numbers: Sequence[int] | None = None) -> None:
+        """Decode the movie once to know its frames. numbers: the frames to render; None is all.
+
+        Raises PlateMissing, FrameUnreadable (no picture can be decoded), RangeOutside.
+        """
+        if not path.is_file():
+            raise PlateMissing("the movie does not exist", where=path, remedy="Check the path")
+        self.path = path
+        self._container, self._stream = _opened(path)
+        self._index, self.size = _indexed(self._container, self._stream, path)
+        self.count = len(self._index)
+        self.rate: Fraction = _rate(self._stream, self._index)
+        self.has_audio = bool(self._container.streams.audio)
+        self.numbers: tuple[int, ...] = self._wanted(numbers)
+        self._seekable = len({entry.pts for entry in self._index} - {None}) == self.count
+        self._cache: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._rewind()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The movie itself."""
+        return (self.path,)
+
+    def read(self, number: int) -> Frame:
+        """The frame of this number, upright, as full-range RGB. Raises FrameUnreadable."""
+        if not 1 <= number <= self.count:
+            raise ValueError(f"frame {number} is not in 1-{self.count}")
+        return _frame(self._picture(number - 1), self.rate)
+
+    def seconds(self, number: int) -> Fraction:
+        """When the frame is shown, on the clock of the file, which its sound follows too."""
+        pts, base = self._index[number - 1].pts, self._stream.time_base
+        return (number - 1) / self.rate if pts is None or base is None else pts * base
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def _wanted(self, numbers: Sequence[int] | None) -> tuple[int, ...]:
+        if numbers is None:
+            return tuple(range(1, self.count + 1))
+        if not numbers:
+            raise InputError("the range holds no frame", where=self.path, remedy="Ask for at least one frame")
+        outside = [number for number in numbers if not 1 <= number <= self.count]
+        if outside:
+            raise RangeOutside(f"frames {frames_text(outside)} lie outside the movie, which has 1-{self.count}",
+                               where=self.path, remedy=f"Choose frames from 1 to {self.count}; movies count from 1")
+        return tuple(sorted(set(numbers)))
+
+    def _picture(self, place: int) -> VideoFrame:
+        if place in self._cache:
+            return self._cache[place]
+        if not 0 <= place - self._next < _NEAR:
+            self._jump(place)
+        while self._next <= place:
+            self._advance()
+        if self._checked(place):
+            return self._cache[place]
+        if not self._seekable:
+            raise FrameUnreadable(f"frame {place + 1} decodes differently each time", where=self.path,
+                                  remedy="Export the movie as an image sequence")
+        self._seekable = False  # a jump gave another picture than the first pass: from now on only straight through
+        self._rewind()
+        return self._picture(place)
+
+    def _checked(self, place: int) -> bool:
+        picture = self._cache.get(place)
+        return picture is not None and _checksum(picture) == self._index[place].checksum
+
+    def _advance(self) -> None:
+        picture = next(self._pictures, None)
+        if picture is None:
+            self._next = self.count  # the jump lost the tail; the checksum test sends the reader back to the start
+            return
+        self._cache[self._next] = picture
+        self._next += 1
+        while len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+
+    def _rewind(self) -> None:
+        self._container.close()
+        self._container, self._stream = _opened(self.path)
+        self._pictures = _decoded(self._container, self._stream)
+        self._next = 0
+        self._cache.clear()
+
+    def _jump(self, place: int) -> None:
+        """Go to the key frame at or before `place`, or to the start where time stamps prove nothing."""
+        start = max((k for k in range(place + 1) if self._index[k].key), default=0)
+        if place >= self._next and start <= self._next:
+            return  # the key frame lies behind: decoding on is the shortest way
+        if not self._seekable or start == 0:
+            self._rewind()
+            return
+        pts = self._index[start].pts
+        self._container.seek(pts or 0, stream=self._stream, backward=True)
+        for picture in (pictures := _decoded(self._container, self._stream)):
+            if picture.pts == pts:
+                self._pictures, self._next = pictures, start + 1
+                self._cache[start] = picture
+                return
+        self._seekable = False
+        self._rewind()
+
+
+def _opened(path: Path) -> tuple[InputContainer, VideoStream]:
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise FrameUnreadable(f"this movie cannot be opened: {_reason(error)}", where=path,
+                              remedy="Copy it again, or export it as an image sequence") from error
+    if not container.streams.video:
+        container.close()
+        raise FrameUnreadable("this file holds no pictures", where=path, remedy="Choose a movie or an image sequence")
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    return container, stream
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    yield from container.decode(stream)
+
+
+def _indexed(container: InputContainer, stream: VideoStream, path: Path) -> tuple[list[_Entry], Size]:
+    index: list[_Entry] = []
+    size: Size | None = None
+    try:
+        for picture in _decoded(container, stream):
+            size = size or _upright_size(picture)
+            if _upright_size(picture) != size:
+                raise FrameSize(f"frame {len(index) + 1} is {_upright_size(picture)}, and those before it {size}",
+                                where=path, remedy="Export the movie in one size")
+            index.append(_Entry(pts=picture.pts, key=bool(picture.key_frame), checksum=_checksum(picture)))
+    except (av.FFmpegError, OSError) as error:
+        raise FrameUnreadable(f"this movie breaks off after frame {len(index)}: {_reason(error)}", where=path,
+                              remedy="Copy it again, or export the good part") from error
+    if size is None:
+        raise FrameUnreadable("no frame of this movie can be decoded", where=path, remedy="Copy it again")
+    return index, size
+
+
+def _checksum(picture: VideoFrame) -> int:
+    """CRC-32 of the visible samples; the padding at the end of each row is whatever memory held before."""
+    value = 0
+    for place, plane in enumerate(picture.planes):
+        samples = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]
+        rows = samples.reshape(plane.height, plane.line_size)[:, : _row_bytes(picture, place)]
+        value = zlib.crc32(rows.tobytes(), value)
+    return value
+
+
+def _row_bytes(picture: VideoFrame, place: int) -> int:
+    width, layout = picture.planes[place].width, picture.format
+    if len(picture.planes) == 1:
+        return width * layout.padded_bits_per_pixel // 8
+    return width * sum((component.bits + 7) // 8 for component in layout.components if component.plane == place)
+
+
+def _upright_size(picture: VideoFrame) -> Size:
+    turned = picture.rotation % 180 == 90
+    return Size(picture.height, picture.width) if turned else Size(picture.width, picture.height)
+
+
+def _rate(stream: VideoStream, index: Sequence[_Entry]) -> Fraction:
+    """Frames per second as the time stamps have it; the header's value where they agree with it to within a frame.
+
+    Containers round time stamps (Matroska to milliseconds), so a header's 24000/1001 is better than their mean.
+    """
+    said = Fraction(stream.guessed_rate or stream.average_rate or 24)
+    first, last = index[0].pts, index[-1].pts
+    if first is None or last is None or last <= first or stream.time_base is None:
+        return said
+    seconds = (last - first) * stream.time_base
+    if abs(seconds * said - (len(index) - 1)) < 1:
+        return said
+    return Fraction((len(index) - 1) / seconds).limit_denominator(1001)
+
+
+def _frame(picture: VideoFrame, rate: Fraction) -> Frame:
+    deep = max(component.bits for component in picture.format.components) > 8
+    clear = any(component.is_alpha for component in picture.format.components)
+    layout = ("rgba64le" if clear else "rgb48le") if deep else ("rgba" if clear else "rgb24")
+    codes = picture.reformat(format=layout, src_colorspace=_matrix(picture), dst_color_range=ColorRange.JPEG,
+                             interpolation=_EXACT).to_ndarray()
+    samples: FloatArray = codes.astype(np.float32) / np.float32(65535 if deep else 255)
+    samples = np.ascontiguousarray(np.rot90(samples, picture.rotation // 90))
+    depth = BitDepth.UINT16 if deep else BitDepth.UINT8
+    header = oiio.ImageSpec(samples.shape[1], samples.shape[0], samples.shape[2], depth.value)
+    header.attribute("FramesPerSecond", oiio.TypeDesc("rational"), (rate.numerator, rate.denominator))
+    return Frame(pixels=np.ascontiguousarray(samples[:, :, :3]), channels=("R", "G", "B"), associated=False,
+                 alpha=np.ascontiguousarray(samples[:, :, 3]) if clear else None, format=depth, file_type="movie",
+                 metadata=header)
+
+
+def _matrix(picture: VideoFrame) -> int | None:
+    """The matrix from YCbCr: what the file says; where it is silent, BT.709 for HD and BT.601 below, as players do."""
+    if picture.colorspace != _UNSAID:
+        return None
+    return Colorspace.ITU709 if picture.height >= 720 else Colorspace.ITU601

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plates that are image sequences: path patterns, frame ranges, what lies on the disk, and what to do about gaps."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import fileseq
+
+from fresco_backend.frames import Frame, Size, read_frame, read_size
+from fresco_protocol.errors import FrameGap, FrameSize, InputError, PlateMissing, RangeOutside, UsageError
+from fresco_protocol.shot import Missing, frame_numbers, parse_frames
+
+_FRAME_FIELD = re.compile(r"#|@|%\d*d|\$F\d*")
+
+
+class PlateReader(Protocol):
+    """A plate that is open for reading, whatever it is made of.
+
+    numbers: the frames to render, ascending. size: of every one of them, in pixels. rate: frames per second, or None
+    when the plate does not say. files: every file that the plate owns on disk, none of which may be written.
+    """
+
+    @property
+    def numbers(self) -> tuple[int, ...]: ...
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def rate(self) -> Fraction | None: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    def read(self, number: int) -> Frame:
+        """The frame of this number. Raises FrameUnreadable, FrameSize."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def frames_text(numbers: Iterable[int]) -> str:
+    """Frame numbers in the compact notation of a shot document: "1003-1005,1010"."""
+    return str(fileseq.framesToFrameRange(sorted(numbers)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePattern:
+    """A path with a place for the frame number, or a path to one single file.
+
+    padding: the least number of digits, or None for a single file. frames: the range that the pattern itself named
+    ("x.1001-1048####.exr"); for a single file, the number in its name, or 1.
+    """
+
+    folder: Path
+    prefix: str
+    suffix: str
+    padding: int | None
+    frames: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str | Path) -> FramePattern:
+        """The pattern in `name.%04d.exr`, `name.####.exr`, `name.@@@@.exr` or `name.$F4.exr`. Raises UsageError.
+
+        A name that exists as it stands is that one file. Only the name is a pattern: a folder may be called anything.
+        """
+        folder, name = Path(text).parent, Path(text).name
+        if Path(text).is_file() or not _FRAME_FIELD.search(name):
+            return cls(folder=folder, prefix=name, suffix="", padding=None, frames=(_number_of(name),))
+        try:
+            sequence = fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1)
+            frames = _frames_of(sequence)
+        except (fileseq.FileSeqException, UsageError) as error:
+            raise UsageError(f"'{name}' is no pattern of a sequence", where=text,
+                             remedy="Put the frame number directly before the extension: name.%04d.exr") from error
+        return cls(folder=folder, prefix=sequence.basename(), suffix=sequence.extension(), padding=sequence.zfill(),
+                   frames=frames)
+
+    def path(self, number: int) -> Path:
+        """The file of one frame; a negative number is padded as printf and fileseq do: -005."""
+        if self.padding is None:
+            return self.folder / self.prefix
+        return self.folder / f"{self.prefix}{str(number).zfill(self.padding)}{self.suffix}"
+
+    def on_disk(self) -> dict[int, Path]:
+        """The frames that exist, by number, ascending. Unfinished files (`.part`) and other paddings do not count."""
+        if self.padding is None:
+            return {self.frames[0]: self.path(0)} if self.path(0).is_file() else {}
+        return {number: path for number, path in self._alike() if path == self.path(number)}
+
+    def with_other_paddings(self) -> dict[int, list[int]]:
+        """Frames of the same name whose number has another count of digits: {padding: frames}."""
+        others: dict[int, list[int]] = {}
+        for number, path in self._alike() if self.padding is not None else ():
+            if path != self.path(number):
+                digits = len(path.name) - len(self.prefix) - len(self.suffix)
+                others.setdefault(digits, []).append(number)
+        return others
+
+    def _alike(self) -> list[tuple[int, Path]]:
+        name = re.compile(re.escape(self.prefix) + r"(-?\d+)" + re.escape(self.suffix))
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted((int(match[1]), path) for path in paths if (match := name.fullmatch(path.name)))
+
+    def __str__(self) -> str:
+        field = "" if self.padding is None else f"%0{self.padding}d"
+        return str(self.folder / f"{self.prefix}{field}{self.suffix}")
+
+
+def _frames_of(sequence: fileseq.FileSequence) -> tuple[int, ...]:
+    text = sequence.frameRange()
+    return tuple(sorted(frame_numbers(parse_frames(text)))) if text else ()
+
+
+def _number_of(name: str) -> int:
+    """The frame number in the name of one file ("still.1001.exr"), or 1."""
+    try:
+        frames = _frames_of(fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1))
+    except (fileseq.FileSeqException, UsageError):
+        return 1
+    return frames[0] if len(frames) == 1 else 1
+
+
+class SequenceReader:
+    """An image sequence that is open for reading (a `PlateReader`).
+
+    held: frames that are missing and shown as the frame before them. skipped: frames that were left out.
+    """
+
+    def __init__(self, pattern: FramePattern, numbers: Sequence[int] | None, missing: Missing) -> None:
+        """Find the frames. numbers: the frames to render; None is the range of the pattern, or all from first to last.
+
+        Raises PlateMissing, RangeOutside, FrameGap (policy `error`; it lists the gaps), FrameUnreadable.
+        """
+        self.pattern = pattern
+        self._sources = pattern.on_disk()
+        if not self._sources:
+            raise _missing(pattern)
+        wanted = _wanted(pattern, numbers, self._sources)
+        gaps = tuple(number for number in wanted if number not in self._sources)
+        _require_inside(wanted, self._sources, pattern)
+        if gaps and missing is Missing.ERROR:
+            raise _gap(pattern, gaps)
+        self.held = gaps if missing is Missing.HOLD else ()
+        self.skipped = gaps if missing is Missing.SKIP else ()
+        self.numbers: tuple[int, ...] = tuple(number for number in wanted if number not in self.skipped)
+        if not self.numbers:
+            raise _gap(pattern, gaps)
+        self.size: Size = read_size(self._source(self.numbers[0]))
+        self.rate: Fraction | None = _rate(read_frame(self._source(self.numbers[0])))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every frame on disk, also outside the range."""
+        return tuple(self._sources.values())
+
+    def read(self, number: int) -> Frame:
+        """The frame of this number, or the one that is held for it. Raises FrameUnreadable, FrameSize."""
+        path = self._source(number)
+        frame = read_frame(path)
+        if frame.size != self.size:
+            raise FrameSize(f"frame {number} is {frame.size}, and frame {self.numbers[0]} is {self.size}", where=path,
+                            remedy="All frames of a plate must be of one size; render the odd one again")
+        return frame
+
+    def close(self) -> None:
+        """Nothing stays open between two frames."""
+
+    def _source(self, number: int) -> Path:
+        if number in self._sources:
+            return self._sources[number]
+        if number not in self.held:
+            raise ValueError(f"frame {number} is not in {frames_text(self.numbers)}")
+        return self._sources[max(present for present in self._sources if present < number)]
+
+
+def _wanted(pattern: FramePattern, numbers: Sequence[int] | None, sources: Mapping[int, Path]) -> tuple[int, ...]:
+    if numbers is None:
+        numbers = pattern.frames or range(min(sources), max(sources) + 1)
+    if not numbers:
+        raise InputError("the range holds no frame", where=pattern, remedy="Ask for at least one frame")
+    return tuple(sorted(set(numbers)))
+
+
+def _require_inside(wanted: Sequence[int], sources: Mapping[int, Path], pattern: FramePattern) -> None:
+    outside = [number for number in wanted if not min(sources) <= number <= max(sources)]
+    if outside:
+        advice = (" A path with a frame field, such as name.%04d.exr, names the whole sequence"
+                  if pattern.padding is None else "")
+        raise RangeOutside(f"frames {frames_text(outside)} lie outside the plate, which has {frames_text(sources)}",
+                           where=pattern, remedy=f"Choose frames from {min(sources)} to {max(sources)}.{advice}")
+
+
+def _missing(pattern: FramePattern) -> PlateMissing:
+    if not pattern.folder.is_dir():
+        return PlateMissing("the folder of the plate does not exist", where=pattern, remedy="Check the path")
+    return PlateMissing("no file of the plate was found", where=pattern,
+                        remedy=_paddings(pattern) or "Check the name, the padding and the extension")
+
+
+def _gap(pattern: FramePattern, gaps: Sequence[int]) -> FrameGap:
+    return FrameGap(f"frames {frames_text(gaps)} are missing", where=pattern, remedy=_paddings(pattern) or
+                    "Render them, or choose --missing hold (repeat the frame before) or --missing skip")
+
+
+def _paddings(pattern: FramePattern) -> str:
+    """What to say when the frames exist under another padding, as they do when two writers shared a folder."""
+    others = [f"{pattern.prefix}%0{digits}d{pattern.suffix} ({frames_text(numbers)})"
+              for digits, numbers in sorted(pattern.with_other_paddings().items())]
+    return f"The folder also has {', '.join(others)}: rename to one padding, or name that pattern" if others else ""
+
+
+def _rate(frame: Frame) -> Fraction | None:
+    value = frame.metadata.getattribute("FramesPerSecond")
+    if isinstance(value, (tuple, list)) and len(value) == 2 and value[0] > 0 and value[1] > 0:
+        return Fraction(int(value[0]), int(value[1]))
+    return None

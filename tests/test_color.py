@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plate space to engine space and back, highlights, alpha and the composite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plates import frame, header, noise, with_pixels
+from torch import Tensor
+
+from fresco_backend.color import (
+    ColorSpace,
+    color_space,
+    composite,
+    for_file,
+    from_engine,
+    plate_space,
+    srgb_decode,
+    srgb_encode,
+    to_engine,
+)
+from fresco_backend.deliveries import DeliveryWriter
+from fresco_backend.frames import FloatArray, Frame, read_frame
+from fresco_protocol.errors import ColorError, MatteError
+from fresco_protocol.shot import BitDepth
+
+
+def array(*values: float) -> FloatArray:
+    return np.array(values, np.float32)
+
+
+def scene(top: float = 64.0, seed: int = 1) -> Frame:
+    """A scene-linear frame with highlights up to `top` and a few negative samples, all of them halves."""
+    values = np.exp2(noise(16, 24, 3, seed=seed) * (np.log2(top) + 8) - 8)
+    values[:2] = -0.05 * values[:2] / top
+    return with_pixels(frame(), values.astype(np.float16).astype(np.float32))
+
+
+def painted(red: float, green: float, blue: float, like: Frame) -> Tensor:
+    """One display colour in [0, 1] as a stylised frame."""
+    colour = torch.tensor([red, green, blue]) * 2 - 1
+    return colour[:, None, None].expand(3, like.size.height, like.size.width)
+
+
+def test_the_srgb_curve_has_its_golden_values_and_its_inverse() -> None:
+    assert srgb_encode(array(0, 0.0031308, 0.18, 0.5, 1)) == pytest.approx(
+        [0, 0.04045, 0.46135613, 0.73535698, 1], abs=1e-6
+    )
+    assert srgb_decode(array(0, 0.04045, 0.46135613, 0.5, 1)) == pytest.approx(
+        [0, 0.0031308, 0.18, 0.21404114, 1], abs=1e-6
+    )
+    values = np.linspace(-2, 40, 4001, dtype=np.float32)
+    assert srgb_decode(srgb_encode(values)) == pytest.approx(values, rel=2e-6, abs=1e-7)
+
+
+def test_the_engine_sees_display_referred_colour() -> None:
+    linear = with_pixels(frame(1, 1), array(0.18, 1.0, 30.0)[None, None])
+    seen = to_engine(linear, ColorSpace.LINEAR)
+    assert seen.shape == (3, 1, 1)
+    assert seen.dtype == torch.float32
+    assert seen.flatten().tolist() == pytest.approx([2 * 0.46135613 - 1, 1, 1], abs=1e-6)
+    assert to_engine(linear, ColorSpace.SRGB).flatten().tolist() == pytest.approx([2 * 0.18 - 1, 1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("depth", [BitDepth.UINT8, BitDepth.UINT16])
+def test_a_display_plate_that_no_model_touched_comes_back_with_the_same_codes(tmp_path: Path, depth: BitDepth) -> None:
+    source = frame(depth=depth, file_type="png")
+    back = from_engine(to_engine(source, ColorSpace.SRGB), source, ColorSpace.SRGB)
+    path = DeliveryWriter(tmp_path / "a.png", [1], like=source).write(1, back, "0").path
+    top = 255 if depth is BitDepth.UINT8 else 65535
+    assert np.array_equal(np.round(read_frame(path).pixels * top), np.round(source.pixels * top))
+
+
+def test_a_linear_plate_that_no_model_touched_comes_back_with_highlights_and_negatives() -> None:
+    source = scene()
+    assert source.pixels.max() > 40
+    assert source.pixels.min() < 0
+    back = from_engine(to_engine(source, ColorSpace.LINEAR), source, ColorSpace.LINEAR)
+    ulp = np.spacing(np.abs(source.pixels).astype(np.float16)).astype(np.float32)
+    assert np.all(np.abs(back.pixels - source.pixels) <= ulp)
+
+
+def test_float_display_plates_keep_what_is_over_white() -> None:
+    source = with_pixels(frame(file_type="tiff", depth=BitDepth.FLOAT), noise(16, 24, 3) * 3 - 0.2)
+    back = from_engine(to_engine(source, ColorSpace.SRGB), source, ColorSpace.SRGB)
+    assert back.pixels == pytest.approx(source.pixels, rel=1e-5, abs=1e-6)
+
+
+def test_highlights_follow_a_style_but_not_into_the_dark() -> None:
+    source = with_pixels(frame(), np.full((16, 24, 3), 16.0, np.float32))
+    bright = from_engine(painted(1.0, 0.9, 0.8, source), source, ColorSpace.LINEAR).pixels[0, 0]
+    assert bright == pytest.approx(16 * srgb_decode(array(1.0, 0.9, 0.8)), rel=1e-5)
+    dark = from_engine(painted(0.2, 0.2, 0.2, source), source, ColorSpace.LINEAR).pixels[0, 0]
+    assert dark == pytest.approx(srgb_decode(array(0.2, 0.2, 0.2)), rel=1e-5)
+
+
+def test_a_ramp_into_the_highlights_keeps_its_order() -> None:
+    ramp = np.geomspace(0.01, 64, 240, dtype=np.float32).reshape(1, -1, 1).repeat(3, axis=2)
+    source = with_pixels(frame(240, 1), ramp)
+    stylised = to_engine(source, ColorSpace.LINEAR) * 0.8 + 0.1
+    delivered = from_engine(stylised, source, ColorSpace.LINEAR).pixels[0, :, 1]
+    assert np.all(np.diff(delivered) > 0)
+    assert delivered[-1] > 40
+
+
+def test_non_finite_samples_reach_neither_the_model_nor_the_result() -> None:
+    pixels = scene().pixels.copy()
+    pixels[3, 3] = [np.nan, np.inf, -np.inf]
+    source = with_pixels(frame(), pixels)
+    seen = to_engine(source, ColorSpace.LINEAR)
+    assert torch.isfinite(seen).all()
+    assert np.isfinite(from_engine(seen, source, ColorSpace.LINEAR).pixels).all()
+
+
+@pytest.mark.parametrize("file_type", ["openexr", "png"])
+def test_alpha_is_divided_out_before_the_curve_and_kept(file_type: str) -> None:
+    alpha = noise(16, 24, seed=4)
+    alpha[:4] = 0
+    straight = scene().pixels
+    source = replace(scene(), alpha=alpha, associated=file_type == "openexr", file_type=file_type)
+    if source.associated:
+        source = with_pixels(source, straight * alpha[..., None])
+        source.pixels[:4] = 0.25  # light without coverage: fire, glows
+    seen = to_engine(source, ColorSpace.LINEAR)
+    assert torch.all(seen[:, :4] == 0)
+    assert seen[:, 4:].numpy() == pytest.approx(
+        np.clip(srgb_encode(straight[4:]), 0, 1).transpose(2, 0, 1) * 2 - 1, abs=1e-5
+    )
+    back = from_engine(seen, source, ColorSpace.LINEAR)
+    assert back.pixels == pytest.approx(source.pixels, rel=1e-4, abs=1e-6)
+    assert np.array_equal(back.pixels[:4], source.pixels[:4])
+    assert back.alpha is source.alpha
+
+
+def test_a_grey_plate_becomes_colour() -> None:
+    source = replace(frame(depth=BitDepth.UINT8, file_type="png"), pixels=noise(16, 24, 1), channels=("Y",))
+    seen = to_engine(source, ColorSpace.SRGB)
+    assert torch.equal(seen[0], seen[2])
+    back = from_engine(painted(1, 0.5, 0, source), source, ColorSpace.SRGB)
+    assert back.channels == ("R", "G", "B")
+    assert back.pixels[0, 0] == pytest.approx([1, 0.5, 0])
+
+
+def test_outside_the_matte_every_sample_is_the_plates_own_bit_for_bit() -> None:
+    pixels = scene().pixels.copy()
+    pixels[0, 0] = [np.nan, np.inf, -0.0]
+    pixels[9, 9] = [np.nan, np.inf, -0.0]
+    source = with_pixels(frame(), pixels)
+    stylised = from_engine(painted(0.1, 0.9, 0.4, source), source, ColorSpace.LINEAR)
+    matte = np.zeros((16, 24), np.float32)
+    matte[8:12] = 1
+    matte[12:] = 0.25
+    mixed = composite(stylised, source, matte).pixels
+    assert mixed[:8].tobytes() == pixels[:8].tobytes()
+    assert mixed[8:12].tobytes() == stylised.pixels[8:12].tobytes()
+    assert mixed[12:] == pytest.approx(0.75 * pixels[12:] + 0.25 * stylised.pixels[12:], rel=1e-5)
+    assert np.isfinite(mixed[8:]).all()
+
+
+def test_a_matte_of_another_size_is_refused() -> None:
+    with pytest.raises(MatteError, match=r"12x16.*24x16"):
+        composite(frame(), frame(), np.zeros((16, 12), np.float32))
+
+
+def test_the_space_of_a_plate_is_declared_or_that_of_its_file_type() -> None:
+    assert plate_space(frame()) is ColorSpace.LINEAR
+    assert plate_space(frame(file_type="png")) is ColorSpace.SRGB
+    assert plate_space(frame(file_type="movie")) is ColorSpace.SRGB
+    assert plate_space(header(frame(), oiio__ColorSpace="srgb_rec709_scene")) is ColorSpace.SRGB
+    assert plate_space(header(frame(file_type="png"), oiio__ColorSpace="lin_rec709_scene")) is ColorSpace.LINEAR
+    assert color_space("sRGB") is ColorSpace.SRGB
+    with pytest.raises(ColorError, match="lin_ap1"):
+        plate_space(header(frame(), oiio__ColorSpace="lin_ap1_scene"))
+
+
+def test_a_delivery_in_the_plates_own_space_is_the_same_frame() -> None:
+    source = frame()
+    assert for_file(source, ColorSpace.LINEAR, ColorSpace.LINEAR, "openexr") is source
+
+
+def test_a_display_plate_with_alpha_becomes_linear_and_multiplied_in_exr(tmp_path: Path) -> None:
+    source = frame(depth=BitDepth.UINT8, alpha=noise(16, 24), file_type="png")
+    ready = for_file(source, ColorSpace.SRGB, ColorSpace.LINEAR, "openexr")
+    assert source.alpha is not None
+    assert ready.pixels == pytest.approx(srgb_decode(source.pixels) * source.alpha[..., None], abs=1e-6)
+    path = DeliveryWriter(tmp_path / "a.exr", [1], like=ready).write(1, ready, "0").path
+    assert plate_space(read_frame(path)) is ColorSpace.LINEAR
+    assert read_frame(path).associated
+
+
+def test_a_linear_plate_becomes_display_referred_in_png(tmp_path: Path) -> None:
+    ready = for_file(scene(1.0), ColorSpace.LINEAR, ColorSpace.SRGB, "png")
+    path = DeliveryWriter(tmp_path / "a.png", [1], like=ready).write(1, ready, "0").path
+    assert read_frame(path).pixels == pytest.approx(np.clip(srgb_encode(scene(1.0).pixels), 0, 1), abs=1e-5)
+    assert plate_space(read_frame(path)) is ColorSpace.SRGB

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing: whole files or none, never over a plate, and every way in which a disk can refuse."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813
+import pytest
+from plates import frame, header, noise, with_pixels, write_sequence
+
+from fresco_backend.deliveries import DeliveryWriter, Encoding
+from fresco_backend.frames import ExtraChannel, read_frame
+from fresco_protocol.errors import DiskFull, FrameUnreadable, OutputDenied, OutputIsPlate, OutputPattern
+from fresco_protocol.shot import BitDepth
+
+JOB = "5f" * 32
+PATHS = os.pathsep.join(path for path in sys.path if path)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("extension", ["exr", "png", "tif", "dpx", "jpg"])
+def test_a_frame_is_delivered_under_its_own_job_only(tmp_path: Path, extension: str) -> None:
+    writer = DeliveryWriter(tmp_path / "new" / f"out.%04d.{extension}", [7, 8], like=frame())
+    assert files(tmp_path / "new") == []  # the probe leaves nothing
+    assert not writer.is_delivered(7, JOB)
+    assert writer.write(7, frame(), JOB).path == tmp_path / "new" / f"out.0007.{extension}"
+    assert files(tmp_path / "new") == [f"out.0007.{extension}"]
+    assert writer.is_delivered(7, JOB)
+    assert not writer.is_delivered(7, "00" * 32)
+    assert not writer.is_delivered(8, JOB)
+
+
+@pytest.mark.parametrize("extension", ["exr", "png", "tif"])
+def test_the_job_of_a_plate_that_was_a_delivery_is_not_inherited(tmp_path: Path, extension: str) -> None:
+    first = DeliveryWriter(tmp_path / f"a.{extension}", [1], like=frame()).write(1, frame(), JOB)
+    source = read_frame(first.path)
+    writer = DeliveryWriter(tmp_path / f"b.{extension}", [1], like=source)
+    writer.write(1, source, "11" * 32)
+    assert writer.is_delivered(1, "11" * 32)
+
+
+@pytest.mark.parametrize("extension", ["exr", "png"])
+def test_a_torn_file_is_not_delivered(tmp_path: Path, extension: str) -> None:
+    writer = DeliveryWriter(tmp_path / f"out.%04d.{extension}", [1], like=frame(64, 64))
+    path = writer.write(1, frame(64, 64), JOB).path
+    path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 3])
+    assert not writer.is_delivered(1, JOB)
+
+
+def test_a_delivery_of_frames_needs_a_frame_field(tmp_path: Path) -> None:
+    with pytest.raises(OutputPattern, match=r"out\.%04d\.exr"):
+        DeliveryWriter(tmp_path / "out.exr", [1, 2], like=frame())
+    with pytest.raises(OutputPattern, match="before the extension"):
+        DeliveryWriter(tmp_path / "out_%04d_v2.exr", [1, 2], like=frame())
+    with pytest.raises(OutputPattern, match=r"\.xyz"):
+        DeliveryWriter(tmp_path / "out.%04d.xyz", [1, 2], like=frame())
+    assert files(tmp_path) == []
+
+
+def test_a_delivery_never_overwrites_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = write_sequence(tmp_path / "plate", [1, 2, 3])
+    sources = [tmp_path / "plate" / f"plate.000{number}.exr" for number in (1, 2, 3)]
+    (tmp_path / "link").symlink_to(tmp_path / "plate")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.0002.exr").hardlink_to(sources[1])
+    (tmp_path / "other" / "y.0003.exr").symlink_to(sources[2])
+    monkeypatch.chdir(tmp_path / "plate")
+    before = [source.read_bytes() for source in sources]
+    targets: list[tuple[str | Path, list[int]]] = [
+        (pattern, [1]),
+        ("../plate/plate.%04d.exr", [3]),
+        ("plate.####.exr", [1]),
+        ("plate.0002.exr", [2]),
+        (tmp_path / "link" / "plate.@@@@.exr", [2]),
+        (tmp_path / "other" / "x.%04d.exr", [1, 2]),
+        (tmp_path / "other" / "y.%04d.exr", [1, 2, 3]),
+    ]
+    for path, numbers in targets:
+        with pytest.raises(OutputIsPlate):
+            DeliveryWriter(path, numbers, like=frame(), sources=sources)
+    assert [source.read_bytes() for source in sources] == before
+    DeliveryWriter(pattern, [4], like=frame(), sources=sources)  # beside the plate is allowed
+
+
+def test_a_folder_that_cannot_be_made_is_denied_before_rendering(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputDenied, match="cannot be written"):
+        DeliveryWriter(tmp_path / "file" / "out.%04d.exr", [1, 2], like=frame())
+    with pytest.raises(OutputDenied):
+        DeliveryWriter("/proc/fresco/out.%04d.exr", [1, 2], like=frame())
+
+
+@contextmanager
+def without_rights_of_root() -> Iterator[None]:
+    """A plain user, for whom permissions hold."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_read_only_folder_is_denied_before_rendering(tmp_path: Path) -> None:
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    folder = tmp_path / "read-only"
+    folder.mkdir(mode=0o555)
+    with without_rights_of_root(), pytest.raises(OutputDenied, match="Permission denied"):
+        DeliveryWriter(folder / "out.%04d.exr", [1, 2], like=frame())
+    assert files(folder) == []
+
+
+def _program(line: str) -> str:
+    return (
+        f"import sys; sys.path[:0] = {PATHS.split(os.pathsep)!r}\n"
+        "from plates import frame\nfrom fresco_backend.deliveries import DeliveryWriter\n" + line
+    )
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from fresco_protocol.errors import FrescoError
+writer = DeliveryWriter(sys.argv[1], [1, 2], like=frame())
+writer.write(1, frame(16, 16), "aa")
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # from here on a file of more bytes is refused
+try:
+    writer.write(2, frame(256, 256), "aa")
+except FrescoError as error:
+    print(error.code, Path(error.where).name)
+"""
+
+
+@pytest.mark.parametrize("extension", ["exr", "png", "tif", "dpx", "jpg"])
+def test_a_write_that_the_system_cuts_short_leaves_no_file(tmp_path: Path, extension: str) -> None:
+    command = [sys.executable, "-c", _program(LIMITED), str(tmp_path / f"out.%04d.{extension}")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("disk-full")
+    assert files(tmp_path) == [f"out.0001.{extension}"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
+    if not mounted:
+        pytest.skip("only root can mount a small disk; the limit of the file size is tested above")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("extension", ["exr", "png", "tif", "dpx", "jpg"])
+def test_a_full_disk_costs_the_frame_and_no_other(small_disk: Path, extension: str) -> None:
+    large = frame(512, 512, depth=BitDepth.UINT8) if extension == "jpg" else frame(400, 400)
+    writer = DeliveryWriter(small_disk / f"out.%04d.{extension}", range(1, 9), like=large)
+    with pytest.raises(DiskFull, match="delivered frames are kept"):
+        for number in range(1, 9):
+            writer.write(number, large, JOB)
+    delivered = files(small_disk)
+    assert delivered
+    assert len(delivered) < 8
+    for name in delivered:
+        assert read_frame(small_disk / name).size == large.size
+    (small_disk / delivered[-1]).unlink()
+    writer.write(len(delivered), large, JOB)  # with room again it goes on
+
+
+KILLED = """
+import sys
+big = frame(200, 150)
+writer = DeliveryWriter(sys.argv[1], range(1, 2000), like=big)
+print("ready", flush=True)
+for number in range(1, 2000):
+    writer.write(number % 5, big, "aa")
+"""
+
+
+def test_kill_in_the_middle_of_writes_leaves_only_whole_files(tmp_path: Path) -> None:
+    left = 0
+    for attempt in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _program(KILLED), str(tmp_path / "out.%04d.exr")], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.03 + 0.023 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        for path in tmp_path.glob("out.*.exr"):
+            assert read_frame(path).size == (200, 150)
+            left += 1
+    assert left
+    writer = DeliveryWriter(tmp_path / "out.%04d.exr", range(5), like=frame())
+    assert all(writer.is_delivered(number, "aa") for number in range(5) if writer.path(number).exists())
+
+
+def test_leftovers_of_dead_processes_are_swept_by_age(tmp_path: Path) -> None:
+    old, young, foreign = (
+        tmp_path / name for name in (".out.0001.exr.9.part", ".out.0002.exr.9.part", ".x.0001.exr.9.part")
+    )
+    for part in (old, young, foreign):
+        part.write_bytes(b"half")
+    for part in (old, foreign):
+        os.utime(part, (time.time() - 2 * 86400,) * 2)
+    DeliveryWriter(tmp_path / "out.%04d.exr", [1], like=frame())
+    assert files(tmp_path) == sorted([young.name, foreign.name])
+
+
+def test_deliveries_are_finite_and_the_changes_are_counted(tmp_path: Path) -> None:
+    pixels = frame(4, 4).pixels.copy()
+    pixels[0, 0] = [np.nan, np.inf, -np.inf]
+    pixels[1, 1] = [70000.0, -70000.0, 65504.0]
+    source = with_pixels(frame(4, 4), pixels)
+    written = DeliveryWriter(tmp_path / "half.exr", [1], like=source).write(1, source, JOB)
+    assert (written.replaced, written.clamped) == (3, 2)
+    back = read_frame(written.path).pixels
+    assert back[0, 0].tolist() == [0.0, 65504.0, -65504.0]
+    assert back[1, 1].tolist() == [65504.0, -65504.0, 65504.0]
+    written = DeliveryWriter(
+        tmp_path / "float.exr", [1], like=source, encoding=Encoding(bit_depth=BitDepth.FLOAT)
+    ).write(1, source, JOB)
+    assert (written.replaced, written.clamped) == (3, 0)
+    assert read_frame(written.path).pixels[1, 1, 0] == 70000.0
+
+
+def test_depth_and_compression_follow_the_plate_or_the_order(tmp_path: Path) -> None:
+    source = header(frame(), compression="piz")
+    plain = read_frame(DeliveryWriter(tmp_path / "a.exr", [1], like=source).write(1, source, JOB).path)
+    assert (plain.format, plain.metadata.get_string_attribute("compression")) == (BitDepth.HALF, "piz")
+    encoding = Encoding(bit_depth=BitDepth.FLOAT, compression="dwaa:20")
+    ordered = read_frame(
+        DeliveryWriter(tmp_path / "b.exr", [1], like=source, encoding=encoding).write(1, source, JOB).path
+    )
+    assert (ordered.format, ordered.metadata.get_string_attribute("compression")) == (BitDepth.FLOAT, "dwaa")
+    png = read_frame(DeliveryWriter(tmp_path / "c.png", [1], like=source).write(1, source, JOB).path)
+    assert png.format is BitDepth.UINT16
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("a.exr", Encoding(compression="bogus")),
+        ("a.exr", Encoding(compression="htj2k")),
+        ("a.png", Encoding(compression="zip")),
+        ("a.exr", Encoding(bit_depth=BitDepth.UINT8)),
+        ("a.png", Encoding(bit_depth=BitDepth.HALF)),
+        ("a.jpg", Encoding(bit_depth=BitDepth.UINT16)),
+    ],
+)
+def test_what_a_file_type_cannot_store_is_refused_before_rendering(
+    tmp_path: Path, name: str, encoding: Encoding
+) -> None:
+    with pytest.raises(OutputPattern):
+        DeliveryWriter(tmp_path / name, [1], like=frame(), encoding=encoding)
+    assert files(tmp_path) == []
+
+
+def test_extra_channels_are_refused_where_they_would_be_lost(tmp_path: Path) -> None:
+    source = replace(frame(), extra=(ExtraChannel(name="Z", samples=noise(16, 24), format=BitDepth.FLOAT),))
+    with pytest.raises(OutputPattern, match="Z"):
+        DeliveryWriter(tmp_path / "a.png", [1], like=source)
+    with pytest.raises(OutputPattern, match="A"):
+        DeliveryWriter(tmp_path / "a.jpg", [1], like=frame(alpha=noise(16, 24)))
+    opaque = frame(alpha=np.ones((16, 24), np.float32))
+    assert DeliveryWriter(tmp_path / "a.jpg", [1], like=opaque).write(1, opaque, JOB).path.exists()
+    assert files(tmp_path) == ["a.jpg"]
+
+
+def test_a_damaged_write_is_noticed_by_reading_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library may report success for a file that is not whole; here it is made to."""
+    writer = DeliveryWriter(tmp_path / "out.exr", [1], like=frame(64, 64))
+    create = oiio.ImageOutput.create
+
+    class Liar:
+        def __init__(self, kind: str) -> None:
+            image = create(kind)
+            assert image is not None
+            self.image = image
+
+        def open(self, path: str, spec: oiio.ImageSpec) -> bool:
+            self.path = Path(path)
+            return bool(self.image.open(path, spec))
+
+        def write_image(self, samples: object) -> bool:
+            return bool(self.image.write_image(samples))
+
+        def close(self) -> bool:
+            self.image.close()
+            self.path.write_bytes(self.path.read_bytes()[:-500])
+            return True
+
+        def geterror(self) -> str:
+            return ""
+
+    monkeypatch.setattr(oiio.ImageOutput, "create", Liar)
+    with pytest.raises(Exception, match="could not be written"):
+        writer.write(1, frame(64, 64), JOB)
+    assert files(tmp_path) == []
+    with pytest.raises(FrameUnreadable):
+        read_frame(tmp_path / "out.exr")

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading: exact samples, every channel, and a clear word for every damaged file."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813
+import pytest
+from plates import frame, header, noise, write_sequence
+
+from fresco_backend.deliveries import DeliveryWriter
+from fresco_backend.frames import ExtraChannel, FloatArray, Frame, cleaned, colour_channels, read_frame
+from fresco_protocol.errors import FrameUnreadable, InputError
+from fresco_protocol.shot import BitDepth
+
+
+def written(folder: Path, source: Frame, name: str) -> Frame:
+    """The frame after a way through a file."""
+    return read_frame(DeliveryWriter(folder / name, [1], like=source).write(1, source, "0").path)
+
+
+def stored(source: Frame) -> FloatArray:
+    """Samples as the file's own numbers: integer codes, or the floats."""
+    top = {BitDepth.UINT8: 255, BitDepth.UINT16: 65535}.get(source.format)
+    return source.pixels if top is None else np.round(source.pixels * top)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "file_type"),
+    [
+        ("a.exr", BitDepth.HALF, "openexr"),
+        ("a.exr", BitDepth.FLOAT, "openexr"),
+        ("a.png", BitDepth.UINT8, "png"),
+        ("a.png", BitDepth.UINT16, "png"),
+        ("a.tif", BitDepth.UINT8, "tiff"),
+        ("a.tif", BitDepth.UINT16, "tiff"),
+        ("a.tif", BitDepth.FLOAT, "tiff"),
+        ("a.dpx", BitDepth.UINT16, "dpx"),
+    ],
+)
+def test_samples_survive_a_file_exactly(tmp_path: Path, name: str, depth: BitDepth, file_type: str) -> None:
+    source = frame(depth=depth, file_type=file_type)
+    back = written(tmp_path, source, name)
+    assert back.format is depth
+    assert back.file_type == file_type
+    assert np.array_equal(stored(back), stored(source))
+    again = written(tmp_path, back, f"again{Path(name).suffix}")
+    assert np.array_equal(again.pixels, back.pixels)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colour_under_unassociated_alpha_is_exact(tmp_path: Path, name: str) -> None:
+    alpha = (np.round(noise(16, 24, seed=7) * 3) / 3).astype(np.float32)  # a third of it is fully transparent
+    source = frame(depth=BitDepth.UINT8, alpha=alpha, file_type="png" if name == "a.png" else "tiff")
+    back = written(tmp_path, source, name)
+    assert not back.associated
+    assert back.alpha is not None
+    assert np.array_equal(stored(back), stored(source))
+    assert np.array_equal(np.round(back.alpha * 255), np.round(alpha * 255))
+
+
+def test_extra_channels_keep_their_type_and_their_bits(tmp_path: Path) -> None:
+    ids = np.random.default_rng(3).integers(0, 2**32, (16, 24), np.uint32).view(np.float32)  # any bits, NaN too
+    extra = (
+        ExtraChannel(name="crypto00.r", samples=ids, format=BitDepth.FLOAT),
+        ExtraChannel(name="depth.Z", samples=noise(16, 24) * 1e6, format=BitDepth.FLOAT),
+        ExtraChannel(name="mask", samples=np.full((16, 24), 0.25, np.float32), format=BitDepth.HALF),
+    )
+    back = written(tmp_path, replace(frame(), extra=extra), "a.exr")
+    assert back.format is BitDepth.HALF
+    found = {channel.name: channel for channel in back.extra}
+    for channel in extra:
+        assert found[channel.name].format is channel.format
+        assert found[channel.name].samples.tobytes() == channel.samples.tobytes()
+
+
+def test_windows_and_attributes_pass_through_and_the_aces_flag_does_not(tmp_path: Path) -> None:
+    source = header(frame(), owner="studio", camera__lens="50 mm", acesImageContainerFlag=1, PixelAspectRatio=2.0)
+    source.metadata.x, source.metadata.y = -3, 5
+    source.metadata.full_width, source.metadata.full_height = 100, 50
+    spec = written(tmp_path, source, "a.exr").metadata
+    assert (spec.x, spec.y, spec.full_width, spec.full_height) == (-3, 5, 100, 50)
+    assert spec.get_string_attribute("camera:lens") == "50 mm"
+    assert spec.get_float_attribute("PixelAspectRatio") == 2.0
+    assert spec.getattribute("acesImageContainerFlag") is None
+
+
+def test_grey_is_one_channel(tmp_path: Path) -> None:
+    source = replace(
+        frame(depth=BitDepth.UINT8, file_type="png"), pixels=np.zeros((16, 24, 1), np.float32), channels=("Y",)
+    )
+    assert written(tmp_path, source, "a.png").pixels.shape == (16, 24, 1)
+
+
+def test_the_layer_with_the_picture_is_found() -> None:
+    here = Path("x.exr")
+    assert colour_channels(["A", "B", "G", "R", "diffuse.R", "diffuse.G", "diffuse.B"], here) == ((3, 2, 1), 0)
+    assert colour_channels(["beauty.R", "beauty.G", "beauty.B", "Z"], here) == ((0, 1, 2), None)
+    blender = [f"ViewLayer.{layer}.{letter}" for layer in ("Combined", "Glossy") for letter in "RGBA"]
+    assert colour_channels(blender, here) == ((0, 1, 2), 3)
+    with pytest.raises(InputError, match="spec, diff"):
+        colour_channels([f"{layer}.{letter}" for layer in ("spec", "diff") for letter in "rgb"], here)
+    with pytest.raises(FrameUnreadable, match="no colour"):
+        colour_channels(["Z"], here)
+
+
+def test_non_finite_samples_are_replaced_and_counted() -> None:
+    samples = np.array([np.nan, np.inf, -np.inf, 1.0], np.float32)
+    assert cleaned(samples).samples.tolist() == [0.0, 65504.0, -65504.0, 1.0]
+    assert cleaned(samples).replaced == 3
+    plain = noise(4)
+    assert cleaned(plain).samples is plain
+
+
+def damaged(kind: str, content: bytes) -> bytes:
+    middle = len(content) // 2
+    return {
+        "empty": b"",
+        "text": b"not a picture",
+        "cut": content[:middle],
+        "header only": content[:200],
+        "flipped": content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :],
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "header only", "flipped"])
+@pytest.mark.parametrize("name", ["a.exr", "a.png"])
+def test_a_damaged_file_is_unreadable_and_named(tmp_path: Path, kind: str, name: str) -> None:
+    source = frame(
+        64,
+        64,
+        depth=BitDepth.HALF if name == "a.exr" else BitDepth.UINT8,
+        file_type="openexr" if name == "a.exr" else "png",
+    )
+    path = DeliveryWriter(tmp_path / name, [1], like=source).write(1, source, "0").path
+    path.write_bytes(damaged(kind, path.read_bytes()))
+    with pytest.raises(FrameUnreadable) as caught:
+        read_frame(path)
+    assert caught.value.where == str(path)
+    assert caught.value.remedy
+
+
+def test_random_damage_to_a_header_never_ends_in_another_exception(tmp_path: Path) -> None:
+    content = bytearray(write_sequence(tmp_path, [1], "a.exr").read_bytes())
+    choose = np.random.default_rng(5)
+    for _ in range(150):
+        broken = bytearray(content)
+        broken[choose.integers(0, 400)] = choose.integers(0, 256)
+        (tmp_path / "b.exr").write_bytes(broken)
+        with suppress(InputError):
+            assert read_frame(tmp_path / "b.exr").pixels.ndim == 3
+
+
+def test_deep_multipart_and_integer_channels_are_refused_with_a_word(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.exr")
+    image = oiio.ImageOutput.create(path)
+    assert image is not None
+    parts = [oiio.ImageSpec(4, 4, 3, "half"), oiio.ImageSpec(4, 4, 3, "half")]
+    for name, part in zip("ab", parts, strict=True):
+        part.attribute("oiio:subimagename", name)
+    image.open(path, tuple(parts))
+    image.write_image(noise(4, 4, 3))
+    image.open(path, parts[1], "AppendSubimage")
+    image.write_image(noise(4, 4, 3))
+    image.close()
+    with pytest.raises(FrameUnreadable, match="several parts"):
+        read_frame(Path(path))
+    spec = oiio.ImageSpec(4, 4, 4, "half")
+    spec.channelnames = ("R", "G", "B", "id")
+    spec.channelformats = (*(oiio.TypeDesc("half"),) * 3, oiio.TypeDesc("uint"))
+    image.open(path, spec)
+    image.write_image(noise(4, 4, 4))
+    image.close()
+    with pytest.raises(FrameUnreadable, match="channel id is of type uint"):
+        read_frame(Path(path))
+    spec = oiio.ImageSpec(2, 2, 3, "float")
+    spec.deep = True
+    image.open(path, spec)
+    samples = oiio.DeepData()
+    samples.init(4, 3, [oiio.TypeDesc("float")] * 3, spec.channelnames)
+    image.write_deep_image(samples)
+    image.close()
+    with pytest.raises(FrameUnreadable, match="deep"):
+        read_frame(Path(path))

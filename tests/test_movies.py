@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Movie plates and movie deliveries: every frame, at its place, at the exact rate, with its sound."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from fresco_backend.movie_delivery import Sound, write_movie
+from fresco_backend.movies import MovieReader, is_movie
+from fresco_protocol.errors import (
+    FrameSize,
+    FrameUnreadable,
+    InputError,
+    OutputError,
+    OutputPattern,
+    PlateMissing,
+    RangeOutside,
+)
+from fresco_protocol.shot import BitDepth
+
+NTSC = Fraction(24000, 1001)
+BITS = 8
+
+
+def picture(number: int, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    """A picture that tells its number, as stripes of black and white, to any codec."""
+    bits = [(number >> bit) & 1 for bit in range(BITS)]
+    stripes = np.repeat(np.array(bits, np.uint8) * 200 + 28, width // BITS)
+    return np.broadcast_to(
+        np.pad(stripes, (0, width - len(stripes)), mode="edge")[None, :, None], (height, width, 3)
+    ).copy()
+
+
+def number_of(pixels: NDArray[np.float32]) -> int:
+    middle = pixels[pixels.shape[0] // 2, :, 1]
+    step = pixels.shape[1] // BITS
+    return sum(int(middle[bit * step + step // 2] > 0.5) << bit for bit in range(BITS))
+
+
+def encode(
+    path: Path,
+    numbers: Iterable[int],
+    *,
+    rate: Fraction = NTSC,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    rotation: float | None = None,
+) -> Path:
+    """A movie of numbered pictures; without options a long group of pictures with B-frames."""
+    pictures = [VideoFrame.from_ndarray(picture(number), format="rgb24") for number in numbers]
+    return encode_frames(path, pictures, rate=rate, codec=codec, pix_fmt=pix_fmt, options=options, rotation=rotation)
+
+
+def encode_frames(
+    path: Path,
+    pictures: Iterable[VideoFrame],
+    *,
+    rate: Fraction = NTSC,
+    codec: str,
+    pix_fmt: str,
+    options: dict[str, str] | None = None,
+    rotation: float | None = None,
+) -> Path:
+    with av.open(str(path), "w") as movie:
+        stream = movie.add_stream(codec, rate=rate, options=options or {"g": "30", "bf": "3", "preset": "veryfast"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        for place, source in enumerate(pictures):
+            shown = source.reformat(format=pix_fmt)
+            shown.pts, shown.time_base = place, 1 / rate
+            movie.mux(stream.encode(shown))
+        movie.mux(stream.encode(None))
+    return path
+
+
+def with_sound(path: Path, seconds: float, codec: str = "aac") -> Path:
+    """A movie of numbered pictures at 25 a second with a tone whose pitch rises with time."""
+    with av.open(str(path), "w") as movie:
+        audio = movie.add_stream(codec, rate=48000, layout="mono")
+        video = movie.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        assert isinstance(audio, AudioStream)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for place in range(round(seconds * 25)):
+            shown = VideoFrame.from_ndarray(picture(place + 1), format="rgb24").reformat(format="yuv420p")
+            shown.pts, shown.time_base = place, Fraction(1, 25)
+            movie.mux(video.encode(shown))
+        movie.mux(video.encode(None))
+        time = np.arange(round(seconds * 48000)) / 48000
+        tone = (np.sin(2 * np.pi * (200 + 200 * time) * time) * 12000).astype(np.int16)
+        for start in range(0, len(tone), 1024):
+            piece = AudioFrame.from_ndarray(tone[None, start : start + 1024], format="s16", layout="mono")
+            piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
+            movie.mux(audio.encode(piece))
+        movie.mux(audio.encode(None))
+    return path
+
+
+def heard(path: Path) -> tuple[str, NDArray[np.float32], float]:
+    """Codec, samples and first time of the sound of a movie."""
+    with av.open(str(path)) as movie:
+        stream = movie.streams.audio[0]
+        frames = [(frame.time, frame.to_ndarray().astype(np.float32).ravel()) for frame in movie.decode(stream)]
+        return stream.codec_context.name, np.concatenate([samples for _, samples in frames]), float(frames[0][0] or 0)
+
+
+def test_frames_count_from_one_and_are_counted_by_decoding(tmp_path: Path) -> None:
+    reader = MovieReader(encode(tmp_path / "a.mp4", range(1, 72)))
+    assert reader.count == 71
+    assert reader.numbers == tuple(range(1, 72))
+    assert reader.rate == NTSC
+    assert reader.size == (64, 48)
+    assert not reader.has_audio
+    assert [number_of(reader.read(number).pixels) for number in reader.numbers] == list(range(1, 72))
+
+
+def test_a_cut_file_has_only_the_frames_that_decode(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mkv", range(1, 61), options={"g": "10", "bf": "0", "preset": "veryfast"})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with av.open(str(path)) as movie:
+        assert movie.duration is not None
+        assert round(movie.duration * NTSC / 1_000_000) == 60  # what the header still says
+    reader = MovieReader(path)
+    assert 10 < reader.count < 60
+    assert number_of(reader.read(reader.count).pixels) == reader.count
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.avi", "a.ts"])
+def test_random_access_is_exact(tmp_path: Path, name: str) -> None:
+    open_groups = {"g": "12", "bf": "3", "x264-params": "open-gop=1:scenecut=0", "preset": "veryfast"}
+    reader = MovieReader(encode(tmp_path / name, range(1, 200), options=open_groups))
+    order = [199, 1, 150, 149, 148, 13, 12, 60, 61, 199, 2, 100, 37, 1]
+    assert [number_of(reader.read(number).pixels) for number in order] == order
+    straight = MovieReader(tmp_path / name)
+    assert np.array_equal(reader.read(150).pixels, [straight.read(number) for number in range(1, 151)][-1].pixels)
+
+
+def test_a_jump_that_lands_on_other_pixels_is_noticed(tmp_path: Path) -> None:
+    """Periodic intra refresh has recovery points that pass for key frames and do not give the whole picture."""
+    refresh = {"g": "25", "x264-params": "intra-refresh=1:keyint=25:scenecut=0", "bf": "0", "preset": "veryfast"}
+    path = encode(tmp_path / "a.mp4", [n // 60 * 77 + 1 for n in range(150)], options=refresh)
+    straight = MovieReader(path)
+    expected = [straight.read(number).pixels for number in straight.numbers]
+    jumping = MovieReader(path)
+    for number in (150, 55, 130, 62, 8, 140):
+        assert np.array_equal(jumping.read(number).pixels, expected[number - 1])
+
+
+@pytest.mark.parametrize(("rate", "name"), [(Fraction(25), "a.mp4"), (NTSC, "a.mkv"), (Fraction(30000, 1001), "a.mov")])
+def test_the_rate_is_an_exact_rational(tmp_path: Path, rate: Fraction, name: str) -> None:
+    assert MovieReader(encode(tmp_path / name, range(20), rate=rate)).rate == rate
+
+
+@pytest.mark.parametrize(("rotation", "turned"), [(90, 1), (-90, 3), (180, 2)])
+def test_a_rotated_movie_is_read_upright(tmp_path: Path, rotation: int, turned: int) -> None:
+    plain = MovieReader(encode(tmp_path / "a.mov", [5], codec="mjpeg", pix_fmt="yuvj420p", options={"q": "2"}))
+    reader = MovieReader(
+        encode(tmp_path / "b.mov", [5], codec="mjpeg", pix_fmt="yuvj420p", options={"q": "2"}, rotation=rotation)
+    )
+    assert reader.size == ((64, 48) if turned == 2 else (48, 64))
+    assert reader.read(1).size == reader.size
+    assert np.array_equal(reader.read(1).pixels, np.rot90(plain.read(1).pixels, turned))
+
+
+def test_deep_and_transparent_pixel_formats_keep_their_bits(tmp_path: Path) -> None:
+    deep = MovieReader(encode(tmp_path / "a.mov", [3], codec="prores_ks", pix_fmt="yuv422p10le")).read(1)
+    assert deep.format is BitDepth.UINT16
+    steps = np.arange(64 * 48).reshape(48, 64, 1).repeat(3, axis=2) % 1024
+    ramp = VideoFrame.from_ndarray((steps * 64).astype(np.uint16), format="rgb48le")
+    encode_frames(tmp_path / "d.mkv", [ramp], codec="ffv1", pix_fmt="gbrp10le")
+    assert MovieReader(tmp_path / "d.mkv").read(1).pixels * 1023 == pytest.approx(steps, abs=1)
+    clear = MovieReader(encode(tmp_path / "b.mov", [3], codec="prores_ks", pix_fmt="yuva444p10le")).read(1)
+    assert clear.alpha is not None
+    assert clear.alpha.min() > 0.99
+    lossless = MovieReader(encode(tmp_path / "c.mkv", [3], codec="ffv1", pix_fmt="bgr0")).read(1)
+    assert np.array_equal(np.round(lossless.pixels * 255), picture(3))
+
+
+def test_colour_follows_the_matrix_of_the_file(tmp_path: Path) -> None:
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[:] = (220, 30, 40)
+    write_movie(tmp_path / "a.mp4", [red] * 3, Fraction(24))
+    assert MovieReader(tmp_path / "a.mp4").read(2).pixels * 255 == pytest.approx(red, abs=3)
+
+
+def test_bad_movies_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlateMissing):
+        MovieReader(tmp_path / "a.mp4")
+    for content in (b"", b"not a movie" * 50):
+        (tmp_path / "b.mp4").write_bytes(content)
+        with pytest.raises(FrameUnreadable, match=r"b\.mp4"):
+            MovieReader(tmp_path / "b.mp4")
+    path = encode(tmp_path / "c.mp4", range(1, 31))
+    path.write_bytes(path.read_bytes()[:-2000])  # the table of frames stands at the end
+    with pytest.raises(FrameUnreadable):
+        MovieReader(path)
+
+
+def test_frames_outside_the_movie_and_no_frames_are_refused(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", range(1, 11))
+    with pytest.raises(RangeOutside, match=r"0,11-12.*1-10"):
+        MovieReader(path, [0, 1, 11, 12])
+    with pytest.raises(InputError, match="no frame"):
+        MovieReader(path, [])
+    assert MovieReader(path, [4, 2]).numbers == (2, 4)
+
+
+def test_a_movie_that_changes_its_size_is_refused(tmp_path: Path) -> None:
+    first, second = encode(tmp_path / "a.ts", range(1, 9)), tmp_path / "b.ts"
+    write_movie(tmp_path / "b.mp4", [picture(1, 128, 64)] * 8, NTSC)
+    with av.open(str(tmp_path / "b.mp4")) as source, av.open(str(second), "w") as movie:
+        stream = movie.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                movie.mux(packet)
+    (tmp_path / "c.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(FrameSize, match=r"128x64.*64x48"):
+        MovieReader(tmp_path / "c.ts")
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
+def test_a_movie_is_delivered_whole_at_the_exact_rate(tmp_path: Path, name: str) -> None:
+    assert write_movie(tmp_path / "new" / name, (picture(n) for n in range(1, 31)), NTSC) == 30
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+    reader = MovieReader(tmp_path / "new" / name)
+    assert reader.rate == NTSC
+    assert [number_of(reader.read(number).pixels) for number in reader.numbers] == list(range(1, 31))
+
+
+def test_an_odd_size_gains_a_row_and_a_column(tmp_path: Path) -> None:
+    write_movie(tmp_path / "a.mp4", [picture(9, 65, 47)] * 2, Fraction(24))
+    reader = MovieReader(tmp_path / "a.mp4")
+    assert reader.size == (66, 48)
+    assert number_of(reader.read(1).pixels) == 9
+
+
+@pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
+def test_the_sound_of_the_range_comes_along(tmp_path: Path, codec: str, name: str) -> None:
+    plate = MovieReader(with_sound(tmp_path / "plate.mov", 3, codec))
+    assert plate.has_audio
+    frames = range(26, 66)
+    sound = Sound(path=plate.path, start=plate.seconds(26), seconds=len(frames) / plate.rate)
+    write_movie(tmp_path / name, (picture(n) for n in frames), plate.rate, sound)
+    kind, samples, start = heard(tmp_path / name)
+    assert kind == ("aac" if codec == "aac" or name == "out.mp4" else codec)
+    assert len(samples) / 48000 == pytest.approx(1.6, abs=0.06)
+    assert start == pytest.approx(0, abs=0.03)
+    crossings = np.count_nonzero(np.diff(np.sign(samples[4800:28800])) > 0) / 0.5  # Hz, of a tone of 200 + 400 t
+    assert crossings == pytest.approx(200 + 400 * (1 + 0.35), rel=0.05)
+    assert MovieReader(tmp_path / name).count == len(frames)
+
+
+def test_a_delivery_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Iterable[NDArray[np.uint8]]:
+        yield picture(1)
+        raise RuntimeError("the render failed")
+
+    with pytest.raises(RuntimeError, match="render failed"):
+        write_movie(tmp_path / "a.mp4", broken(), NTSC)
+    with pytest.raises(OutputError, match="at least one frame"):
+        write_movie(tmp_path / "a.mp4", [], NTSC)
+    with pytest.raises(OutputPattern, match=r"\.webm"):
+        write_movie(tmp_path / "a.webm", [picture(1)], NTSC)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError):
+        write_movie(tmp_path / "file" / "a.mp4", [picture(1)], NTSC)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+LIMITED = """
+import resource, sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from fresco_backend.movie_delivery import write_movie
+from fresco_protocol.errors import FrescoError
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # from here on a file of more bytes is refused
+noise = np.random.default_rng(0).integers(0, 255, (8, 128, 128, 3), np.uint8)
+try:
+    write_movie(Path(sys.argv[1]), noise, Fraction(24))
+except FrescoError as error:
+    print(error.code)
+"""
+
+
+def test_a_full_disk_leaves_no_movie(tmp_path: Path) -> None:
+    program = f"import sys; sys.path[:0] = {[path for path in sys.path if path]!r}\n{LIMITED}"
+    command = [sys.executable, "-c", program, str(tmp_path / "a.mp4")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "disk-full"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_movies_are_told_from_sequences() -> None:
+    assert is_movie("a/b.MOV")
+    assert not is_movie("a/b.%04d.exr")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The working size: multiples of 64, the aspect kept, nothing lost at the edges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fresco_backend.frames import Size
+from fresco_backend.resolution import MULTIPLE, fit, resized
+
+
+@pytest.mark.parametrize("plate", [Size(1920, 1080), Size(1998, 1080), Size(720, 1280), Size(333, 777), Size(64, 64)])
+@pytest.mark.parametrize("short_side", [256, 512, 500])
+def test_sizes_are_multiples_and_keep_the_aspect(plate: Size, short_side: int) -> None:
+    size = fit(plate, short_side)
+    assert min(size.scaled) == short_side
+    assert all(side % MULTIPLE == 0 for side in size.padded)
+    assert all(0 <= padded - scaled < MULTIPLE for padded, scaled in zip(size.padded, size.scaled, strict=True))
+    squeeze = (size.scaled.width / plate.width) / (size.scaled.height / plate.height)
+    assert squeeze == pytest.approx(1, abs=0.5 / short_side)
+
+
+def smooth(size: Size) -> torch.Tensor:
+    """Slow waves over the picture, (1, 3, H, W)."""
+    y = torch.linspace(0, 5, size.height)[:, None]
+    x = torch.linspace(0, 5, size.width)[None]
+    return torch.stack([torch.sin(x + y), torch.cos(x * 1.5 - y), torch.sin(y) * torch.ones_like(x)])[None]
+
+
+@pytest.mark.parametrize("plate", [Size(301, 203), Size(90, 160), Size(40, 30)])
+def test_there_and_back_gives_the_picture_at_its_place(plate: Size) -> None:
+    size = fit(plate, 128)
+    picture = smooth(plate)
+    working = size.to_working(picture)
+    assert working.shape == (1, 3, size.padded.height, size.padded.width)
+    back = size.to_plate(working)
+    assert back.shape == picture.shape
+    assert (back - picture).abs().max() < 0.06
+    assert (back - picture).abs().mean() < 0.005
+
+
+def test_a_size_that_fits_already_changes_nothing() -> None:
+    picture = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    size = fit(Size(128, 64), 64)
+    assert torch.equal(size.to_working(picture), picture)
+    assert torch.equal(size.to_plate(picture), picture)
+
+
+def test_downwards_fine_patterns_become_their_mean_and_upwards_the_range_is_kept() -> None:
+    checker = (torch.arange(64)[:, None] + torch.arange(64)[None]) % 2
+    small = resized(checker.float().expand(1, 3, 64, 64), Size(16, 16))
+    assert (small - 0.5).abs().max() < 0.02
+    edge = torch.zeros(1, 3, 8, 8)
+    edge[..., 4:] = 1
+    grown = resized(edge, Size(50, 50))
+    assert (grown.min().item(), grown.max().item()) == (0, 1)

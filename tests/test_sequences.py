@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patterns, ranges, gaps and sizes of image sequences."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813
+import pytest
+from plates import frame, header, write_sequence
+
+from fresco_backend.deliveries import DeliveryWriter
+from fresco_backend.sequences import FramePattern, SequenceReader, frames_text
+from fresco_protocol.errors import (
+    FrameGap,
+    FrameSize,
+    FrameUnreadable,
+    InputError,
+    PlateMissing,
+    RangeOutside,
+    UsageError,
+)
+from fresco_protocol.shot import Missing
+
+
+def opened(pattern: Path | str, numbers: list[int] | None = None, missing: Missing = Missing.ERROR) -> SequenceReader:
+    return SequenceReader(FramePattern.parse(pattern), numbers, missing)
+
+
+@pytest.mark.parametrize("field", ["%04d", "####", "@@@@", "$F4"])
+def test_every_spelling_of_the_frame_field(tmp_path: Path, field: str) -> None:
+    folder = tmp_path / "a shot #3 100%_of"
+    write_sequence(folder, [-5, 0, 1001, 12345])
+    pattern = FramePattern.parse(folder / f"plate.{field}.exr")
+    assert list(pattern.on_disk()) == [-5, 0, 1001, 12345]
+    assert [pattern.path(number).name for number in (-5, 7, 12345)] == [
+        "plate.-005.exr",
+        "plate.0007.exr",
+        "plate.12345.exr",
+    ]
+
+
+def test_a_pattern_may_name_its_range(tmp_path: Path) -> None:
+    write_sequence(tmp_path, range(1001, 1009))
+    assert opened(tmp_path / "plate.1001-1007x3####.exr").numbers == (1001, 1004, 1007)
+
+
+def test_a_pattern_that_cannot_be_understood_says_so() -> None:
+    with pytest.raises(UsageError, match="before the extension"):
+        FramePattern.parse("shot_%04d_v2.png")
+
+
+def test_one_file_of_a_sequence_is_one_frame(tmp_path: Path) -> None:
+    write_sequence(tmp_path, [1001, 1002])
+    assert opened(tmp_path / "plate.1001.exr").numbers == (1001,)
+    with pytest.raises(RangeOutside, match="frame field"):
+        opened(tmp_path / "plate.1001.exr", [1001, 1002])
+    write_sequence(tmp_path, [1], "still.exr")
+    assert opened(tmp_path / "still.exr").numbers == (1,)
+
+
+def test_frames_are_read_in_order_and_unfinished_files_do_not_count(tmp_path: Path) -> None:
+    pattern = write_sequence(tmp_path, [1001, 1002, 1003])
+    (tmp_path / ".plate.1004.exr.77.part").write_bytes(b"half a frame")
+    (tmp_path / "plate.1005.exr.part").write_bytes(b"half a frame")
+    plate = opened(pattern)
+    assert plate.numbers == (1001, 1002, 1003)
+    assert plate.size == (24, 16)
+    assert np.array_equal(plate.read(1002).pixels, frame(seed=1002).pixels)
+    assert len(plate.files) == 3
+
+
+def test_a_missing_plate_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PlateMissing, match="folder"):
+        opened(tmp_path / "nowhere" / "plate.%04d.exr")
+    with pytest.raises(PlateMissing) as caught:
+        opened(tmp_path / "plate.%04d.exr")
+    assert str(tmp_path / "plate.%04d.exr") in str(caught.value)
+    with pytest.raises(PlateMissing):
+        opened(tmp_path / "plate.exr")
+
+
+def test_a_gap_is_an_error_that_lists_it_compactly(tmp_path: Path) -> None:
+    pattern = write_sequence(tmp_path, [1001, 1002, 1006, 1007, 1008, 1009, 1011])
+    with pytest.raises(FrameGap, match=r"1003-1005,1010"):
+        opened(pattern)
+    assert opened(pattern, [1001, 1002, 1006]).numbers == (1001, 1002, 1006)
+
+
+def test_a_gap_can_be_held_or_skipped(tmp_path: Path) -> None:
+    pattern = write_sequence(tmp_path, [1001, 1002, 1005])
+    held = opened(pattern, missing=Missing.HOLD)
+    assert held.numbers == (1001, 1002, 1003, 1004, 1005)
+    assert held.held == (1003, 1004)
+    assert np.array_equal(held.read(1004).pixels, frame(seed=1002).pixels)
+    skipped = opened(pattern, missing=Missing.SKIP)
+    assert skipped.numbers == (1001, 1002, 1005)
+    assert skipped.skipped == (1003, 1004)
+    with pytest.raises(FrameGap):
+        opened(pattern, [1003, 1004], Missing.SKIP)
+
+
+@pytest.mark.parametrize("missing", Missing)
+def test_a_range_outside_the_plate_says_what_exists(tmp_path: Path, missing: Missing) -> None:
+    pattern = write_sequence(tmp_path, [1001, 1002, 1003])
+    with pytest.raises(RangeOutside, match=r"999-1000,1004.*1001-1003"):
+        opened(pattern, [999, 1000, 1001, 1002, 1003, 1004], missing)
+
+
+def test_zero_frames_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no frame"):
+        opened(write_sequence(tmp_path, [1001]), [])
+
+
+def test_another_padding_is_pointed_out(tmp_path: Path) -> None:
+    write_sequence(tmp_path, [8, 9])
+    write_sequence(tmp_path, [10, 11], "plate.%06d.exr")
+    assert opened(tmp_path / "plate.%04d.exr").numbers == (8, 9)
+    with pytest.raises(PlateMissing, match=r"plate\.%06d\.exr \(10-11\)"):
+        opened(tmp_path / "plate.%03d.exr")
+    (tmp_path / "plate.0012.exr").write_bytes((tmp_path / "plate.0009.exr").read_bytes())
+    with pytest.raises(FrameGap, match=r"10-11 are missing.*plate\.%06d\.exr"):
+        opened(tmp_path / "plate.%04d.exr")
+
+
+def test_a_frame_of_another_size_names_both_sizes(tmp_path: Path) -> None:
+    pattern = write_sequence(tmp_path, [1, 2, 3])
+    write_sequence(tmp_path, [3], width=32)
+    plate = opened(pattern)
+    assert plate.read(2).size == (24, 16)
+    with pytest.raises(FrameSize, match="frame 3 is 32x16, and frame 1 is 24x16"):
+        plate.read(3)
+
+
+def test_an_unreadable_frame_is_found_when_it_is_read(tmp_path: Path) -> None:
+    pattern = write_sequence(tmp_path, [1, 2])
+    (tmp_path / "plate.0002.exr").write_bytes(b"")
+    plate = opened(pattern)
+    with pytest.raises(FrameUnreadable, match=r"plate\.0002\.exr"):
+        plate.read(2)
+
+
+def test_the_rate_is_the_rational_of_the_header(tmp_path: Path) -> None:
+    assert opened(write_sequence(tmp_path, [1])).rate is None
+    source = header(frame())
+    source.metadata.attribute("FramesPerSecond", oiio.TypeDesc("rational"), (24000, 1001))
+    DeliveryWriter(tmp_path / "timed.exr", [1], like=source).write(1, source, "0")
+    assert opened(tmp_path / "timed.exr").rate == Fraction(24000, 1001)
+
+
+def test_frames_are_written_compactly() -> None:
+    assert frames_text([1010, 1003, 1004, 1005]) == "1003-1005,1010"
