@@ -18,6 +18,7 @@ from fresco_backend.color import (
     composite,
     for_file,
     from_engine,
+    matte_samples,
     plate_space,
     srgb_decode,
     srgb_encode,
@@ -159,6 +160,18 @@ def test_outside_the_matte_every_sample_is_the_plates_own_bit_for_bit() -> None:
     assert mixed[8:12].tobytes() == stylised.pixels[8:12].tobytes()
     assert mixed[12:] == pytest.approx(0.75 * pixels[12:] + 0.25 * stylised.pixels[12:], rel=1e-5)
     assert np.isfinite(mixed[8:]).all()
+
+
+def test_a_matte_is_a_channel_of_its_file_and_may_be_inverted() -> None:
+    channels = {name: np.full((2, 2), value, np.float32) for name, value in {"R": 0.25, "A": 0.5, "hero": 2.0}.items()}
+    assert matte_samples(channels, None)[0, 0] == 0.5
+    assert matte_samples({"R": channels["R"], "hero": channels["hero"]}, None)[0, 0] == 0.25
+    assert matte_samples(channels, "r", invert=True)[0, 0] == 0.75
+    assert matte_samples(channels, "Hero")[0, 0] == 1
+    channels["hero"][0, 0] = np.nan
+    assert matte_samples(channels, "hero")[0, 0] == 0
+    with pytest.raises(MatteError, match="R, A, hero"):
+        matte_samples(channels, "villain")
 
 
 def test_a_matte_of_another_size_is_refused() -> None:

@@ -13,7 +13,7 @@ import pytest
 from plates import frame, header, noise, write_sequence
 
 from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.frames import ExtraChannel, FloatArray, Frame, cleaned, colour_channels, read_frame
+from fresco_backend.frames import ExtraChannel, FloatArray, Frame, cleaned, colour_channels, read_channels, read_frame
 from fresco_protocol.errors import FrameUnreadable, InputError
 from fresco_protocol.shot import BitDepth
 
@@ -153,6 +153,30 @@ def test_random_damage_to_a_header_never_ends_in_another_exception(tmp_path: Pat
         (tmp_path / "b.exr").write_bytes(broken)
         with suppress(InputError):
             assert read_frame(tmp_path / "b.exr").pixels.ndim == 3
+
+
+def test_a_file_without_colour_is_read_by_its_channels(tmp_path: Path) -> None:
+    path = str(tmp_path / "matte.exr")
+    spec = oiio.ImageSpec(24, 16, 2, "float")
+    spec.channelnames = ("hero", "villain")
+    image = oiio.ImageOutput.create(path)
+    assert image is not None
+    image.open(path, spec)
+    image.write_image(noise(16, 24, 2))
+    image.close()
+    channels = read_channels(Path(path))
+    assert list(channels) == ["hero", "villain"]
+    assert np.array_equal(channels["villain"], noise(16, 24, 2)[:, :, 1])
+    with pytest.raises(FrameUnreadable, match="no colour, only hero, villain"):
+        read_frame(Path(path))
+
+
+def test_tiles_are_kept(tmp_path: Path) -> None:
+    source = frame(100, 70)
+    source.metadata.tile_width = source.metadata.tile_height = 32
+    back = written(tmp_path, source, "a.exr")
+    assert (back.metadata.tile_width, back.metadata.tile_height) == (32, 32)
+    assert np.array_equal(back.pixels, source.pixels)
 
 
 def test_deep_multipart_and_integer_channels_are_refused_with_a_word(tmp_path: Path) -> None:

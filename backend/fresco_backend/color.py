@@ -7,6 +7,7 @@ alone comes back as the plate, to the rounding of float32, highlights and negati
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 
@@ -115,6 +116,19 @@ def from_engine(stylised: Tensor, frame: Frame, space: ColorSpace) -> Frame:
     light = np.asarray(srgb_decode(painted) * gain + negative * (1 - painted), np.float32)
     pixels = light if space is ColorSpace.LINEAR else _exact_where_plain(painted, srgb_encode(light), linear)
     return replace(frame, pixels=_reassociated(pixels, frame), channels=_rgb_names(frame))
+
+
+def matte_samples(channels: Mapping[str, FloatArray], channel: str | None, *, invert: bool = False) -> FloatArray:
+    """The matte (H, W) in [0, 1] among the channels of its file: 1 takes the stylised frame, 0 keeps the plate.
+
+    channel: its name, in any case; None is the alpha if there is one, else the first. Raises MatteError.
+    """
+    names = {name.lower(): name for name in channels}
+    wanted = channel.lower() if channel is not None else "a" if "a" in names else next(iter(names))
+    if wanted not in names:
+        raise MatteError(f"the matte has no channel '{channel}'", remedy=f"Choose one of {', '.join(channels)}")
+    samples = np.clip(cleaned(channels[names[wanted]]).samples, 0, 1)
+    return 1 - samples if invert else samples
 
 
 def composite(stylised: Frame, frame: Frame, matte: FloatArray) -> Frame:

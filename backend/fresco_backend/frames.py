@@ -107,28 +107,40 @@ def cleaned(samples: FloatArray) -> Cleaned:
     return Cleaned(np.nan_to_num(samples, nan=0.0, posinf=HALF_MAX, neginf=-HALF_MAX), broken)
 
 
-def read_size(path: Path) -> Size:
-    """Width and height of the data window, from the header alone. Raises FrameUnreadable."""
+def read_header(path: Path) -> oiio.ImageSpec:
+    """The header of an image file: size, windows, channels, attributes. Raises FrameUnreadable."""
     image = _opened(path)
-    spec = image.spec()
-    image.close()
-    return Size(spec.width, spec.height)
-
-
-def read_job_hash(path: Path) -> str | None:
-    """The hash of the job that delivered `path`, or None when it carries none. Raises FrameUnreadable."""
-    image = _opened(path)
-    spec = image.spec()
-    image.close()
-    return embedded_job_hash(spec)
+    try:
+        return image.spec()
+    finally:
+        image.close()
 
 
 def read_frame(path: Path) -> Frame:
     """The frame in an image file, every channel and attribute of it.
 
-    Raises FrameUnreadable for a file that is damaged, deep, of several parts, or holds channels that could not be
-    written again unharmed.
+    Raises FrameUnreadable for a file that is damaged, deep, of several parts, without colour, or that holds channels
+    which could not be written again unharmed; InputError when several layers of it could be meant.
     """
+    return _frame(_read(path), path)
+
+
+def read_channels(path: Path) -> dict[str, FloatArray]:
+    """Every channel of an image file by its name, each (H, W), in the order of the file; it need not hold colour.
+
+    Raises FrameUnreadable as `read_frame` does.
+    """
+    image = _read(path)
+    return {name: image.samples[:, :, place] for place, name in enumerate(image.spec.channelnames)}
+
+
+class _Image(NamedTuple):
+    spec: oiio.ImageSpec
+    samples: FloatArray
+    file_type: str
+
+
+def _read(path: Path) -> _Image:
     image = _opened(path)
     try:
         spec = image.spec()
@@ -139,7 +151,7 @@ def read_frame(path: Path) -> Frame:
         if image.seek_subimage(1, 0):
             raise _unreadable(path, "it has several parts; write the channels into one part")
         shaped = np.asarray(samples, np.float32).reshape(spec.height, spec.width, spec.nchannels)
-        return _frame(spec, shaped, image.format_name(), path)
+        return _Image(spec, shaped, image.format_name())
     finally:
         image.close()
 
@@ -213,7 +225,8 @@ def _require_plain(spec: oiio.ImageSpec, path: Path) -> None:
                                     f"and only {', '.join(sorted(names))} pass through unharmed")
 
 
-def _frame(spec: oiio.ImageSpec, samples: FloatArray, file_type: str, path: Path) -> Frame:
+def _frame(image: _Image, path: Path) -> Frame:
+    spec, samples, file_type = image
     names = tuple(spec.channelnames)
     colour, alpha = colour_channels(names, path)
     formats = [BitDepth(str(spec.channelformat(index))) for index in range(len(names))]

@@ -49,7 +49,7 @@ class _Entry:
 
 
 class MovieReader:
-    """A movie file that is open for reading (a `PlateReader`); its frames count from 1.
+    """A movie file that is open for reading (a `plate.PlateReader`); its frames count from 1.
 
     count: the frames that were decoded. rate: frames per second. has_audio: whether there is sound to copy.
     """
@@ -82,6 +82,12 @@ class MovieReader:
         if not 1 <= number <= self.count:
             raise ValueError(f"frame {number} is not in 1-{self.count}")
         return _frame(self._picture(number - 1), self.rate)
+
+    def read_channels(self, number: int) -> dict[str, FloatArray]:
+        """The channels "R", "G", "B", and "A" where the movie has it, each (H, W) in [0, 1]. Raises as `read` does."""
+        frame = self.read(number)
+        channels = {name: frame.pixels[:, :, place] for place, name in enumerate(frame.channels)}
+        return channels if frame.alpha is None else {**channels, frame.alpha_name: frame.alpha}
 
     def seconds(self, number: int) -> Fraction:
         """When the frame is shown, on the clock of the file, which its sound follows too."""

@@ -7,41 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import fileseq
+import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
-from fresco_backend.frames import Frame, Size, read_frame, read_size
+from fresco_backend.frames import FloatArray, Frame, Size, read_channels, read_frame, read_header
 from fresco_protocol.errors import FrameGap, FrameSize, InputError, PlateMissing, RangeOutside, UsageError
 from fresco_protocol.shot import Missing, frame_numbers, parse_frames
 
 _FRAME_FIELD = re.compile(r"#|@|%\d*d|\$F\d*")
-
-
-class PlateReader(Protocol):
-    """A plate that is open for reading, whatever it is made of.
-
-    numbers: the frames to render, ascending. size: of every one of them, in pixels. rate: frames per second, or None
-    when the plate does not say. files: every file that the plate owns on disk, none of which may be written.
-    """
-
-    @property
-    def numbers(self) -> tuple[int, ...]: ...
-
-    @property
-    def size(self) -> Size: ...
-
-    @property
-    def rate(self) -> Fraction | None: ...
-
-    @property
-    def files(self) -> tuple[Path, ...]: ...
-
-    def read(self, number: int) -> Frame:
-        """The frame of this number. Raises FrameUnreadable, FrameSize."""
-        ...
-
-    def close(self) -> None: ...
 
 
 def frames_text(numbers: Iterable[int]) -> str:
@@ -127,7 +101,7 @@ def _number_of(name: str) -> int:
 
 
 class SequenceReader:
-    """An image sequence that is open for reading (a `PlateReader`).
+    """An image sequence that is open for reading (a `plate.PlateReader`).
 
     held: frames that are missing and shown as the frame before them. skipped: frames that were left out.
     """
@@ -151,8 +125,9 @@ class SequenceReader:
         self.numbers: tuple[int, ...] = tuple(number for number in wanted if number not in self.skipped)
         if not self.numbers:
             raise _gap(pattern, gaps)
-        self.size: Size = read_size(self._source(self.numbers[0]))
-        self.rate: Fraction | None = _rate(read_frame(self._source(self.numbers[0])))
+        header = read_header(self._source(self.numbers[0]))
+        self.size: Size = Size(header.width, header.height)
+        self.rate: Fraction | None = _rate(header)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -161,15 +136,24 @@ class SequenceReader:
 
     def read(self, number: int) -> Frame:
         """The frame of this number, or the one that is held for it. Raises FrameUnreadable, FrameSize."""
-        path = self._source(number)
-        frame = read_frame(path)
-        if frame.size != self.size:
-            raise FrameSize(f"frame {number} is {frame.size}, and frame {self.numbers[0]} is {self.size}", where=path,
-                            remedy="All frames of a plate must be of one size; render the odd one again")
+        frame = read_frame(self._source(number))
+        self._require_size(frame.size, number)
         return frame
+
+    def read_channels(self, number: int) -> dict[str, FloatArray]:
+        """Every channel of a frame by name, each (H, W), whether it is a picture or not. Raises as `read` does."""
+        channels = read_channels(self._source(number))
+        height, width = next(iter(channels.values())).shape
+        self._require_size(Size(width, height), number)
+        return channels
 
     def close(self) -> None:
         """Nothing stays open between two frames."""
+
+    def _require_size(self, size: Size, number: int) -> None:
+        if size != self.size:
+            raise FrameSize(f"frame {number} is {size}, and frame {self.numbers[0]} is {self.size}",
+                            where=self._source(number), remedy="Render the odd one again; one plate has one size")
 
     def _source(self, number: int) -> Path:
         if number in self._sources:
@@ -215,8 +199,8 @@ def _paddings(pattern: FramePattern) -> str:
     return f"The folder also has {', '.join(others)}: rename to one padding, or name that pattern" if others else ""
 
 
-def _rate(frame: Frame) -> Fraction | None:
-    value = frame.metadata.getattribute("FramesPerSecond")
+def _rate(header: oiio.ImageSpec) -> Fraction | None:
+    value = header.getattribute("FramesPerSecond")
     if isinstance(value, (tuple, list)) and len(value) == 2 and value[0] > 0 and value[1] > 0:
         return Fraction(int(value[0]), int(value[1]))
     return None
