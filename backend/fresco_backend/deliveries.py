@@ -92,7 +92,7 @@ class DeliveryWriter:
         self.encoding = encoding
         self._depth(like)
         refuse_sources([self.pattern.path(number) for number in numbers], sources)
-        _make_folder(self.pattern.folder)
+        make_writable(self.pattern.folder)
         self._sweep()
         self._probe(like)
 
@@ -216,9 +216,13 @@ def _pattern(path: str | Path, numbers: Sequence[int]) -> FramePattern:
     return pattern
 
 
-def _make_folder(folder: Path) -> None:
+def make_writable(folder: Path) -> None:
+    """Make a folder and prove by a small file that it can be written. Raises OutputDenied, DiskFull."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".fresco-probe.{os.getpid()}.part"
+        probe.write_bytes(b"fresco")
+        probe.unlink()
     except OSError as error:
         raise refused(folder, error) from error
 

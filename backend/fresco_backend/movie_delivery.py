@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
@@ -25,7 +24,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fresco_backend.deliveries import refused
+from fresco_backend.deliveries import make_writable, refuse_sources, refused
+from fresco_backend.movies import Sound
 from fresco_protocol.errors import OutputError, OutputPattern
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
@@ -35,18 +35,19 @@ _MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # what players read 
 SoundPacket: TypeAlias = "Packet[AudioStream]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sound:
-    """A stretch of the sound of a movie. start, seconds: on the clock of that file."""
-
-    path: Path
-    start: Fraction
-    seconds: Fraction
-
-
 def is_movie_delivery(path: str | Path) -> bool:
     """Whether a path asks for a movie that Fresco writes: .mp4, .m4v or .mov."""
     return Path(path).suffix.lower() in _CONTAINERS
+
+
+def check_movie(path: Path, sources: Iterable[Path]) -> None:
+    """Check a movie's delivery before anything is rendered: its type, its folder, and that it is none of the sources.
+
+    Raises OutputPattern, OutputIsPlate, OutputDenied, DiskFull.
+    """
+    _container(path)
+    refuse_sources([path], sources)
+    make_writable(path.parent)
 
 
 def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fraction, sound: Sound | None = None) -> int:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -37,6 +38,15 @@ _EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.AC
 def is_movie(path: str | Path) -> bool:
     """Whether a path names a movie file, by its extension."""
     return Path(path).suffix.lower() in MOVIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """A stretch of the sound of a movie. start, seconds: on the clock of that file."""
+
+    path: Path
+    start: Fraction
+    seconds: Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +99,15 @@ class MovieReader:
         channels = {name: frame.pixels[:, :, place] for place, name in enumerate(frame.channels)}
         return channels if frame.alpha is None else {**channels, frame.alpha_name: frame.alpha}
 
-    def seconds(self, number: int) -> Fraction:
+    def sound(self) -> Sound | None:
+        """The sound of the frames to render; None when there is none, or when frames are left out between them."""
+        first, last = self.numbers[0], self.numbers[-1]
+        if not self.has_audio or len(self.numbers) != last - first + 1:
+            return None
+        start = self._seconds(first)
+        return Sound(path=self.path, start=start, seconds=self._seconds(last) - start + 1 / self.rate)
+
+    def _seconds(self, number: int) -> Fraction:
         """When the frame is shown, on the clock of the file, which its sound follows too."""
         pts, base = self._index[number - 1].pts, self._stream.time_base
         return (number - 1) / self.rate if pts is None or base is None else pts * base
@@ -110,31 +128,34 @@ class MovieReader:
         return tuple(sorted(set(numbers)))
 
     def _picture(self, place: int) -> VideoFrame:
-        if place in self._cache:
-            return self._cache[place]
-        if not 0 <= place - self._next < _NEAR:
-            self._jump(place)
-        while self._next <= place:
-            self._advance()
-        if self._checked(place):
-            return self._cache[place]
+        while place not in self._cache:
+            if not 0 <= place - self._next < _NEAR:
+                self._jump(place)
+            while self._next <= place:
+                self._advance()
+            if place not in self._cache:
+                self._distrust(place)
+        return self._cache[place]
+
+    def _distrust(self, place: int) -> None:
+        """A jump did not give the picture of the first pass: from now on only straight through from the start."""
         if not self._seekable:
             raise FrameUnreadable(f"frame {place + 1} decodes differently each time", where=self.path,
                                   remedy="Export the movie as an image sequence")
-        self._seekable = False  # a jump gave another picture than the first pass: from now on only straight through
+        self._seekable = False
         self._rewind()
-        return self._picture(place)
-
-    def _checked(self, place: int) -> bool:
-        picture = self._cache.get(place)
-        return picture is not None and _checksum(picture) == self._index[place].checksum
 
     def _advance(self) -> None:
-        picture = next(self._pictures, None)
+        """Decode one picture, and keep it if it is the one of the first pass."""
+        try:
+            picture = next(self._pictures, None)
+        except av.FFmpegError:
+            picture = None
         if picture is None:
-            self._next = self.count  # the jump lost the tail; the checksum test sends the reader back to the start
+            self._next = self.count
             return
-        self._cache[self._next] = picture
+        if _checksum(picture) == self._index[self._next].checksum:
+            self._cache[self._next] = picture
         self._next += 1
         while len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
@@ -142,7 +163,7 @@ class MovieReader:
     def _rewind(self) -> None:
         self._container.close()
         self._container, self._stream = _opened(self.path)
-        self._pictures = _decoded(self._container, self._stream)
+        self._pictures: Iterator[VideoFrame] = _decoded(self._container, self._stream)
         self._next = 0
         self._cache.clear()
 
@@ -155,14 +176,17 @@ class MovieReader:
             self._rewind()
             return
         pts = self._index[start].pts
-        self._container.seek(pts or 0, stream=self._stream, backward=True)
-        for picture in (pictures := _decoded(self._container, self._stream)):
-            if picture.pts == pts:
-                self._pictures, self._next = pictures, start + 1
-                self._cache[start] = picture
-                return
-        self._seekable = False
-        self._rewind()
+        pictures = _decoded(self._container, self._stream)
+        try:
+            self._container.seek(pts or 0, stream=self._stream, backward=True)
+            found = next((picture for picture in pictures if picture.pts == pts), None)
+        except av.FFmpegError:  # not every file can be entered in the middle
+            found = None
+        if found is None:
+            self._seekable = False
+            self._rewind()
+        else:
+            self._pictures, self._next = chain([found], pictures), start
 
 
 def _opened(path: Path) -> tuple[InputContainer, VideoStream]:
