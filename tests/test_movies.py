@@ -346,3 +346,22 @@ def test_a_full_disk_leaves_no_movie(tmp_path: Path) -> None:
 def test_movies_are_told_from_sequences() -> None:
     assert is_movie("a/b.MOV")
     assert not is_movie("a/b.%04d.exr")
+
+
+def test_the_mean_rate_is_taken_where_the_header_disagrees_with_the_time_stamps(tmp_path: Path) -> None:
+    """Footage of a telephone: a header of 30 frames a second, and longer steps in the dark."""
+    stamps = [0]
+    for place in range(60):
+        stamps.append(stamps[-1] + (3000 if place % 3 else 4500))
+    with av.open(str(tmp_path / "a.mp4"), "w") as movie:
+        stream = movie.add_stream("libx264", rate=30, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 90000)
+        for number, stamp in enumerate(stamps, start=1):
+            shown = VideoFrame.from_ndarray(picture(number), format="rgb24").reformat(format="yuv420p")
+            shown.pts, shown.time_base = stamp, Fraction(1, 90000)
+            movie.mux(stream.encode(shown))
+        movie.mux(stream.encode(None))
+    reader = MovieReader(tmp_path / "a.mp4")
+    assert reader.count == 61
+    assert reader.rate == Fraction(60 * 90000, stamps[-1])

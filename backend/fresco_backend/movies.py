@@ -252,18 +252,18 @@ def _upright_size(picture: VideoFrame) -> Size:
 
 
 def _rate(stream: VideoStream, index: Sequence[_Entry]) -> Fraction:
-    """Frames per second as the time stamps have it; the header's value where they agree with it to within a frame.
+    """Frames per second: what the header says where the time stamps agree to within their own rounding, else their mean.
 
-    Containers round time stamps (Matroska to milliseconds), so a header's 24000/1001 is better than their mean.
+    Containers round time stamps (Matroska to milliseconds), so a header's 24000/1001 is better than the mean; and
+    headers of variable or edited footage are wrong, so the mean is better there: it keeps the sound in step.
     """
-    said = Fraction(stream.guessed_rate or stream.average_rate or 24)
+    said = [Fraction(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate]
     first, last = index[0].pts, index[-1].pts
     if first is None or last is None or last <= first or stream.time_base is None:
-        return said
-    seconds = (last - first) * stream.time_base
-    if abs(seconds * said - (len(index) - 1)) < 1:
-        return said
-    return Fraction((len(index) - 1) / seconds).limit_denominator(1001)
+        return said[0] if said else Fraction(24)
+    seconds, steps = (last - first) * stream.time_base, len(index) - 1
+    agreeing = [rate for rate in said if abs(seconds - steps / rate) <= 2 * stream.time_base]
+    return agreeing[0] if agreeing else (steps / seconds).limit_denominator(1001)
 
 
 def _frame(picture: VideoFrame, rate: Fraction) -> Frame:
