@@ -227,17 +227,18 @@ class Control:
 class Look:
     """What the result shall look like.
 
-    model: "embedded", a diffusers folder, a hub id or a .safetensors file. strength: 0 keeps the plate, 1 starts from
-    noise. guidance: scale of classifier-free guidance. seed: with it, a frame's number decides the frame's noise.
+    model: "embedded", a diffusers folder, a hub id or a .safetensors file. controls: None is the control that the model
+    recommends, an empty list is none. strength: 0 keeps the plate, 1 starts from noise. guidance: scale of
+    classifier-free guidance; None is what the model recommends. seed: with it, a frame's number decides its noise.
     """
 
     prompt: Text
     negative_prompt: str = ""
     cues: tuple[Cue, ...] = ()
     model: Text = "embedded"
-    controls: tuple[Control, ...] = ()
+    controls: Optional[tuple[Control, ...]] = None
     strength: Fraction01 = 0.75
-    guidance: Annotated[float, within(0, 100)] = 7.5
+    guidance: Optional[Annotated[float, within(0, 100)]] = None
     steps: Annotated[int, within(1, 1000)] = 20
     sampler: Sampler = Sampler.DDPM
     seed: Annotated[int, within(0, 2**63 - 1)] = 0
@@ -368,8 +369,8 @@ class Shot:
         def placed(path: str) -> str:
             return os.path.normpath(os.path.join(folder, path))
 
-        controls = tuple(replace(control, sequence=control.sequence and placed(control.sequence))
-                         for control in self.look.controls)
+        controls = self.look.controls and tuple(
+            replace(control, sequence=control.sequence and placed(control.sequence)) for control in self.look.controls)
         return replace(self,
                        plate=replace(self.plate, sequence=placed(self.plate.sequence)),
                        matte=self.matte and replace(self.matte, sequence=placed(self.matte.sequence)),

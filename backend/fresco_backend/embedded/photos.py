@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..controls import soft_edges
 from .dct import DctAutoencoder
 from .looks import GRADES, MEDIA, LookName, render_combination
 
@@ -52,7 +53,11 @@ def list_photos(folders: Sequence[Path]) -> list[Path]:
 def noun_of(path: Path) -> str | None:
     """The words of a class folder ("wild_cat" -> "wild cat"); None for folders that name no class."""
     name = path.parent.name.lower()
-    return None if "background" in name or "images" in name or name == "nature" else name.replace("_", " ")
+    if "background" in name or name in ("images", "nature"):
+        return None
+    return {"faces": "face", "faces_easy": "face", "airplanes": "airplane", "leopards": "leopard", "motorbikes": "motorbike"}.get(
+        name, name.replace("_", " ")
+    )
 
 
 def crops_of(path: Path) -> Iterator[Crop]:
@@ -99,10 +104,13 @@ def stylise(names: Sequence[LookName], image: Image, rng: np.random.Generator) -
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Arrays of one or several shards: plates (M, 256, 256, 3) uint8, plate_latents (M, C, 32, 32) float16,
-    targets (M, LOOKS_PER_CROP, C, 32, 32) float16, labels: per crop and target the names of its looks, and the nouns."""
+    """The pairs of one shard of M crops.
 
-    plates: NDArray[np.uint8]
+    edges: (M, 3, 256, 256) uint8, soft edges of the plates. plate_latents: (M, C, 32, 32) float16.
+    targets: (M, LOOKS_PER_CROP, C, 32, 32) float16. names: the looks of each target. nouns: what each crop shows.
+    """
+
+    edges: NDArray[np.uint8]
     plate_latents: NDArray[np.float16]
     targets: NDArray[np.float16]
     names: list[list[tuple[LookName, ...]]]
@@ -117,24 +125,31 @@ def encode(autoencoder: DctAutoencoder, images: Sequence[Image]) -> NDArray[np.f
     return latents
 
 
+def edges_of(image: Image) -> NDArray[np.uint8]:
+    """The control image (3, H, W) of a picture in [0, 1], in 8 bits."""
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None] * 2 - 1
+    codes: NDArray[np.uint8] = (soft_edges(planes)[0] * 255).round().byte().numpy()
+    return codes
+
+
 def make_shard(crops: Sequence[Crop], config: dict[str, object], target: Path) -> Path:
     """Render and encode one shard and write it to `target` (a folder of .npy files), atomically."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     autoencoder = DctAutoencoder.from_config(config)
-    plates, plate_latents, targets, names = [], [], [], []
+    edges, plate_latents, targets, names = [], [], [], []
     for crop in crops:
         image, rng = read_crop(crop), np.random.default_rng(crop.seed + 1)
         drawn = [draw_looks(rng) for _ in range(LOOKS_PER_CROP)]
         styled = [stylise(each, image, rng) for each in drawn]
         latents = encode(autoencoder, [image, *styled])
-        plates.append((image * 255 + 0.5).astype(np.uint8))
+        edges.append(edges_of(image))
         plate_latents.append(latents[0])
         targets.append(latents[1:])
         names.append([[name.value for name in each] for each in drawn])
     partial = target.with_name(target.name + ".part")
     partial.mkdir(parents=True, exist_ok=True)
-    np.save(partial / "plates.npy", np.stack(plates))
+    np.save(partial / "edges.npy", np.stack(edges))
     np.save(partial / "plate_latents.npy", np.stack(plate_latents))
     np.save(partial / "targets.npy", np.stack(targets))
     (partial / "labels.json").write_text(json.dumps({"names": names, "nouns": [crop.noun for crop in crops]}))
@@ -164,7 +179,7 @@ def load_shards(work: Path) -> list[Pairs]:
     shards = []
     for folder in sorted(path for path in work.glob("shard_????")):
         labels = json.loads((folder / "labels.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("plates", "plate_latents", "targets")}
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("edges", "plate_latents", "targets")}
         names = [[tuple(map(LookName, target)) for target in crop] for crop in labels["names"]]
         shards.append(Pairs(**arrays, names=names, nouns=labels["nouns"]))
     return shards

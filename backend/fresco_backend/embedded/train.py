@@ -8,6 +8,7 @@ that is killed loses at most the minutes since its last checkpoint. Seeded; bflo
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -20,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..controls import soft_edges
 from . import architecture, captions, photos
 from .dct import DctAutoencoder, lowest_frequencies
 
@@ -29,6 +29,7 @@ WHITENING = 0.7  # a channel of deviation d becomes one of deviation d**0.3: low
 NULL_CAPTION_SHARE = 0.1
 NO_CONTROL_SHARE = 0.1
 PLATE_START_SHARE = 0.5
+GUIDANCE = 4.0
 
 
 def log(work: Path, stage: str, **figures: float) -> None:
@@ -153,11 +154,11 @@ class Pairs:
     def draw(self, rng: np.random.Generator, pixels: int, count: int) -> Batch:
         """`count` samples of pixels x pixels."""
         columns = [self.one(rng, pixels) for _ in range(count)]
-        targets, plates, pictures, captions = zip(*columns, strict=True)
+        targets, plates, edge_maps, texts = zip(*columns, strict=True)
         tokens = self.tokenizer(
-            list(captions), padding="max_length", truncation=True, max_length=architecture.TEXT_LENGTH, return_tensors="pt"
+            list(texts), padding="max_length", truncation=True, max_length=architecture.TEXT_LENGTH, return_tensors="pt"
         )
-        edges = soft_edges(torch.stack(pictures))
+        edges = torch.stack(edge_maps)
         edges[torch.from_numpy(rng.random(count) < NO_CONTROL_SHARE)] = 0
         return Batch(target=torch.stack(targets), plate=torch.stack(plates), edges=edges, tokens=tokens["input_ids"])
 
@@ -169,13 +170,13 @@ class Pairs:
         window = np.s_[:, top : top + side, left : left + side]
         target = torch.from_numpy(np.array(shard.targets[index, look][window])).float()
         plate = torch.from_numpy(np.array(shard.plate_latents[index][window])).float()
-        crop = shard.plates[index, top * 8 : top * 8 + pixels, left * 8 : left * 8 + pixels]
-        picture = torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 127.5 - 1
+        crop = shard.edges[index, :, top * 8 : top * 8 + pixels, left * 8 : left * 8 + pixels]
+        edges = torch.from_numpy(np.array(crop)).float() / 255
         if rng.random() < 0.5:
-            target, plate, picture = target.flip(-1) * self.mirror, plate.flip(-1) * self.mirror, picture.flip(-1)
+            target, plate, edges = target.flip(-1) * self.mirror, plate.flip(-1) * self.mirror, edges.flip(-1)
         known = rng.random() >= NULL_CAPTION_SHARE
         caption = captions.caption(shard.names[index][look], shard.nouns[index], rng) if known else ""
-        return target, plate, picture, caption
+        return target, plate, edges, caption
 
 
 def draw_timesteps(rng: np.random.Generator, count: int) -> Tensor:
@@ -227,7 +228,7 @@ class Trainer:
             {"unet": self.networks.unet, "control": self.networks.controlnet, "text": self.networks.text_encoder}
         ).to(device)
         self.average = {name: value.detach().clone() for name, value in self.modules.named_parameters()}
-        self.optimiser = torch.optim.AdamW(self.modules.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(self.modules.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.path, self.rate, self.step, self.samples = work / "diffusion.pt", rate, 0, 0
         if self.path.exists():
             state = torch.load(self.path, weights_only=True, map_location=device)
@@ -285,7 +286,7 @@ def train_diffusion(options: argparse.Namespace) -> None:
         quarter = (timesteps.cpu() // 250).numpy()
         np.add.at(running, quarter, losses.detach().cpu().numpy())
         np.add.at(count, quarter, 1)
-        if trainer.step % 50 == 0:
+        if trainer.step % 25 == 0:
             figures = {f"loss_{250 * q}": float(v) for q, v in enumerate(running / np.maximum(count, 1))}
             log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, **figures)
             running, count = np.zeros(4), np.zeros(4)
@@ -303,6 +304,9 @@ def export(options: argparse.Namespace) -> None:
     load_autoencoder(options.work).half().save_pretrained(folder / "vae", safe_serialization=True)
     index = {
         "_class_name": "StableDiffusionControlNetPipeline",
+        "_fresco_controls": ["soft-edge"],
+        "_fresco_guidance": GUIDANCE,
+        "_fresco_working_size": 512,
         "unet": ["diffusers", "UNet2DConditionModel"],
         "controlnet": ["diffusers", "ControlNetModel"],
         "vae": ["fresco_backend.embedded.dct", "DctAutoencoder"],
@@ -311,6 +315,9 @@ def export(options: argparse.Namespace) -> None:
         "scheduler": ["diffusers", "DDPMScheduler"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    weights = sorted(folder.rglob("*.safetensors"))
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}" for path in weights]
+    (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shot made ready: its files found and checked, its open choices filled in, its identity known. Nothing is rendered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fresco_backend import __version__
+from fresco_backend.color import ColorSpace, color_space, matte_samples, plate_space
+from fresco_backend.deliveries import DeliveryWriter, Encoding, refuse_sources
+from fresco_backend.frames import FloatArray, Frame
+from fresco_backend.model_store import Inventory, check
+from fresco_backend.movie_delivery import is_movie_delivery
+from fresco_backend.movies import MovieReader, is_movie
+from fresco_backend.plate import PlateReader, open_plate
+from fresco_backend.recommendation import recommendation
+from fresco_backend.resolution import WorkingSize, fit
+from fresco_backend.scratch import Scratch
+from fresco_backend.sequences import FramePattern, frames_text
+from fresco_protocol.errors import MatteError, RangeOutside, UsageError
+from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Shot, Task, frame_numbers
+
+HASH_DIGITS = 16  # of SHA-256, enough to name a folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A shot with everything that it reads open.
+
+    shot: without open choices: guidance and controls are those of the model where the shot named none. inventory: the
+    model's files. plate, matte, controls: open readers; controls by the control that asked for them. frames: what the
+    whole shot delivers, handles included, ascending. selected: those that are wanted now. like: the first frame.
+    """
+
+    shot: Shot
+    inventory: Inventory
+    plate: PlateReader
+    matte: PlateReader | None
+    controls: Mapping[Control, PlateReader]
+    frames: tuple[int, ...]
+    selected: tuple[int, ...]
+    like: Frame
+    working: WorkingSize
+
+    @property
+    def space(self) -> ColorSpace:
+        """The colour space of the plate: the shot's word, else the files', else that of its kind of file."""
+        named = self.shot.plate.color_space
+        return color_space(named) if named else plate_space(self.like)
+
+    @property
+    def delivered_space(self) -> ColorSpace:
+        """The colour space of the delivery; the plate's unless the shot names one."""
+        named = self.shot.delivery.color_space
+        return color_space(named) if named else self.space
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames per second: the shot's word, else the plate's, else None."""
+        named = self.shot.plate.rate
+        return named.fraction if named else self.plate.rate
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Every file that is read, so that none is written."""
+        readers = [self.plate, *([self.matte] if self.matte else []), *self.controls.values()]
+        return tuple(path for reader in readers for path in reader.files)
+
+    @property
+    def is_movie(self) -> bool:
+        """Whether the delivery is a movie file."""
+        return is_movie_delivery(self.shot.delivery.sequence)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hexadecimal hash of all that the pixels depend on; a frame that carries another one is rendered again."""
+        document = json.loads(self.shot.to_json())
+        for key in ("overwrite", "sequence"):
+            del document["delivery"][key]
+        for noun in (document, document["plate"]):
+            noun.pop("name", None)
+        weights = {name: digest for part in self.inventory.all_components for name, digest in part.hashes().items()}
+        facts = {"shot": document, "frames": self.frames, "files": _identities(self), "weights": weights}
+        text = json.dumps({"version": __version__, **facts}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+    @cached_property
+    def scratch(self) -> Scratch:
+        """Where unfinished work lies: beside the delivery, so that every machine that sees the one sees the other."""
+        return Scratch(Path(self.shot.delivery.sequence).parent / ".fresco" / self.identity)
+
+    def matte_at(self, number: int) -> FloatArray:
+        """The matte of a frame, (H, W) float32, 1 = stylise; ones when the shot has none. Raises MatteError."""
+        matte = self.shot.matte
+        if self.matte is None or matte is None:
+            return np.ones((self.plate.size.height, self.plate.size.width), np.float32)
+        return matte_samples(self.matte.read_channels(number), matte.channel, invert=matte.invert)
+
+    def writer(self) -> DeliveryWriter:
+        """The writer of single frames, checked: the delivery itself, or the pictures that a movie is made of."""
+        path: str | Path = self.shot.delivery.sequence
+        encoding = Encoding(bit_depth=self.shot.delivery.bit_depth, compression=self.shot.delivery.compression)
+        if self.is_movie:
+            refuse_sources([Path(path)], self.sources)
+            path, encoding = self.scratch.folder / "picture.######.png", Encoding()
+        return DeliveryWriter(path, self.frames, like=self.like, sources=self.sources, encoding=encoding)
+
+    def close(self) -> None:
+        """Close all readers."""
+        for reader in (self.plate, self.matte, *self.controls.values()):
+            if reader is not None:
+                reader.close()
+
+
+def open_job(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False) -> Job:
+    """Make a shot ready. selection: the frames wanted now; None is all.
+
+    The model is checked before any frame is read. Raises the WeightsError, InputError, OutputError, ColorError or
+    UsageError that stands in the way.
+    """
+    if shot.task is not Task.TRANSLATE:
+        raise UsageError("this version renders translations only", where="task", remedy='Set "task" to "translate"')
+    shot, inventory = _decided(shot, offline=not allow_download)
+    inventory.require()
+    plate = open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)
+    like, short_side = plate.read(plate.numbers[0]), recommendation(inventory).working_size
+    job = Job(
+        shot=shot, inventory=inventory, plate=plate, matte=_matte(shot, plate), controls=_controls(shot, plate),
+        frames=plate.numbers, selected=_selected(plate.numbers, selection), like=like,
+        working=fit(plate.size, shot.delivery.working_size or short_side),
+    )  # fmt: skip
+    _ = job.space, job.delivered_space  # an unknown name shall stop the job here
+    return job
+
+
+def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
+    """The shot with the model's recommendations in place of None, and the inventory of what it then needs."""
+    look = shot.look
+    advice = recommendation(check(look.model, offline=offline))
+    controls = look.controls
+    if controls is None:
+        controls = (Control(kind=advice.control),) if advice.control else ()
+    guidance = advice.guidance if look.guidance is None else look.guidance
+    shot = replace(shot, look=replace(look, controls=controls, guidance=guidance))
+    return shot, check(look.model, controls=controls, offline=offline)
+
+
+def _wanted(shot: Shot) -> tuple[int, ...] | None:
+    """The frame numbers with handles, as far as the plate has them; None is the whole plate."""
+    if shot.plate.frames is None:
+        return None
+    wanted, handles = frame_numbers(shot.plate.frames), shot.delivery.handles
+    if not handles:
+        return tuple(sorted(wanted))
+    there = set(_existing(shot.plate))
+    head = range(min(wanted) - handles, min(wanted))
+    tail = range(max(wanted) + 1, max(wanted) + handles + 1)
+    return tuple(sorted({*wanted, *(number for number in (*head, *tail) if number in there)}))
+
+
+def _existing(plate: Plate) -> Iterable[int]:
+    if not is_movie(plate.sequence):
+        return FramePattern.parse(plate.sequence).on_disk()
+    reader = MovieReader(Path(plate.sequence))
+    reader.close()
+    return reader.numbers
+
+
+def _selected(frames: tuple[int, ...], selection: Sequence[int] | None) -> tuple[int, ...]:
+    if selection is None:
+        return frames
+    outside = sorted(set(selection) - set(frames))
+    if outside:
+        raise RangeOutside(f"the shot has no frames {frames_text(outside)}", where=f"it has {frames_text(frames)}",
+                           remedy="Select frames of the shot's own range")
+    return tuple(sorted(set(selection)))
+
+
+def _matte(shot: Shot, plate: PlateReader) -> PlateReader | None:
+    if shot.matte is None:
+        return None
+    matte = open_plate(shot.matte.sequence, plate.numbers, Missing.ERROR)
+    if matte.size != plate.size:
+        raise MatteError(f"the matte is {matte.size}, and the plate is {plate.size}", where=shot.matte.sequence,
+                         remedy="Render the matte in the size of the plate")
+    return matte
+
+
+def _controls(shot: Shot, plate: PlateReader) -> dict[Control, PlateReader]:
+    return {
+        control: open_plate(control.sequence, plate.numbers, Missing.ERROR)
+        for control in shot.look.controls or ()
+        if control.kind is ControlKind.SEQUENCE and control.sequence is not None
+    }
+
+
+def _identities(job: Job) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of every file that is read for the job's frames."""
+    status = [(path.name, path.stat()) for path in job.sources]
+    return [(name, facts.st_size, facts.st_mtime_ns) for name, facts in status]

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The side-car beside a delivery: the shot as it was rendered, with what, and what was measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fresco_backend import __version__
+from fresco_backend.deliveries import refused
+from fresco_backend.job import Job
+from fresco_backend.scratch import write_atomically
+from fresco_backend.sequences import frames_text
+
+SCHEMA = 1
+LIBRARIES = ("torch", "diffusers", "transformers", "OpenImageIO", "opencv-python-headless", "av", "numpy")
+_FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What a render knows when it is done.
+
+    seconds: by stage. warp_error: mean over the frames that this run wrote, in [0, 1] squared. device, precision: None
+    when nothing had to be denoised.
+    """
+
+    keyframes: tuple[int, ...]
+    windows: tuple[tuple[int, ...], ...]
+    seconds: dict[str, float]
+    warp_error: float | None
+    rendered: int
+    reused: int
+    device: str | None
+    precision: str | None
+
+
+def path_of(delivery: str) -> Path:
+    """The side-car of a delivery: "out/look.####.exr" -> "out/look.fresco.json"."""
+    path = Path(delivery)
+    return path.with_name(_FRAME_FIELD.sub("", path.stem) + ".fresco.json")
+
+
+def write(job: Job, measures: Measures) -> Path:
+    """Write the side-car of a finished job and give its path. Raises OutputError."""
+    document = {
+        "schema": SCHEMA,
+        "shot": json.loads(job.shot.to_json()),
+        "job": job.identity,
+        "frames": frames_text(job.frames),
+        "rendered_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"fresco": __version__, "python": platform.python_version(), **_versions()},
+        "weights": {name: digest for part in job.inventory.all_components for name, digest in part.hashes().items()},
+        "plate": {
+            "size": list(job.plate.size), "working_size": list(job.working.padded),
+            "rate": None if job.rate is None else str(job.rate), "color_space": job.space.value,
+        },
+        "measures": asdict(measures),
+    }  # fmt: skip
+    path = path_of(job.shot.delivery.sequence)
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    try:
+        write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+    except OSError as error:
+        raise refused(path, error) from error
+    return path
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unfinished work on disk, so that an interrupted shot goes on where it was: stylised keyframes and anchors of windows.
+
+Files appear whole, by a rename; what lies in a scratch folder belongs to one job and is never out of date.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fresco_backend.deliveries import refused
+from fresco_backend.engine.denoise import Anchors
+
+
+class Scratch:
+    """The scratch folder of one job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has_key(self, frame: int) -> bool:
+        """Whether the stylised keyframe of this number is there."""
+        return self._key(frame).is_file()
+
+    def save_key(self, frame: int, image: Tensor) -> None:
+        """Keep a stylised keyframe: (3, H, W) in [-1, 1] at working size. Raises OutputError when it cannot."""
+        self._save(self._key(frame), image)
+
+    def load_key(self, frame: int) -> Tensor:
+        """The stylised keyframe, float32 (3, H, W) in [-1, 1]."""
+        return self._load(self._key(frame))
+
+    def has_anchors(self, window: int) -> bool:
+        """Whether the anchors that this window leaves to the next one are there."""
+        return self._anchors(window).is_file()
+
+    def save_anchors(self, window: int, anchors: Anchors) -> None:
+        """Keep what the window leaves to the next one. Raises OutputError when it cannot."""
+        self._save(self._anchors(window), anchors.latents)
+
+    def load_anchors(self, window: int) -> Anchors:
+        """What the window left to the next one."""
+        return Anchors(latents=self._load(self._anchors(window)))
+
+    def remove(self) -> None:
+        """Delete the folder, and the one above it when no other job is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+    def _key(self, frame: int) -> Path:
+        return self.folder / f"keyframe.{frame}.safetensors"
+
+    def _anchors(self, window: int) -> Path:
+        return self.folder / f"anchors.{window}.safetensors"
+
+    def _save(self, path: Path, tensor: Tensor) -> None:
+        content = save({"tensor": tensor.float().contiguous().cpu()})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda file: file.write(content))
+        except OSError as error:
+            raise refused(path, error) from error
+
+    def _load(self, path: Path) -> Tensor:
+        return load(path.read_bytes())["tensor"].to(torch.float32)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that has its name only when it is whole. Raises OSError; then nothing is left."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

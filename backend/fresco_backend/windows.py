@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a job's frames to what the engine takes for one window: images, motion, control images, texts, background."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fresco_backend import controls, motion
+from fresco_backend.color import plate_space, to_engine
+from fresco_backend.engine import coherence as engine
+from fresco_backend.engine import denoise
+from fresco_backend.engine.correspondence import Correspondence
+from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptimisation
+from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
+from fresco_backend.job import Job
+from fresco_backend.weights import Models
+from fresco_protocol.errors import RangeOutside
+from fresco_protocol.shot import Coherence, Compat, Control, ControlKind, Look, frame_numbers
+
+TEMPORAL_WEIGHT = 2.0  # the shot gives the spatial weight against it; the product is the reference's 100
+
+
+def working_image(job: Job, number: int) -> Tensor:
+    """A frame of the plate as the engine sees it: (3, H, W) in [-1, 1] at the working size."""
+    return job.working.to_working(to_engine(job.plate.read(number), job.space)[None])[0]
+
+
+def working_images(job: Job, numbers: Sequence[int]) -> Tensor:
+    """Frames of the plate as the engine sees them: (N, 3, H, W) in [-1, 1] at the working size."""
+    return torch.stack([working_image(job, number) for number in numbers])
+
+
+def error_curve(job: Job) -> Iterator[float]:
+    """How much each frame differs from the one before, read frame by frame; see `motion.error_curve`."""
+    return motion.error_curve(to_engine(job.plate.read(number), job.space) for number in job.frames)
+
+
+def needs_analysis(job: Job) -> bool:
+    """Whether the keyframes depend on what the frames show."""
+    keyframing = job.shot.keyframing
+    return keyframing.frames is None and keyframing.minimum_gap != keyframing.maximum_gap
+
+
+def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...]:
+    """The plate numbers of the keyframes. errors: the error curve, where `needs_analysis`. Raises RangeOutside."""
+    keyframing = job.shot.keyframing
+    if keyframing.frames is not None:
+        return _artists_keyframes(job, frame_numbers(keyframing.frames))
+    if errors is None:
+        places = regular_keys(len(job.frames), keyframing.minimum_gap)
+    else:
+        places = adaptive_keys(errors, keyframing.minimum_gap, keyframing.maximum_gap)
+    return tuple(job.frames[place] for place in places)
+
+
+def split(job: Job, keyframes: Sequence[int]) -> tuple[Window, ...]:
+    """The windows of the keyframes, in plate numbers."""
+    return split_windows(keyframes, job.shot.keyframing.window)
+
+
+def prompt_at(look: Look, frame: int) -> str:
+    """The prompt of one frame: the look's, and the cues whose ranges hold the frame."""
+    cues = [cue.prompt for cue in look.cues if frame in frame_numbers(cue.frames)]
+    return ", ".join([look.prompt, *cues])
+
+
+def window_input(job: Job, models: Models, window: Window) -> denoise.WindowInput:
+    """Everything that denoising needs of one window."""
+    look = job.shot.look
+    images = working_images(job, window.frames)
+    on_device = images.to(models.device)
+    return denoise.WindowInput(
+        frames=window.frames,
+        images=on_device,
+        prompt=models.encode_prompts([prompt_at(look, frame) for frame in window.frames]),
+        negative=models.encode_prompts([look.negative_prompt] * len(window.frames)),
+        controls=tuple(_control(job, models, control, images, window.frames) for control in look.controls or ()),
+        anchored=len(window.anchors),
+        guidance=_guidance(job, images, window.frames, models.device),
+    )
+
+
+def sampling(look: Look) -> denoise.Sampling:
+    """How the engine samples a look whose choices are all made."""
+    if look.guidance is None:
+        raise ValueError("the look's guidance is still open; `job.open_job` fills it in")
+    return denoise.Sampling(
+        steps=look.steps, strength=look.strength, guidance=look.guidance,
+        sampler=denoise.Sampler(look.sampler.value), seed=look.seed,
+    )  # fmt: skip
+
+
+def engine_coherence(shot: Coherence, *, has_background: bool) -> engine.Coherence:
+    """The constraints of a shot in the engine's terms; smoothing needs a background."""
+    features = None
+    if shot.optimisation is not None:
+        features = engine.FeatureGuidance(
+            optimisation=FeatureOptimisation(
+                iterations=shot.optimisation.iterations,
+                learning_rate=shot.optimisation.learning_rate,
+                temporal_weight=TEMPORAL_WEIGHT,
+                spatial_weight=shot.optimisation.spatial_weight * TEMPORAL_WEIGHT or None,
+            ),
+            until_timestep=shot.optimisation.until_timestep,
+        )
+        if shot.compat is Compat.REFERENCE:
+            exact = replace(features.optimisation, adain_epsilon=REFERENCE_ADAIN_EPSILON)
+            features = replace(features, optimisation=exact)
+    spatial, temporal = shot.spatial, shot.temporal
+    return engine.Coherence(
+        cross_frame=shot.cross_frame,
+        spatial=spatial and engine.SpatialGuidance(temperature=spatial.temperature, steps=spatial.steps),
+        temporal=temporal
+        and engine.TemporalGuidance(temperature=temporal.temperature, until_timestep=temporal.until_timestep),
+        features=features,
+        pixels=engine.PixelSmoothing() if shot.background is not None and has_background else None,
+    )
+
+
+def _artists_keyframes(job: Job, numbers: Sequence[int]) -> tuple[int, ...]:
+    outside = sorted(set(numbers) - set(job.frames))
+    if outside:
+        raise RangeOutside(f"keyframe {outside[0]} is not a frame of the shot", where="keyframing.frames",
+                           remedy=f"Choose keyframes from {job.frames[0]} to {job.frames[-1]}")
+    return tuple(sorted(numbers))
+
+
+def _control(job: Job, models: Models, control: Control, images: Tensor, frames: Sequence[int]) -> denoise.Control:
+    if control.kind is ControlKind.SEQUENCE:
+        reader = job.controls[control]
+        drawn = [to_engine(frame, plate_space(frame)) for frame in map(reader.read, frames)]
+        control_images = torch.cat([job.working.to_working(image[None]) for image in drawn]) / 2 + 0.5
+    else:
+        control_images = controls.detect(control.kind, images)
+    return denoise.Control(
+        network=models.controlnets[control], images=control_images.to(models.device),
+        strength=control.strength, start=control.start, end=control.end,
+    )  # fmt: skip
+
+
+def _guidance(
+    job: Job, images: Tensor, frames: Sequence[int], device: torch.device
+) -> engine.WindowGuidance | None:
+    if job.shot.coherence is None:
+        return None
+    background = None
+    if job.matte is not None and job.shot.coherence.background is not None:
+        foreground = torch.stack([torch.from_numpy(job.matte_at(number)) for number in frames])[:, None]
+        background = 1 - job.working.to_working(foreground).to(device)
+    flow = motion.window_flow(images).to(device)
+    return engine.WindowGuidance(
+        coherence=engine_coherence(job.shot.coherence, has_background=background is not None),
+        correspondence=Correspondence(frames=images.to(device), flow=flow),
+        background=background,
+    )
