@@ -252,7 +252,7 @@ def _upright_size(picture: VideoFrame) -> Size:
 
 
 def _rate(stream: VideoStream, index: Sequence[_Entry]) -> Fraction:
-    """Frames per second: what the header says where the time stamps agree to within their own rounding, else their mean.
+    """Frames per second: what the header says if the time stamps agree to within their own rounding, else their mean.
 
     Containers round time stamps (Matroska to milliseconds), so a header's 24000/1001 is better than the mean; and
     headers of variable or edited footage are wrong, so the mean is better there: it keeps the sound in step.
