@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `fresco`. People read stderr, machines read stdout; `main` is the one place where errors become words.
+
+Nothing heavy is imported before a command needs it, so that `fresco --help` answers at once.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import itertools
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from fresco_backend import failure
+from fresco_backend.events import Event
+from fresco_backend.interruption import Terminated, interruptible
+from fresco_backend.shot_arguments import add_shot_options, shot_of
+from fresco_protocol.errors import InputError, Interrupted, OutputDenied, UsageError
+from fresco_protocol.shot import Shot
+
+if TYPE_CHECKING:
+    from fresco_backend.progress import Progress
+
+DEMO = Path(__file__).parents[2] / "demo" / "shot.json"
+BROKEN_PIPE = 141  # as a shell reports SIGPIPE
+ENVIRONMENT = """\
+environment:
+  FRESCO_DEVICE     auto, cpu, cuda, cuda:1 or mps    FRESCO_SCRATCH    folder for what can be made again
+  FRESCO_MODELS     folder of models known by name    FRESCO_OFFLINE    1: never download
+  FRESCO_TRACEBACK  1: show where an error arose      NO_COLOR          no colours"""
+RENDER = """\
+Renders a plate, or a shot document (a file that ends in .json); options override what the document says.
+An interrupted render goes on when the same command runs again; delivered frames of the same shot are kept."""
+RENDER_EXAMPLES = """\
+examples:
+  fresco render plate.####.exr --frames=1001-1048 -o out/look.####.exr --prompt "a watercolour"
+  fresco render clip.mov -o out/look.mov --prompt "an ink drawing" --matte matte.####.png
+  fresco render shot.json --frames=1001-1024          one chunk of a shot, on a farm
+  fresco render shot.json --strength 0.5 --dry-run    what would be done"""
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command line `words` (default: the process's own) and gives the exit code."""
+    words = list(sys.argv[1:] if words is None else words)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries say to programmers; Fresco's own warnings are events
+    try:
+        with interruptible():
+            arguments = parser().parse_args(words, argparse.Namespace(words=words))
+            code = cast(Command, arguments.run)(arguments)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # the reader has what it wanted, as in `fresco models list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001, the one place where every error ends
+        return failure.report(error, as_json=_wants_json(words), command=words)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Asked of the bare words, because the command line may be what is wrong."""
+    return "--json" in words or "--progress=json" in words or ("--progress", "json") in itertools.pairwise(words)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors leave by the same exit as all others, and whose options are never abbreviated."""
+
+    def __init__(self, **rest: object) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **rest)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        advice = "A value that begins with a minus is joined to its option, as in --frames=-5-0. " \
+            if "expected one argument" in message else ""
+        raise UsageError(message, remedy=f"{advice}See: {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses here what this parser does not know, because the one above could not say what was meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            nearest = difflib.get_close_matches(option, self._option_string_actions, n=1)
+            advice = f"Did you mean {nearest[0]}? " if nearest else ""
+            raise UsageError(f'"{unknown[0]}" is not understood', remedy=f"{advice}See: {self.prog} --help")
+        return found, []
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as it was written, with room for long options."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; its namespace has `run`, which takes it and gives the exit code."""
+    top = _Parser(prog="fresco", epilog=f"{failure.EXIT_CODES}\n\n{ENVIRONMENT}",
+                  description="Gives a real shot a new look, and keeps it steady from frame to frame.")
+    top.add_argument("--version", action=_Version)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_render(commands)
+    _add_demo(commands)
+    _add_models(commands)
+    doctor = commands.add_parser("doctor", help="check this machine: libraries, device, memory, folders",
+                                 description="Checks what a render needs; each line says ok, warn or fail.")
+    _add_json(doctor)
+    doctor.set_defaults(run=_doctor)
+    return top
+
+
+class _Version(argparse.Action):
+    """Prints the version; looked up only when asked for, because that takes a while."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        sys.stdout.write(f"fresco {_version()}\n")
+        parser.exit()
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("fresco-post")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a source tree that is not installed"
+
+
+def _add_render(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser("render", help="render a plate, or a shot document", description=RENDER,
+                                  epilog=f"{RENDER_EXAMPLES}\n\n{failure.EXIT_CODES}\n\n{ENVIRONMENT}",
+                                  usage="fresco render PLATE -o OUT --prompt TEXT [--frames=SPEC] [options]\n"
+                                        "       fresco render SHOT.json [--frames=SUBSET] [options]")
+    command.add_argument("source", metavar="PLATE",
+                         help='"name.####.exr", "name.%%04d.exr", a movie (frames count from 1), or a shot document')
+    _add_run_options(command)
+    command.set_defaults(run=_render)
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser("demo", help="render the demo shot", epilog=failure.EXIT_CODES,
+                                  usage="fresco demo [-o OUT] [options of fresco render]",
+                                  description="Renders the demo shot of the source tree with the embedded model.")
+    _add_run_options(command)
+    command.set_defaults(run=_demo)
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    add_shot_options(command)
+    group = command.add_argument_group("how it runs")
+    group.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    _add_json(group, "events (or the plan, or the error) as JSON lines on stdout")
+    group.add_argument("--progress", choices=["auto", "tty", "plain", "json", "none"], default="auto",
+                       help="auto: a bar on a terminal, plain lines elsewhere; json: as --json, and nothing on stderr")
+    group.add_argument("--save-shot", metavar="FILE", type=Path, help="write the shot document, and go on")
+    group.add_argument("--keep-scratch", action="store_true", help="keep finished windows after the delivery")
+    group.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+
+
+def _add_json(group: argparse._ActionsContainer, sentence: str = "JSON on stdout") -> None:
+    group.add_argument("--json", action="store_true", help=sentence)
+
+
+def _add_models(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser("models", help="list the models that are here, show or check one",
+                                  description="The models that --model may name.")
+    verbs = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for verb, run, sentence in (("list", _list_models, "list the models on this machine"),
+                                ("show", _show_model, "show a model's card, its words, and hashes of its files"),
+                                ("check", _check_model, "check that every component of a model is there and whole")):
+        sub = verbs.add_parser(verb, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}.")
+        _add_json(sub)
+        if verb != "list":
+            sub.add_argument("name", metavar="NAME", help='"embedded", a folder, a .safetensors file or a hub id')
+        if verb == "check":
+            sub.add_argument("--allow-download", action="store_true", help="fetch it from the hub first")
+        sub.set_defaults(run=run)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    if not DEMO.is_file():
+        raise InputError("the demo shot is not here: it comes with Fresco's source, not with the installed package",
+                         where=DEMO, remedy="Get the source tree, and there run: fresco render demo/shot.json")
+    arguments.source = str(DEMO)
+    return _render(arguments)
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    shot, selection = shot_of(arguments)
+    if arguments.save_shot is not None:
+        _save(shot, arguments.save_shot)
+    as_json = arguments.json or arguments.progress == "json"
+    if arguments.dry_run:
+        return _plan(shot, selection, as_json=as_json, allow_download=arguments.allow_download)
+    from fresco_backend.progress import ProgressKind, choose_progress
+
+    progress = choose_progress(ProgressKind(arguments.progress), sys.stderr,
+                               alone=not (as_json and sys.stdout.isatty()))
+    stdout = sys.stdout
+    with progress, contextlib.redirect_stdout(sys.stderr):  # stdout is for events, whatever a library prints
+        try:
+            for event in _events(shot, selection, arguments):
+                if as_json:
+                    stdout.write(json.dumps(event.to_json()) + "\n")
+                    stdout.flush()
+                progress.show(event)
+        except KeyboardInterrupt as stop:
+            raise _interrupted(progress, arguments.words, isinstance(stop, Terminated)) from None
+    return 0
+
+
+def _events(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.Namespace) -> Iterator[Event]:
+    """The events of the render, which is closed whatever happens."""
+    from fresco_backend import pipeline
+
+    events = pipeline.render(shot, selection=selection, allow_download=arguments.allow_download,
+                             keep_scratch=arguments.keep_scratch)
+    with contextlib.closing(events):
+        yield from events
+
+
+def _plan(shot: Shot, selection: tuple[int, ...] | None, *, as_json: bool, allow_download: bool) -> int:
+    from fresco_backend import pipeline
+    from fresco_backend.plan_text import plan_lines
+
+    with contextlib.redirect_stdout(sys.stderr):
+        plan = pipeline.plan(shot, selection=selection, allow_download=allow_download)
+    lines = [json.dumps(plan.to_json())] if as_json else plan_lines(plan)
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _save(shot: Shot, path: Path) -> None:
+    try:
+        path.write_text(shot.to_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputDenied(f"the shot document cannot be written: {error.strerror}", where=path,
+                           remedy="Choose a folder that exists and that you may write to.") from error
+
+
+def _interrupted(progress: Progress, words: Sequence[str], terminated: bool) -> Interrupted:
+    """The error that says what is there, and the command that goes on."""
+    again = ["fresco", *(word for word in words if word != "--overwrite")]  # which would begin from the start
+    # PowerShell and cmd know no single quotes.
+    quoted = (f'"{word}"' if " " in word else word for word in again)
+    command = " ".join(quoted) if sys.platform == "win32" else shlex.join(again)
+    done = "frame was" if progress.delivered == 1 else "frames were"
+    return Interrupted(f"interrupted; {progress.delivered} {done} delivered by this run, and every file is whole",
+                       remedy=f"To go on: {command}", terminated=terminated)
+
+
+def _list_models(arguments: argparse.Namespace) -> int:
+    from fresco_backend.model_listing import list_models
+
+    return list_models(as_json=arguments.json)
+
+
+def _show_model(arguments: argparse.Namespace) -> int:
+    from fresco_backend.model_listing import show_model
+
+    return show_model(arguments.name, as_json=arguments.json)
+
+
+def _check_model(arguments: argparse.Namespace) -> int:
+    from fresco_backend.model_listing import check_model
+
+    return check_model(arguments.name, as_json=arguments.json, allow_download=arguments.allow_download)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from fresco_backend.doctor import diagnose
+
+    return diagnose(as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one error exit of the command: any exception -> words for a person, an object for a program, an exit code."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fresco_backend import settings
+from fresco_backend.interruption import Terminated
+from fresco_protocol.errors import DeviceMemory, FrescoError, Interrupted
+
+EXIT_CODES = """\
+exit codes:
+  0    every frame that was asked for is delivered
+  1    a bug of Fresco
+  2    the command or the shot document does not make sense as it stands
+  3    plate or matte missing, incomplete or unreadable
+  4    the delivery cannot be written
+  5    some frames were delivered and some failed
+  6    colour space or colour configuration unknown
+  7    weights of the model missing, damaged or not usable
+  12   the device ran out of memory
+  75   busy: the same command succeeds later
+  130  interrupted (Ctrl-C); the same command goes on
+  143  terminated (SIGTERM); the same command goes on"""
+
+
+def report(error: BaseException, *, as_json: bool, command: Sequence[str]) -> int:
+    """Says what happened on stderr (and as a JSON object on stdout), and gives the exit code."""
+    known = error if isinstance(error, FrescoError) else _translated(error, command)
+    place = f" ({known.where})" if known.where else ""
+    label = "" if isinstance(known, Interrupted) else "error: "
+    sys.stderr.write(f"fresco: {label}{known.what}{place} [{known.code}]\n")
+    if known.remedy:
+        sys.stderr.write(f"  {known.remedy}\n")
+    if os.environ.get("FRESCO_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if as_json:
+        sys.stdout.write(json.dumps(to_json(known)) + "\n")
+    return known.exit_code
+
+
+def to_json(error: FrescoError) -> dict[str, Any]:
+    """The error as a JSON object; "code" and "exit_code" are stable."""
+    return {"event": "error", "code": error.code, "exit_code": error.exit_code, "what": error.what,
+            "where": error.where, "remedy": error.remedy}
+
+
+def _translated(error: BaseException, command: Sequence[str]) -> FrescoError:
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted", terminated=isinstance(error, Terminated))
+    if _is_out_of_memory(error):
+        return DeviceMemory(f"the device ran out of memory: {_first_line(error)}",
+                            remedy="Take a smaller --working-size or a smaller --window, or close other programs. "
+                                   "The same command goes on where this one stopped.")
+    return FrescoError(f"this is a bug of Fresco: {type(error).__name__}: {_first_line(error)}",
+                       remedy=_written(error, command))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Judged without importing torch: its class on CUDA, its words on the CPU and on MPS."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    words = ("can't allocate memory", "out of memory")
+    return bool({"MemoryError", "OutOfMemoryError"} & names) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:300]
+
+
+def _written(error: BaseException, command: Sequence[str]) -> str:
+    """Writes the traceback to a file, and gives the sentence that says where."""
+    text = "".join([f"fresco {' '.join(command)}\n{platform.platform()}, Python {platform.python_version()}\n\n",
+                    *traceback.format_exception(error)])
+    name = f"fresco-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    for folder in (settings.scratch_folder() / "tracebacks", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        return f"The traceback is in {folder / name}: please report it. FRESCO_TRACEBACK=1 shows it here."
+    return "Set FRESCO_TRACEBACK=1 to see the traceback, and please report it."
