@@ -99,9 +99,7 @@ def test_recorded_features_are_the_target(golden: dict[str, Tensor]) -> None:
 
 
 def test_without_a_loss_features_stay_what_they_are(golden: dict[str, Tensor]) -> None:
-    features = OptimisedFeatures(
-        golden_window(golden), FeatureOptimisation(temporal_weight=None, spatial_weight=None)
-    )
+    features = OptimisedFeatures(golden_window(golden), FeatureOptimisation(temporal_weight=None, spatial_weight=None))
     assert features.at(0, golden["sample"]) is golden["sample"]
     assert torch.equal(golden["noop_out"], golden["sample"])
 
@@ -174,9 +172,7 @@ def before(unet: UNet2DConditionModel) -> Iterator[Tensor]:
     assert torch.equal(call(unet), output)
 
 
-def test_optimisation_is_switched_between_calls_and_leaves_no_trace(
-    unet: UNet2DConditionModel, before: Tensor
-) -> None:
+def test_optimisation_is_switched_between_calls_and_leaves_no_trace(unet: UNet2DConditionModel, before: Tensor) -> None:
     with optimised_features(unet, random_window(), FeatureOptimisation(iterations=2)) as features:
         with features.recording():
             assert torch.equal(call(unet), before)

@@ -75,6 +75,12 @@ def test_spatial_loss_equals_automatic_differentiation(height: int, width: int) 
     torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=2e-3 * slope.abs().max().item())
 
 
+def test_losses_of_many_channels_are_summed_exactly() -> None:
+    features, flow = random_features(2, 640, 32, 32), random_flow(32, 32, frames=2)
+    found, _ = loss_and_gradient(TemporalLoss(flow, 2.0), features)
+    torch.testing.assert_close(found, plain_temporal(features, flow, 2.0), rtol=2e-5, atol=0)
+
+
 def test_gradients_add_to_what_is_there() -> None:
     target, rows = unit_rows(random_features(2, 4, 4, 4, seed=1)), random_features(2, 16, 4, 1)[..., 0]
     alone, added = torch.zeros_like(rows), torch.ones_like(rows)

@@ -83,10 +83,9 @@ class OptimisedFeatures:
         Raises ValueError when the batch is not whole windows or not that of the reference, and RuntimeError when the
         spatial loss is on and no reference was recorded.
         """
-        if self._recording:
+        if self._recording and self._settings.spatial_weight is not None:
             self._targets[block] = unit_rows(features)
-            return features
-        if not self.enabled:
+        if self._recording or not self.enabled:
             return features
         features = optimise(features, self._losses(block, features), self._settings)
         if self._background is None:
