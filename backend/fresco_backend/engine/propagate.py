@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In-betweens: stylised frames made from the one or two stylised keyframes beside them and the plate's motion.
+
+A keyframe is carried to the frame along the flow. Two of them are mixed by how near and how valid each is, with the
+contrast of their fine detail kept. What changed in the plate since (light, small shifts) is added through the local
+relation of style to plate, and that relation alone paints what no keyframe shows.
+Images are float32 (3, H, W) in [-1, 1], display-referred sRGB.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fresco_backend.engine.flow import warp
+
+Plate = Callable[[int], Tensor]
+"""Gives the plate's frame of a number, (3, H, W)."""
+
+FlowBetween = Callable[[int, int], tuple[Tensor, Tensor]]
+"""Gives the flow from the first frame into the second and back, each (2, H, W), pixels, on the frame it starts from."""
+
+COLOUR_TOLERANCE = 0.1
+"""Mean difference of plate colours, in units of [-1, 1], at which a match is worth 1/e."""
+
+RETURN_TOLERANCE = 2.0
+"""Distance in pixels, beyond 5 % of the motion, by which going there and back may miss at the same worth."""
+
+DOUBT = 0.1
+"""Worth at which a carried style gives way to a painted one, which is right in colour and poor in detail."""
+
+DETAIL = 2.0
+"""Standard deviation in pixels below which structure is detail, whose contrast is kept where two keyframes mix."""
+
+LARGEST_GAIN = 1.6
+"""Two unlike textures in equal parts lose a factor of sqrt(2); more gain would lift noise."""
+
+REDUCTION = 4
+"""Scale at which the relation of style to plate is fitted: it is smooth, and sixteen times quicker there."""
+
+NEAR, WIDE = 4, 16
+"""Half sides, in reduced pixels, of the squares in which it is fitted; the wide one serves where none near is valid."""
+
+_REGULARISATION = 0.005
+_LEAST_WORTH = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyledKey:
+    """A stylised keyframe: its number, and its image (3, H, W) in [-1, 1]."""
+
+    frame: int
+    image: Tensor
+
+
+def propagate(frames: Iterable[int], keys: Sequence[StyledKey], plate: Plate, flow: FlowBetween) -> Iterator[Tensor]:
+    """Give the stylised frames of one interval in the order of `frames`, each (3, H, W) in [-1, 1].
+
+    keys: the two keyframes around the interval, or the one beside frames before the first or after the last. A keyframe
+    among the frames is given as it is. One frame is worked on at a time; flow is asked once for a frame and a key.
+    Raises ValueError for more or fewer keys. Compare FRESCO, section 4.4, which leaves this to EbSynth.
+    """
+    if not 1 <= len(keys) <= 2:
+        raise ValueError(f"an interval has one or two keyframes, not {len(keys)}")
+    images = {key.frame: key.image for key in keys}
+    plates = {key.frame: plate(key.frame) for key in keys}
+    for frame in frames:
+        if frame in images:
+            yield images[frame]
+        else:
+            here = plate(frame)
+            carried = [_carry(here, plates[key.frame], key.image, *flow(frame, key.frame)) for key in keys]
+            yield _rebuild(here, carried, _nearness(frame, keys))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Carried:
+    """A keyframe seen from another frame: style and plate (3, H, W), worth (1, H, W) in (0, 1]."""
+
+    style: Tensor
+    plate: Tensor
+    worth: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Relation:
+    """Style as a local function of the plate: its mean (3, H, W), plus slope (3, 3, H, W) times plate less its mean."""
+
+    style: Tensor
+    plate: Tensor
+    slope: Tensor
+
+    def change(self, difference: Tensor) -> Tensor:
+        """Give the change of style that goes with a difference of the plate, (3, H, W)."""
+        return torch.einsum("ijhw,ihw->jhw", self.slope, difference)
+
+    def paint(self, plate: Tensor) -> Tensor:
+        """Give the style of a plate, (3, H, W)."""
+        return self.style + self.change(plate - self.plate)
+
+
+@torch.no_grad()
+def _rebuild(here: Tensor, carried: Sequence[_Carried], nearness: Sequence[float]) -> Tensor:
+    shares = torch.stack([side.worth * near for side, near in zip(carried, nearness, strict=True)])
+    shares = shares / shares.sum(0)
+    style = _mix([side.style for side in carried], shares)
+    plate = (torch.stack([side.plate for side in carried]) * shares).sum(0)
+    trust = 1 - torch.stack([1 - side.worth for side in carried]).prod(0)
+    near, wide = (_fit(plate, style, trust, radius) for radius in (NEAR, WIDE))
+    moved = style + near.change(_blur(here - plate, 0.7))
+    support = _enlarge(_box(_reduce(trust), NEAR), here)
+    painted = wide.paint(here).lerp(near.paint(here), support / (support + 0.05))
+    return painted.lerp(moved, trust / (trust + DOUBT) * (1 + DOUBT)).clamp(-1, 1)
+
+
+def _carry(here: Tensor, plate: Tensor, style: Tensor, there: Tensor, back: Tensor) -> _Carried:
+    """Give a keyframe as the frame sees it along the flow `there`; `back` tells how far that can be believed."""
+    inside = _clamped(there)
+    carried_plate, carried_style, returning = (_warp(image, inside) for image in (plate, style, back))
+    colour = _blur((here - carried_plate).abs().mean(0, keepdim=True), 1.5)
+    miss = (there + returning).norm(dim=0, keepdim=True) / (1 + 0.05 * there.norm(dim=0, keepdim=True))
+    worth = torch.exp(-((colour / COLOUR_TOLERANCE) ** 2) - (miss / RETURN_TOLERANCE) ** 2)
+    outside = (inside - there).norm(dim=0, keepdim=True) > 1
+    return _Carried(
+        style=carried_style, plate=carried_plate, worth=worth.masked_fill(outside, 0).clamp(min=_LEAST_WORTH)
+    )
+
+
+def _nearness(frame: int, keys: Sequence[StyledKey]) -> list[float]:
+    """Give each keyframe's part by distance alone, 1 at the keyframe and 0 at the other one."""
+    distances = [abs(frame - key.frame) for key in keys]
+    return [1 - distance / sum(distances) for distance in distances] if len(keys) > 1 else [1.0]
+
+
+def _mix(styles: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """Give the weighted mean of styles whose detail has the energy that its parts have, not that of their overlap."""
+    stacked = torch.stack(list(styles))
+    mean = (stacked * shares).sum(0)
+    detail = stacked - torch.stack([_blur(style, DETAIL) for style in styles])
+    mixed = (detail * shares).sum(0)
+    wanted = _blur((detail.square() * shares).sum(0).mean(0, keepdim=True), 2 * DETAIL)
+    present = _blur(mixed.square().mean(0, keepdim=True), 2 * DETAIL)
+    gain = ((wanted + 1e-5) / (present + 1e-5)).sqrt().clamp(1, LARGEST_GAIN)
+    return mean + (gain - 1) * mixed
+
+
+def _fit(plate: Tensor, style: Tensor, trust: Tensor, radius: int) -> _Relation:
+    """Fit style to plate by weighted least squares in a square around each pixel.
+
+    Source: He, Sun, Tang, "Guided Image Filtering", PAMI 2013, equations 11 to 13 with a colour guide, with weights,
+    and solved at a reduced scale as in arXiv 1505.00996.
+    """
+    weight = _reduce(trust)
+    x, y = _reduce(plate * trust) / weight, _reduce(style * trust) / weight
+    products = torch.cat([weight, weight * x, weight * y, weight * _outer(x, x), weight * _outer(x, y)])
+    sums = _box(products, radius)
+    mean_x, mean_y, xx, xy = (sums[1:] / sums[:1]).split([3, 3, 9, 9])
+    variance = (xx - _outer(mean_x, mean_x)).unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+    covariance = (xy - _outer(mean_x, mean_y)).unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+    slope = torch.linalg.solve(variance + _REGULARISATION * torch.eye(3).to(variance), covariance)
+    slope = _enlarge(slope.permute(2, 3, 0, 1).flatten(0, 1), plate).unflatten(0, (3, 3))
+    return _Relation(style=_enlarge(mean_y, plate), plate=_enlarge(mean_x, plate), slope=slope)
+
+
+def _outer(first: Tensor, second: Tensor) -> Tensor:
+    """Give all products of channels, (9, h, w)."""
+    return (first[:, None] * second[None]).flatten(0, 1)
+
+
+def _clamped(flow: Tensor) -> Tensor:
+    """Give the flow with targets moved to the nearest pixel of the frame, so that its border goes on outside."""
+    height, width = flow.shape[1:]
+    x = torch.arange(width).to(flow)
+    y = torch.arange(height).to(flow)[:, None]
+    return torch.stack([(x + flow[0]).clamp(0, width - 1) - x, (y + flow[1]).clamp(0, height - 1) - y])
+
+
+def _warp(image: Tensor, flow: Tensor) -> Tensor:
+    return warp(image[None], flow[None])[0]
+
+
+def _reduce(image: Tensor) -> Tensor:
+    height, width = (max(1, side // REDUCTION) for side in image.shape[1:])
+    return functional.interpolate(image[None], size=(height, width), mode="area")[0]
+
+
+def _enlarge(image: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(image[None], size=like.shape[1:], mode="bilinear", align_corners=False)[0]
+
+
+def _box(image: Tensor, radius: int) -> Tensor:
+    """Give the mean over a square of 2 radius + 1 pixels; outside the image nothing is counted."""
+    side = 2 * radius + 1
+    rows = functional.avg_pool2d(image[None], (1, side), 1, (0, radius), count_include_pad=False)
+    return functional.avg_pool2d(rows, (side, 1), 1, (radius, 0), count_include_pad=False)[0]
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """Give the image under a Gaussian of sigma pixels, its border repeated."""
+    reach = int(3 * sigma + 0.5)
+    position = torch.arange(-reach, reach + 1).to(image)
+    kernel = torch.exp(-position.square() / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    padded = functional.pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
+    return functional.conv2d(functional.conv2d(padded, kernel), kernel.mT)[:, 0]
