@@ -9,6 +9,7 @@ Images are float32 (3, H, W) in [-1, 1], display-referred sRGB.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import exp
 
 import torch
 from torch import Tensor
@@ -31,14 +32,11 @@ RETURN_TOLERANCE = 2.0
 DOUBT = 0.1
 """Worth at which a carried style gives way to a painted one, which is right in colour and poor in detail."""
 
-DETAIL = 2.0
-"""Standard deviation in pixels below which structure is detail, whose contrast is kept where two keyframes mix."""
-
 LARGEST_GAIN = 1.6
 """Two unlike textures in equal parts lose a factor of sqrt(2); more gain would lift noise."""
 
 REDUCTION = 4
-"""Scale at which the relation of style to plate is fitted: it is smooth, and sixteen times quicker there."""
+"""Scale below which structure is detail, and at which what is smooth is computed, sixteen times quicker."""
 
 NEAR, WIDE = 4, 16
 """Half sides, in reduced pixels, of the squares in which it is fitted; the wide one serves where none near is valid."""
@@ -120,9 +118,9 @@ def _carry(here: Tensor, plate: Tensor, style: Tensor, there: Tensor, back: Tens
     inside = _clamped(there)
     carried_plate, carried_style, returning = (_warp(image, inside) for image in (plate, style, back))
     colour = _blur((here - carried_plate).abs().mean(0, keepdim=True), 1.5)
-    miss = (there + returning).norm(dim=0, keepdim=True) / (1 + 0.05 * there.norm(dim=0, keepdim=True))
+    miss = _length(there + returning) / (1 + 0.05 * _length(there))
     worth = torch.exp(-((colour / COLOUR_TOLERANCE) ** 2) - (miss / RETURN_TOLERANCE) ** 2)
-    outside = (inside - there).norm(dim=0, keepdim=True) > 1
+    outside = _length(inside - there) > 1
     return _Carried(
         style=carried_style, plate=carried_plate, worth=worth.masked_fill(outside, 0).clamp(min=_LEAST_WORTH)
     )
@@ -137,13 +135,17 @@ def _nearness(frame: int, keys: Sequence[StyledKey]) -> list[float]:
 def _mix(styles: Sequence[Tensor], shares: Tensor) -> Tensor:
     """Give the weighted mean of styles whose detail has the energy that its parts have, not that of their overlap."""
     stacked = torch.stack(list(styles))
-    mean = (stacked * shares).sum(0)
-    detail = stacked - torch.stack([_blur(style, DETAIL) for style in styles])
+    detail = torch.stack([style - _enlarge(_reduce(style), style) for style in styles])
     mixed = (detail * shares).sum(0)
-    wanted = _blur((detail.square() * shares).sum(0).mean(0, keepdim=True), 2 * DETAIL)
-    present = _blur(mixed.square().mean(0, keepdim=True), 2 * DETAIL)
+    wanted = _energy((detail.square() * shares).sum(0))
+    present = _energy(mixed.square())
     gain = ((wanted + 1e-5) / (present + 1e-5)).sqrt().clamp(1, LARGEST_GAIN)
-    return mean + (gain - 1) * mixed
+    return (stacked * shares).sum(0) + (_enlarge(gain, mixed) - 1) * mixed
+
+
+def _energy(squares: Tensor) -> Tensor:
+    """Give the mean of all channels over a neighbourhood, (1, h, w) at the reduced scale."""
+    return _box(_reduce(squares.mean(0, keepdim=True)), 1)
 
 
 def _fit(plate: Tensor, style: Tensor, trust: Tensor, radius: int) -> _Relation:
@@ -177,6 +179,11 @@ def _clamped(flow: Tensor) -> Tensor:
     return torch.stack([(x + flow[0]).clamp(0, width - 1) - x, (y + flow[1]).clamp(0, height - 1) - y])
 
 
+def _length(vectors: Tensor) -> Tensor:
+    """Give the length of vectors (2, H, W), (1, H, W); several times quicker than norm along the outermost axis."""
+    return vectors.square().sum(0, keepdim=True).sqrt()
+
+
 def _warp(image: Tensor, flow: Tensor) -> Tensor:
     return warp(image[None], flow[None])[0]
 
@@ -198,10 +205,18 @@ def _box(image: Tensor, radius: int) -> Tensor:
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Give the image under a Gaussian of sigma pixels, its border repeated."""
+    """Give the image (C, H, W) under a Gaussian of sigma pixels, its border repeated.
+
+    Shifted sums: for so few taps and channels several times quicker on a CPU than a convolution.
+    """
     reach = int(3 * sigma + 0.5)
-    position = torch.arange(-reach, reach + 1).to(image)
-    kernel = torch.exp(-position.square() / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    padded = functional.pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
-    return functional.conv2d(functional.conv2d(padded, kernel), kernel.mT)[:, 0]
+    heights = [exp(-(position**2) / (2 * sigma**2)) for position in range(-reach, reach + 1)]
+    taps = [height / sum(heights) for height in heights]
+    padded = functional.pad(image[None], (reach, reach, reach, reach), mode="replicate")[0]
+    rows = torch.zeros_like(padded[:, :, : image.shape[2]])
+    for position, tap in enumerate(taps):
+        rows.add_(padded.narrow(2, position, image.shape[2]), alpha=tap)
+    blurred = torch.zeros_like(image)
+    for position, tap in enumerate(taps):
+        blurred.add_(rows.narrow(1, position, image.shape[1]), alpha=tap)
+    return blurred
