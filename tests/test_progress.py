@@ -183,6 +183,6 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_sizes_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert (bytes_text(640 * 2**20), bytes_text(9 * 2**28)) == ("640 MiB", "2.2 GiB")
+    assert [bytes_text(count) for count in (12 * 2**10, 640 * 2**20, 9 * 2**28)] == ["12 KiB", "640 MiB", "2.2 GiB"]
     assert path_text(str(tmp_path / "out" / "a.exr")) == str(Path("out/a.exr"))
     assert path_text(str(tmp_path.parent / "a.exr")) == str(tmp_path.parent / "a.exr")

@@ -49,7 +49,9 @@ def duration_text(seconds: float) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """ "640 MiB", "2.1 GiB"."""
+    """ "12 KiB", "640 MiB", "2.1 GiB"."""
+    if count < 2**20:
+        return f"{count / 2**10:.0f} KiB"
     return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
