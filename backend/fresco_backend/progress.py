@@ -170,7 +170,7 @@ class TerminalProgress(Progress):
         # stdout is not ours to redirect: events may go there.
         self._bars = Bars(SpinnerColumn(finished_text=" "), TextColumn("{task.description}", markup=False),
                           BarColumn(bar_width=24), TextColumn("{task.fields[detail]}", markup=False),
-                          console=console, redirect_stdout=False)
+                          console=console, redirect_stdout=False, refresh_per_second=5)
         self._paces: dict[Stage, _Pace] = {}
         self._tasks: dict[Stage, TaskID] = {}
         self._counts: dict[Stage, str] = {}
