@@ -9,10 +9,10 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 
+import tiny
 from fresco_backend.motion import Estimator, Raft, error_curve, estimate, load_estimator, window_flow
 from fresco_protocol.errors import WeightsMissing
 

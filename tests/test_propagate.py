@@ -162,6 +162,18 @@ def test_a_keyframe_beyond_a_cut_leaves_no_trace() -> None:
     assert (images[-1] - styles[0]).abs().mean() < 0.05
 
 
+def test_a_flow_that_does_not_return_is_not_believed_even_where_colours_agree() -> None:
+    flat = Clip(plates=torch.zeros(9, 3, 48, 64), mattes=torch.zeros(9, 48, 64))
+    pair = [StyledKey(frame=0, image=torch.full((3, 48, 64), 0.5)), StyledKey(frame=8, image=torch.zeros(3, 48, 64))]
+
+    def flow(frame: int, other: int) -> tuple[Tensor, Tensor]:
+        there, back = flat.flow(frame, other)
+        return (there + 8, back) if other == 0 else (there, back)
+
+    (image,) = propagate([2], pair, flat.plate, flow)
+    assert image.abs().max() < 0.01
+
+
 def test_one_frame_is_worked_on_at_a_time_and_nothing_is_asked_for_twice() -> None:
     clip, asked = moving(5, (33, 47)), Counter[tuple[int, ...]]()
 
