@@ -15,10 +15,10 @@ import numpy as np
 
 from fresco_backend import __version__
 from fresco_backend.color import ColorSpace, color_space, matte_samples, plate_space
-from fresco_backend.deliveries import DeliveryWriter, Encoding, refuse_sources
+from fresco_backend.deliveries import DeliveryWriter, Encoding
 from fresco_backend.frames import FloatArray, Frame
 from fresco_backend.model_store import Inventory, check
-from fresco_backend.movie_delivery import is_movie_delivery
+from fresco_backend.movie_delivery import check_movie, is_movie_delivery
 from fresco_backend.movies import MovieReader, is_movie
 from fresco_backend.plate import PlateReader, open_plate
 from fresco_backend.recommendation import recommendation
@@ -109,7 +109,7 @@ class Job:
         path: str | Path = self.shot.delivery.sequence
         encoding = Encoding(bit_depth=self.shot.delivery.bit_depth, compression=self.shot.delivery.compression)
         if self.is_movie:
-            refuse_sources([Path(path)], self.sources)
+            check_movie(Path(path), self.sources)
             path, encoding = self.scratch.folder / "picture.######.png", Encoding()
         return DeliveryWriter(path, self.frames, like=self.like, sources=self.sources, encoding=encoding)
 

@@ -14,8 +14,10 @@ from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from fresco_backend import settings, single_file
 from fresco_backend.embedded.dct import DctAutoencoder
@@ -112,6 +114,7 @@ def load(
     replaces the model's own. Downloads from the hub unless `offline`. Raises WeightsMissing, WeightsRefused and
     WeightsUnsupported.
     """
+    _silence_libraries()
     inventory = check(name, controls=controls, offline=offline)
     if vae is not None:
         inventory = _with_autoencoder(inventory, check_autoencoder(vae, offline=offline))
@@ -172,6 +175,13 @@ def _line(component: Component) -> str:
         return f"{component.name}: {component.problem}"
     files = "".join(f"\n  {digest}  {file}" for file, digest in component.hashes().items())
     return f"{component.name}: {component.size / 1e6:.1f} MB{files}"
+
+
+def _silence_libraries() -> None:
+    """Progress bars and advice to programmers do not belong on the terminal of an editor or in a farm's log."""
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def _devices() -> list[str]:
