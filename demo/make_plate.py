@@ -23,7 +23,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 from harbour.scene import build
 
-FIRST, COUNT, RATE = 1001, 32, 24
+FIRST, COUNT, RATE = 1001, 24, 24
 WIDTH, HEIGHT = 512, 320
 
 
