@@ -28,7 +28,7 @@ CHECKPOINT_SECONDS = 180
 WHITENING = 0.7  # a channel of deviation d becomes one of deviation d**0.3: low frequencies still outlive the noise longest
 NULL_CAPTION_SHARE = 0.1
 NO_CONTROL_SHARE = 0.1
-PLATE_START_SHARE = 0.5
+PLATE_START_SHARE = 0.75
 GUIDANCE = 4.0
 
 
@@ -180,25 +180,30 @@ class Pairs:
 
 
 def draw_timesteps(rng: np.random.Generator, count: int) -> Tensor:
-    """Train time steps, more of them where a translation of a plate spends its steps (below 800)."""
-    low, high = rng.integers(0, 800, size=count), rng.integers(800, 1000, size=count)
-    return torch.from_numpy(np.where(rng.random(count) < 0.85, low, high))
+    """Train time steps, more of them where a translation of a plate spends its steps (below 750)."""
+    low, high = rng.integers(0, 750, size=count), rng.integers(750, 1000, size=count)
+    return torch.from_numpy(np.where(rng.random(count) < 0.88, low, high))
 
 
-def noisy_start(batch: Batch, timesteps: Tensor, rng: np.random.Generator) -> Tensor:
-    """The clean latents to which noise is added: the target, or (in half of the samples) a mix with its plate.
+def noisy_start(batch: Batch, timesteps: Tensor, signal: Tensor, rng: np.random.Generator) -> Tensor:
+    """The clean latents to which noise is added: the target, or (in most samples) a mix of its plate and the target.
 
-    SDEdit starts from the plate, not from the unknown result: a model that has seen the mix moves colours off the plate.
+    SDEdit starts from the plate at some time step and never sees the unknown result: an ancestral run that started at T
+    and always predicted the target carries the plate with a share of SNR(T) / SNR(t) when it comes to t. `signal`:
+    cumulative products of the schedule, (1000,). The start T is drawn between t (at least 300) and 900.
     """
-    share = torch.from_numpy(rng.random(len(timesteps))).float() * (timesteps / 700).clamp(max=1)
+    snr = signal / (1 - signal)
+    lowest = timesteps.clamp(min=300)
+    starts = lowest + (torch.from_numpy(rng.random(len(timesteps))) * (901 - lowest).clamp(min=1)).long()
+    share = (snr[starts.clamp(max=999)] / snr[timesteps]).clamp(max=1)
     share[torch.from_numpy(rng.random(len(timesteps)) >= PLATE_START_SHARE)] = 0
     return torch.lerp(batch.target, batch.plate, share[:, None, None, None].to(batch.target))
 
 
 def diffusion_loss(networks: architecture.Networks, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Loss per sample (N,) of the velocity, weighted by min-SNR-5 (Hang et al. 2023), and the time steps (N,)."""
+    """Loss per sample (N,) of the velocity and the time steps (N,); steps with little noise count less."""
     timesteps = draw_timesteps(rng, len(batch.target))
-    clean = noisy_start(batch, timesteps, rng)
+    clean = noisy_start(batch, timesteps, networks.scheduler.alphas_cumprod, rng)
     device = batch.target.device
     noise = torch.from_numpy(rng.standard_normal(batch.target.shape, dtype=np.float32)).to(device)
     cumulative = networks.scheduler.alphas_cumprod[timesteps].to(device)
@@ -212,8 +217,7 @@ def diffusion_loss(networks: architecture.Networks, batch: Batch, rng: np.random
         predicted = networks.unet(
             noisy, timesteps, words, down_block_additional_residuals=down, mid_block_additional_residual=middle
         ).sample
-    snr = cumulative / (1 - cumulative)
-    weight = snr.clamp(max=5) / (snr + 1)
+    weight = 5 / (cumulative / (1 - cumulative) + 5)
     return weight * (predicted.float() - velocity).square().mean(dim=(1, 2, 3)), timesteps
 
 
