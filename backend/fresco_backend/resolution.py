@@ -32,8 +32,12 @@ class WorkingSize:
 
     def to_plate(self, images: Tensor) -> Tensor:
         """(N, C, H, W) at the padded size -> at the plate's size, without the padding."""
+        return resized(self.without_padding(images), self.plate)
+
+    def without_padding(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) at the padded size -> at the scaled size."""
         left, top = self._margin()
-        return resized(images[..., top:top + self.scaled.height, left:left + self.scaled.width], self.plate)
+        return images[..., top:top + self.scaled.height, left:left + self.scaled.width]
 
     def _margin(self) -> tuple[int, int]:
         return (self.padded.width - self.scaled.width) // 2, (self.padded.height - self.scaled.height) // 2
