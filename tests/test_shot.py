@@ -80,6 +80,7 @@ def test_the_document_gives_back_an_equal_shot(noun: Shot) -> None:
 
 
 def test_the_full_shot_leaves_no_field_at_its_default() -> None:
+    assert FULL.look.controls is not None
     for kind, noun in [(Shot, FULL), (Plate, FULL.plate), (Look, FULL.look), (Control, FULL.look.controls[0]),
                        (Keyframing, FULL.keyframing), (Coherence, FULL.coherence), (Delivery, FULL.delivery)]:
         same = {field.name for field in dataclasses.fields(kind) if getattr(noun, field.name) == field.default}
@@ -249,6 +250,7 @@ def test_relative_paths_belong_to_the_folder_of_the_document(tmp_path: Path) -> 
     assert placed.delivery.sequence == str(tmp_path / "out.mov")
     assert placed.matte is not None
     assert placed.matte.sequence == str(tmp_path / "matte.####.exr")
+    assert placed.look.controls is not None
     assert [control.sequence for control in placed.look.controls] == [str(tmp_path / "lines.####.png"), None]
 
 

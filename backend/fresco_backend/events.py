@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a render tells while it runs: plain facts, one frozen dataclass each, for a terminal, a log, a server or a host."""
+"""What a render tells while it runs: plain facts, one frozen dataclass each, for a terminal, a log or a host."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded model's networks before training: sizes chosen for two CPU cores, structure as Stable Diffusion 1.5's."""
+"""The embedded model's networks before training: sizes chosen for two CPU cores, Stable Diffusion 1.5's structure."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Networks:
 def build(words: Sequence[str]) -> Networks:
     """Untrained networks; about 27 million weights, of which 19 are the U-Net's and 8 the ControlNet's."""
     tokenizer = tokenizer_of(words)
-    shared = dict(
-        in_channels=LATENT_CHANNELS, block_out_channels=CHANNELS, layers_per_block=1, down_block_types=DOWN_BLOCKS,
-        cross_attention_dim=TEXT_WIDTH, norm_num_groups=16,
+    shared = {
+        "in_channels": LATENT_CHANNELS, "block_out_channels": CHANNELS, "layers_per_block": 1,
+        "down_block_types": DOWN_BLOCKS, "cross_attention_dim": TEXT_WIDTH, "norm_num_groups": 16,
         # diffusers names the number of heads so; heads of 32 channels
-        attention_head_dim=tuple(channels // 32 for channels in CHANNELS),
-    )  # fmt: skip
+        "attention_head_dim": tuple(channels // 32 for channels in CHANNELS),
+    }  # fmt: skip
     text = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=TEXT_LENGTH, projection_dim=TEXT_WIDTH,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An autoencoder that needs almost no training: a block cosine transform behind the interface of diffusers.
 
-Encoding is a fixed orthonormal 8x8 DCT-II of Y, Cb and Cr of which the lowest frequencies are kept as latent channels (a
-latent at 1/8 of the picture, like Stable Diffusion's). Decoding is the inverse transform followed by a small residual
-network at half resolution that removes block edges and restores high frequencies.
+Encoding is a fixed orthonormal 8x8 DCT-II of Y, Cb and Cr of which the lowest frequencies are kept as latent channels
+(a latent at 1/8 of the picture, like Stable Diffusion's). Decoding is the inverse transform followed by a small
+residual network at half resolution that removes block edges and restores high frequencies.
 Source: N. Ahmed, T. Natarajan, K. R. Rao, Discrete Cosine Transform, 1974; YCbCr of ITU-R BT.601.
 """
 
@@ -90,7 +90,7 @@ class DctAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     config_name = "config.json"
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         luma: int = 26,
@@ -108,8 +108,9 @@ class DctAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         gain = torch.ones(latent_channels) if gains is None else torch.tensor(gains)
         if gain.shape != (latent_channels,):
             raise ValueError(f"gains has {gain.numel()} values for {latent_channels} latent channels")
-        self.register_buffer("forward_kernel", transform_kernel(luma, chroma) * gain[:, None, None, None], persistent=False)
-        self.register_buffer("inverse_kernel", inverse_kernel(luma, chroma) / gain[:, None, None, None], persistent=False)
+        gain = gain[:, None, None, None]
+        self.register_buffer("forward_kernel", transform_kernel(luma, chroma) * gain, persistent=False)
+        self.register_buffer("inverse_kernel", inverse_kernel(luma, chroma) / gain, persistent=False)
         self.restoration = Restoration(width, depth)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:

@@ -55,9 +55,8 @@ def noun_of(path: Path) -> str | None:
     name = path.parent.name.lower()
     if "background" in name or name in ("images", "nature"):
         return None
-    return {"faces": "face", "faces_easy": "face", "airplanes": "airplane", "leopards": "leopard", "motorbikes": "motorbike"}.get(
-        name, name.replace("_", " ")
-    )
+    plurals = {"faces": "face", "faces_easy": "face", "airplanes": "airplane", "leopards": "leopard"}
+    return {**plurals, "motorbikes": "motorbike"}.get(name, name.replace("_", " "))
 
 
 def crops_of(path: Path) -> Iterator[Crop]:
@@ -82,7 +81,9 @@ def read_crop(crop: Crop, side: int = SIDE) -> Image:
     top, left = rng.integers(height - extent + 1), rng.integers(width - extent + 1)
     square = bgr[top : top + extent, left : left + extent]
     method = cv2.INTER_AREA if extent > side else cv2.INTER_CUBIC
-    return np.clip(cv2.resize(square, (side, side), interpolation=method)[..., ::-1] / np.float32(255), 0, 1)
+    resized = cv2.resize(square, (side, side), interpolation=method)[..., ::-1]
+    picture: Image = np.clip(resized / np.float32(255), 0, 1)
+    return picture
 
 
 def draw_looks(rng: np.random.Generator) -> tuple[LookName, ...]:
@@ -121,7 +122,7 @@ def encode(autoencoder: DctAutoencoder, images: Sequence[Image]) -> NDArray[np.f
     """Latents (N, C, 32, 32) of pictures in [0, 1]."""
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) * 2 - 1
     with torch.no_grad():
-        latents: NDArray[np.float16] = autoencoder.encode(batch).latent_dist.mode().half().numpy()
+        latents: NDArray[np.float16] = autoencoder.encode(batch, return_dict=False)[0].mode().half().numpy()
     return latents
 
 
@@ -157,7 +158,9 @@ def make_shard(crops: Sequence[Crop], config: dict[str, object], target: Path) -
     return target
 
 
-def make_shards(folders: Sequence[Path], autoencoder: DctAutoencoder, work: Path, *, size: int = 250, processes: int = 2) -> None:
+def make_shards(
+    folders: Sequence[Path], autoencoder: DctAutoencoder, work: Path, *, size: int = 250, processes: int = 2
+) -> None:
     """Write all shards that `work` does not hold yet, in a seeded order."""
     photos = [path for path in list_photos(folders) if not is_held_out(path)]
     crops = [crop for path in photos for crop in crops_of(path)]
@@ -179,7 +182,8 @@ def load_shards(work: Path) -> list[Pairs]:
     shards = []
     for folder in sorted(path for path in work.glob("shard_????")):
         labels = json.loads((folder / "labels.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("edges", "plate_latents", "targets")}
+        stored = ("edges", "plate_latents", "targets")
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in stored}
         names = [[tuple(map(LookName, target)) for target in crop] for crop in labels["names"]]
         shards.append(Pairs(**arrays, names=names, nouns=labels["nouns"]))
     return shards

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import architecture, captions, photos
 from .dct import DctAutoencoder, lowest_frequencies
 
 CHECKPOINT_SECONDS = 180
-WHITENING = 0.7  # a channel of deviation d becomes one of deviation d**0.3: low frequencies still outlive the noise longest
+# A channel of deviation d becomes one of deviation d**0.3: low frequencies still outlive the noise longest.
+WHITENING = 0.7
 NULL_CAPTION_SHARE = 0.1
 NO_CONTROL_SHARE = 0.1
 PLATE_START_SHARE = 0.75
@@ -75,7 +75,7 @@ def picture_batches(folders: list[Path], side: int, batch: int) -> Iterator[Tens
         pool = pool[-512:]
         batch_of = [pool[i] for i in rng.integers(len(pool), size=batch)]
         corners = rng.integers(0, (photos.SIDE - side) // 8 + 1, size=(batch, 2)) * 8
-        yield torch.stack([x[:, t : t + side, l : l + side] for x, (t, l) in zip(batch_of, corners, strict=True)])
+        yield torch.stack([x[:, y : y + side, z : z + side] for x, (y, z) in zip(batch_of, corners, strict=True)])
 
 
 def train_autoencoder(options: argparse.Namespace) -> None:
@@ -122,7 +122,8 @@ def load_autoencoder(work: Path) -> DctAutoencoder:
     autoencoder = DctAutoencoder(gains=state["gains"])
     if "model" in state:
         autoencoder.restoration.load_state_dict(state["model"])
-    return autoencoder.eval()
+    autoencoder.eval()
+    return autoencoder
 
 
 # Stage: diffusion and control -----------------------------------------------------------------------------------------
@@ -232,7 +233,8 @@ class Trainer:
             {"unet": self.networks.unet, "control": self.networks.controlnet, "text": self.networks.text_encoder}
         ).to(device)
         self.average = {name: value.detach().clone() for name, value in self.modules.named_parameters()}
-        self.optimiser = torch.optim.AdamW(self.modules.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        parameters = self.modules.parameters()
+        self.optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.path, self.rate, self.step, self.samples = work / "diffusion.pt", rate, 0, 0
         if self.path.exists():
             state = torch.load(self.path, weights_only=True, map_location=device)
@@ -273,7 +275,7 @@ def photos_nouns(work: Path) -> list[str]:
 
 
 def train_diffusion(options: argparse.Namespace) -> None:
-    """Train U-Net, ControlNet and text encoder together: `--phases PIXELS:BATCH:SAMPLES,...`, the rate falls in the last."""
+    """Train U-Net, ControlNet and text encoder together, by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down."""
     trainer = Trainer(options.work, options.device, options.rate)
     pairs = Pairs(options.work, trainer.networks.tokenizer)
     phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
@@ -320,7 +322,9 @@ def export(options: argparse.Namespace) -> None:
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     weights = sorted(folder.rglob("*.safetensors"))
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}" for path in weights]
+    names = [path.relative_to(folder).as_posix() for path in weights]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights]
+    sums = [f"{digest}  {name}" for digest, name in zip(hashes, names, strict=True)]
     (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
 
 
