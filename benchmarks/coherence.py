@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How steady each part of FRESCO makes a clip: the ablation of the paper, on the demo shot and on clips of your own.
+
+    python benchmarks/coherence.py [--clips CLIP ...] [--pictures DIR] [--markdown]
+
+CLIP is a movie or an image pattern, and may name frames: "street.mp4", "street.mp4=25-32", "plate.####.exr=1001-1008".
+All frames of a stretch are denoised as one window, once for each variant. Finished rows are kept in a JSON file, so
+that a stopped run goes on; a row is computed again when its shot, its files or its variant change, not when the code
+does: then say --fresh. The clock holds denoising and decoding, not the flow, the prompt or the control images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+from diffusers import DDPMScheduler
+from results import Row, Store, by_clip, laid_out, means
+from steadiness import Measures, Ruler
+from strips import write_sheet, write_strip
+from torch import Tensor
+from variants import PLAIN, VARIANTS, Part, Variant
+
+from fresco_backend import windows
+from fresco_backend.engine import denoise
+from fresco_backend.engine.coherence import WindowGuidance
+from fresco_backend.engine.keyframes import Window
+from fresco_backend.engine.latents import decode
+from fresco_backend.engine.schedule import NoiseSchedule
+from fresco_backend.job import open_job
+from fresco_backend.plate import open_plate
+from fresco_backend.sequences import frames_text
+from fresco_backend.weights import Models, load
+from fresco_protocol.errors import FrescoError
+from fresco_protocol.shot import Delivery, FrameRange, Look, Matte, Plate, Shot, parse_frames
+
+ROOT = Path(__file__).parents[1]
+STORE = ROOT / "out" / "benchmarks" / "coherence.json"
+PROMPT = "an oil painting with visible brush strokes"
+AMPLIFIED = 4  # differences in pictures
+THE_PLATE = "the plate itself"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A plate to measure on. frames: written as in a shot; None takes the first ones."""
+
+    plate: str
+    frames: str | None = None
+    matte: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Clip:
+        """The clip of "PLATE" or "PLATE=FRAMES"."""
+        plate, _, frames = text.partition("=")
+        return cls(plate=plate, frames=frames or None)
+
+    def ranges(self, count: int) -> tuple[FrameRange, ...]:
+        """The frames; the first `count` of the plate when none are named."""
+        if self.frames is not None:
+            return parse_frames(self.frames)
+        with closing(open_plate(self.plate)) as reader:
+            return tuple(FrameRange(first=number, last=number) for number in reader.numbers[:count])
+
+
+DEMO = Clip(plate=str(ROOT / "demo" / "plate" / "boat.####.exr"), matte=str(ROOT / "demo" / "matte" / "boat.####.png"))
+
+
+class Stretch:
+    """The frames of one clip, ready to be denoised as one window."""
+
+    def __init__(self, clip: Clip, options: argparse.Namespace) -> None:
+        self.job = open_job(_shot(clip, options))
+        name = Path(clip.plate).name.split(".")[0]
+        self.name = f"{name} {frames_text(self.job.frames)}"
+
+    def key(self, variant: Variant | None) -> str:
+        """What a row depends on; None is the plate itself."""
+        text = f"{self.job.identity} {variant.identity if variant else 'plate'}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def plate(self) -> Tensor:
+        """The plate's frames at working size, without padding: (N, 3, H, W) in [-1, 1]."""
+        return self._measured(windows.working_images(self.job, self.job.frames))
+
+    @cached_property
+    def ruler(self) -> Ruler:
+        """The measures of results against the plate."""
+        return Ruler(self.plate)
+
+    def has(self, part: Part) -> bool:
+        """Whether the clip gives what a part needs: a background needs a matte."""
+        return part is not Part.BACKGROUND or self.job.matte is not None
+
+    def render(self, variant: Variant) -> tuple[Tensor, float]:
+        """The stylised frames as `plate`, and the seconds of wall time that each one took."""
+        window = replace(self._window, guidance=self._guidance(variant))
+        sampling = replace(windows.sampling(self.job.shot.look), sharing=variant.sharing)
+        began = time.perf_counter()
+        images = self._denoised(window, sampling)
+        return self._measured(images), (time.perf_counter() - began) / len(images)
+
+    def _denoised(self, window: denoise.WindowInput, sampling: denoise.Sampling) -> Tensor:
+        models = denoise.DiffusionModels(unet=self._models.unet, vae=self._models.vae, schedule=self._schedule)
+        return decode(models.vae, _result(denoise.denoise_window(models, window, sampling)).latents).cpu()
+
+    def _guidance(self, variant: Variant) -> WindowGuidance | None:
+        whole = self._window.guidance
+        if whole is None or not variant.parts:
+            return None
+        background = whole.background if Part.BACKGROUND in variant.parts else None
+        return replace(whole, coherence=variant.coherence(whole.coherence), background=background)
+
+    def _measured(self, images: Tensor) -> Tensor:
+        return self.job.working.without_padding(images)
+
+    @cached_property
+    def _models(self) -> Models:
+        return _models(self.job.shot.look)
+
+    @cached_property
+    def _schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.of(DDPMScheduler.from_config(dict(self._models.scheduler_config)))
+
+    @cached_property
+    def _window(self) -> denoise.WindowInput:
+        window = windows.window_input(self.job, self._models, Window(anchors=(), keys=self.job.frames))
+        # The first call of a network is slow, and would count against the first variant.
+        self._denoised(replace(window, guidance=None), denoise.Sampling(steps=1, strength=1))
+        return window
+
+
+@cache
+def _models(look: Look) -> Models:
+    """The models of a look, loaded once for all clips."""
+    return load(look.model, controls=look.controls or ())
+
+
+def _result(loop: Generator[denoise.StepResult, None, denoise.WindowResult]) -> denoise.WindowResult:
+    while True:
+        try:
+            next(loop)
+        except StopIteration as finished:
+            result: denoise.WindowResult = finished.value
+            return result
+
+
+def _shot(clip: Clip, options: argparse.Namespace) -> Shot:
+    return Shot(
+        plate=Plate(sequence=clip.plate, frames=clip.ranges(options.frames)),
+        matte=Matte(sequence=clip.matte) if clip.matte else None,
+        look=Look(
+            prompt=options.prompt, model=options.model, strength=options.strength, steps=options.steps,
+            seed=options.seed,
+        ),
+        delivery=Delivery(sequence=str(STORE.with_suffix(".####.png")), working_size=options.working_size),
+    )  # fmt: skip
+
+
+class Pictures:
+    """The strips of one clip in a folder."""
+
+    def __init__(self, folder: Path, stretch: Stretch) -> None:
+        self._folder = folder / stretch.name.replace(" ", ".")
+        self._stretch = stretch
+
+    def has(self, key: str) -> bool:
+        """Whether both strips of a row are there."""
+        return all(path.exists() for path in self._paths(key))
+
+    def write(self, key: str, result: Tensor) -> None:
+        """Write the frames of a row, and their amplified aligned differences."""
+        frames, differences = self._paths(key)
+        write_strip(frames, result / 2 + 0.5)
+        write_strip(differences, self._stretch.ruler.differences(result) * AMPLIFIED)
+
+    def write_sheets(self, captions: dict[str, str]) -> None:
+        """Write the two sheets of a clip. captions: by the keys of its rows."""
+        for place, name in enumerate(("frames", f"differences-x{AMPLIFIED}")):
+            strips = [(caption, self._paths(key)[place]) for key, caption in captions.items()]
+            write_sheet(self._folder / f"{name}.png", strips)
+
+    def _paths(self, key: str) -> tuple[Path, Path]:
+        return self._folder / "strips" / f"{key}.png", self._folder / "strips" / f"{key}.differences.png"
+
+
+def measure(clip: Clip, options: argparse.Namespace, store: Store) -> Iterator[Row]:
+    """Give the rows of a clip as they finish, the plate's own first."""
+    stretch = Stretch(clip, options)
+    pictures = Pictures(options.pictures, stretch) if options.pictures else None
+    captions: dict[str, str] = {}
+    with closing(stretch.job):
+        for variant in (None, *(variant for variant in VARIANTS if variant.name in options.variants)):
+            if variant is not None and not all(map(stretch.has, variant.parts)):
+                continue
+            key = stretch.key(variant)
+            lacks_pictures = pictures is not None and not pictures.has(key)
+            if options.fresh or key not in store.rows or lacks_pictures:
+                result, seconds = (stretch.plate, None) if variant is None else stretch.render(variant)
+                store.add(key, _row(stretch, variant, stretch.ruler.measure(result), seconds))
+                if pictures is not None:
+                    pictures.write(key, result)
+            captions[key] = store.rows[key].caption
+            yield store.rows[key]
+    if pictures is not None:
+        pictures.write_sheets(captions)
+
+
+def _row(stretch: Stretch, variant: Variant | None, measures: Measures, seconds: float | None) -> Row:
+    title = variant.title if variant else THE_PLATE
+    return Row(clip=stretch.name, variant=title, seconds=seconds, **asdict(measures))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [variant.name for variant in VARIANTS]
+    add = parser.add_argument
+    add("--clips", nargs="+", type=Clip.parse, default=[], metavar="CLIP", help="clips beside the demo shot")
+    add("--variants", nargs="+", choices=names, default=names, metavar="VARIANT", help=f"of {', '.join(names)}")
+    add("--frames", type=int, default=8, help="consecutive frames of a clip that names none (default: %(default)s)")
+    add("--working-size", type=int, default=256, help="short side in pixels (default: %(default)s)")
+    add("--model", default="embedded", help="as of fresco render (default: %(default)s)")
+    add("--prompt", default=PROMPT, help="(default: %(default)s)")
+    add("--strength", type=float, default=0.75, help="(default: %(default)s)")
+    add("--steps", type=int, default=20, help="(default: %(default)s)")
+    add("--seed", type=int, default=0, help="(default: %(default)s)")
+    add("--store", type=Path, default=STORE, metavar="FILE", help="where rows are kept (default: %(default)s)")
+    add("--fresh", action="store_true", help="compute finished rows again")
+    add("--pictures", type=Path, metavar="DIR", help="write strips of frames and of differences")
+    add("--markdown", action="store_true", help="tables in Markdown")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None, demo: Clip = DEMO) -> None:
+    """Measure, then print the tables on stdout; rows appear on stderr as they finish."""
+    options = _arguments(argv)
+    store = Store.open(options.store)
+    rows: dict[tuple[str, str], Row] = {}
+    try:
+        for clip in (demo, *options.clips):
+            for row in measure(clip, options, store):
+                if (row.clip, row.variant) in rows:
+                    raise SystemExit(f"coherence.py: two clips are called {row.clip}: rename one of their files")
+                rows[row.clip, row.variant] = row
+                print(row, file=sys.stderr, flush=True)
+    except FrescoError as error:
+        raise SystemExit(f"coherence.py: {error}") from error
+    tables = [means(list(rows.values()), PLAIN.title)]
+    if options.clips:
+        tables.append(by_clip(list(rows.values())))
+    print("\n\n".join(laid_out(table, markdown=options.markdown) for table in tables))
+
+
+if __name__ == "__main__":
+    main()

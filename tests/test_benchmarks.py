@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ablation's script: it runs on a synthetic plate, goes on where it stopped, and its measures measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import coherence
+import numpy as np
+import pytest
+import torch
+from plates import frame, with_pixels
+from results import HEADINGS, Row, laid_out, means
+from steadiness import Ruler
+from variants import PLAIN, VARIANTS, Part
+
+import tiny
+from fresco_backend import windows
+from fresco_backend.deliveries import DeliveryWriter, Encoding
+from fresco_backend.engine.latents import NoiseSharing
+from fresco_protocol.errors import UsageError
+from fresco_protocol.shot import BitDepth, Coherence
+
+SIZE, FRAMES = 64, 4
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> coherence.Clip:
+    """A moving plate of six frames with its matte, as PNG sequences."""
+    plate = tiny.moving_plate(6, SIZE)
+    blank = frame(SIZE, SIZE, depth=BitDepth.UINT16, file_type="png")
+    for name, pixels in (("plate", plate.frames), ("matte", np.repeat(plate.matte[..., None], 3, axis=-1))):
+        writer = DeliveryWriter(tmp_path / f"{name}.####.png", range(1, 7), like=blank, encoding=Encoding())
+        for number, picture in enumerate(pixels, 1):
+            writer.write(number, with_pixels(blank, picture), "0")
+    return coherence.Clip(plate=str(tmp_path / "plate.####.png"), matte=str(tmp_path / "matte.####.png"))
+
+
+def arguments(model: Path, store: Path, *more: str) -> list[str]:
+    return [
+        "--model", str(model), "--store", str(store), "--working-size", str(SIZE), "--frames", str(FRAMES),
+        "--steps", "3", "--markdown", *more,
+    ]  # fmt: skip
+
+
+def cells(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+def test_the_table_has_a_line_for_the_plate_and_each_variant(
+    demo: coherence.Clip, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("per-frame", "fresco-background")
+    coherence.main(arguments(tiny_model, tmp_path / "rows.json", "--variants", *wanted), demo)
+    headings, rule, *lines = cells(capsys.readouterr().out)
+    assert headings == ["variant", *HEADINGS]
+    assert set("".join(rule)) == {"-", ":"}
+    assert [line[0] for line in lines] == [
+        coherence.THE_PLATE, "per-frame img2img", "full FRESCO + background smoothing"]  # fmt: skip
+    plate, plain, full = ([float(cell) for cell in line[1:] if cell != "–"] for line in lines)
+    assert len(plate) == 3, "nothing is timed for the plate"
+    assert plate[2] == 1, "the plate has its own edges"
+    assert plate[0] < min(plain[0], full[0]), "its own warp error is the floor"
+    assert plain[4] == 1, "the plain variant is the unit of time"
+    assert full[3] > 0
+
+
+def test_a_finished_row_is_not_computed_again(
+    demo: coherence.Clip, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    options = arguments(tiny_model, tmp_path / "rows.json", "--variants", "cross-frame")
+    coherence.main(options, demo)
+    first = capsys.readouterr().out
+
+    def refused(*_: object) -> None:
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(coherence.Stretch, "render", refused)
+    coherence.main(options, demo)
+    assert capsys.readouterr().out == first
+    for change in (["--fresh"], ["--prompt", "ink"], ["--variants", "shared-noise"]):
+        with pytest.raises(AssertionError, match="rendered again"):
+            coherence.main([*options, *change], demo)
+
+
+def test_further_clips_get_a_column_each_and_pictures(
+    demo: coherence.Clip, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = arguments(tiny_model, tmp_path / "rows.json", "--variants", "per-frame", "fresco-background")
+    coherence.main([*options, "--pictures", str(tmp_path / "look"), "--clips", f"{demo.plate}=3-5"], demo)
+    average, columns = (cells(text) for text in capsys.readouterr().out.split("\n\n"))
+    assert columns[0] == ["variant", "plate 1-4", "plate 3-5"]
+    assert columns[-1][0].endswith("background smoothing")
+    assert columns[-1][2] == "–", "a clip without a matte has no background"
+    assert [line[0] for line in average[2:]] == [coherence.THE_PLATE, PLAIN.title], "means are over the same clips"
+    for clip in ("plate.1-4", "plate.3-5"):
+        for sheet in ("frames.png", "differences-x4.png"):
+            assert (tmp_path / "look" / clip / sheet).stat().st_size > 0
+
+
+def test_a_model_that_is_not_there_ends_with_a_sentence(demo: coherence.Clip, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="nowhere"):
+        coherence.main(arguments(tmp_path / "nowhere", tmp_path / "rows.json"), demo)
+
+
+def test_each_variant_has_the_parts_that_it_says() -> None:
+    full = windows.engine_coherence(Coherence(), has_background=True)
+    by_name = {variant.name: variant for variant in VARIANTS}
+    assert by_name["fresco-background"].coherence(full) == full
+    assert len({variant.identity for variant in VARIANTS}) == len(VARIANTS) == len(by_name)
+    assert [variant.name for variant in VARIANTS if variant.sharing is NoiseSharing.NONE] == ["per-frame"]
+    temporal, spatial = (by_name[name].coherence(full) for name in ("temporal-loss", "spatial-loss"))
+    assert not temporal.cross_frame and not temporal.needs_reference
+    assert temporal.features and temporal.features.optimisation.temporal_weight == 2
+    assert spatial.features and spatial.features.optimisation.temporal_weight is None
+    assert spatial.needs_reference
+    attention = by_name["attention"].coherence(full)
+    assert attention.features is None and attention.spatial == full.spatial and attention.temporal == full.temporal
+    assert by_name["cross-frame"].parts == {Part.CROSS_FRAME}
+
+
+@pytest.fixture(scope="module")
+def plate() -> torch.Tensor:
+    return tiny.moving_plate(8, SIZE).images()
+
+
+def test_flicker_is_the_amplitude_of_what_alternates(plate: torch.Tensor) -> None:
+    ruler, dimmed = Ruler(plate), plate * 0.5
+    alternating = torch.tensor([1.0, -1.0] * 4)[:, None, None, None]
+    steady = ruler.measure(dimmed).flicker
+    # Half of the range [-1, 1] is 127.5 codes.
+    assert ruler.measure(dimmed + alternating * 0.1).flicker == pytest.approx(12.75, abs=1)
+    fade = torch.linspace(-0.1, 0.1, 8)[:, None, None, None]
+    assert ruler.measure(dimmed + fade).flicker < steady + 0.5
+
+
+def test_warp_error_of_a_brightness_step_is_its_square(plate: torch.Tensor) -> None:
+    flat = torch.zeros_like(plate)
+    flat[4:] = 0.2  # one of seven pairs differs, by 0.1 of [0, 1]
+    measures = Ruler(plate).measure(flat)
+    assert measures.warp_error == pytest.approx(1000 * 0.01 / 7, rel=1e-4)
+    assert measures.edges < 0.1
+    assert Ruler(plate).differences(flat)[3].max() == pytest.approx(0.1)
+
+
+def test_frames_that_share_no_path_have_no_steadiness(plate: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="two frames"):
+        Ruler(plate[:1])
+    noise = torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).round() * 2 - 1
+    with pytest.raises(UsageError, match="no pixel can be followed"):
+        Ruler(noise)
+
+
+def test_a_table_reads_as_text_too() -> None:
+    row = Row(clip="a", variant="plain", warp_error=1.5, flicker=2, edges=0.5, seconds=2)
+    slower = Row(clip="a", variant="slow", warp_error=1, flicker=1, edges=0.5, seconds=5)
+    text = laid_out(means([row, slower], "plain"))
+    assert "|" not in text
+    assert text.splitlines()[2].split() == ["slow", "1.00", "1.00", "0.500", "5.00", "2.5"]
