@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the embedded model from scratch: `python -m fresco_backend.embedded.train STAGE --photos DIR ... --work DIR`.
 
-Stages, in order: data, autoencoder, diffusion, export. Each resumes from what it finds in the work folder; a stage
-that is killed loses at most the minutes since its last checkpoint. Seeded; bfloat16 on CPU and CUDA.
+Stages, in order: data, autoencoder, diffusion, export, evaluate. The first three resume from what they find in the work
+folder; a stage that is killed loses at most the minutes since its last checkpoint. Seeded; bfloat16 on CPU and CUDA.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import architecture, captions, photos
+from . import architecture, captions, evaluate, photos
 from .dct import DctAutoencoder, lowest_frequencies
 
 CHECKPOINT_SECONDS = 180
@@ -119,7 +119,7 @@ def train_autoencoder(options: argparse.Namespace) -> None:
 def load_autoencoder(work: Path) -> DctAutoencoder:
     """The autoencoder as trained so far."""
     state = torch.load(work / "autoencoder.pt", weights_only=True)
-    autoencoder = DctAutoencoder(gains=state["gains"])
+    autoencoder: DctAutoencoder = DctAutoencoder(gains=state["gains"])
     if "model" in state:
         autoencoder.restoration.load_state_dict(state["model"])
     autoencoder.eval()
@@ -222,13 +222,25 @@ def diffusion_loss(networks: architecture.Networks, batch: Batch, rng: np.random
     return weight * (predicted.float() - velocity).square().mean(dim=(1, 2, 3)), timesteps
 
 
+def read_weights(networks: architecture.Networks, folder: Path) -> None:
+    """Give networks the weights of an exported model. Raises ValueError when it was trained on other words."""
+    words = type(networks.tokenizer).from_pretrained(folder / "tokenizer").get_vocab()
+    if words != networks.tokenizer.get_vocab():
+        raise ValueError(f"{folder} knows other words than these shards: train from scratch, or on its own data")
+    for name in ("unet", "controlnet", "text_encoder"):
+        network = getattr(networks, name)
+        network.load_state_dict(type(network).from_pretrained(folder / name).state_dict())
+
+
 class Trainer:
     """Networks, their optimiser and moving average, and how far they have come."""
 
-    def __init__(self, work: Path, device: torch.device, rate: float) -> None:
+    def __init__(self, work: Path, device: torch.device, rate: float, init: Path | None = None) -> None:
         torch.manual_seed(0)
         nouns = {word for path in photos_nouns(work) for word in path.split()}
         self.networks = architecture.build([*captions.vocabulary(), *nouns])
+        if init is not None:
+            read_weights(self.networks, init)
         self.modules = nn.ModuleDict(
             {"unet": self.networks.unet, "control": self.networks.controlnet, "text": self.networks.text_encoder}
         ).to(device)
@@ -275,8 +287,8 @@ def photos_nouns(work: Path) -> list[str]:
 
 
 def train_diffusion(options: argparse.Namespace) -> None:
-    """Train U-Net, ControlNet and text encoder together, by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down."""
-    trainer = Trainer(options.work, options.device, options.rate)
+    """Train U-Net, ControlNet and text encoder together by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down."""
+    trainer = Trainer(options.work, options.device, options.rate, options.init)
     pairs = Pairs(options.work, trainer.networks.tokenizer)
     phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
     ends = np.cumsum([samples for _, _, samples in phases])
@@ -331,7 +343,7 @@ def export(options: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line of the training."""
     result = argparse.ArgumentParser(prog="python -m fresco_backend.embedded.train", description=__doc__)
-    result.add_argument("stage", choices=["data", "autoencoder", "diffusion", "export"])
+    result.add_argument("stage", choices=["data", "autoencoder", "diffusion", "export", "evaluate"])
     result.add_argument("--photos", type=Path, nargs="+", default=[], help="folders of photographs")
     result.add_argument("--work", type=Path, required=True, help="folder of shards and checkpoints")
     result.add_argument("--steps", type=int, default=6000, help="steps of the autoencoder")
@@ -339,6 +351,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--rate", type=float, default=5e-4, help="learning rate of the diffusion stage")
     result.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     result.add_argument("--output", type=Path, default=Path(__file__).with_name("model"), help="folder for export")
+    result.add_argument("--init", type=Path, help="exported model from which a diffusion without checkpoint starts")
+    evaluate.add_options(result)
     return result
 
 
@@ -349,7 +363,10 @@ def main() -> None:
     if options.stage == "data":
         photos.make_shards(options.photos, load_autoencoder(options.work), options.work)
     else:
-        stages = {"autoencoder": train_autoencoder, "diffusion": train_diffusion, "export": export}
+        stages: dict[str, Callable[[argparse.Namespace], object]] = {
+            "autoencoder": train_autoencoder, "diffusion": train_diffusion, "export": export,
+            "evaluate": evaluate.evaluate,
+        }  # fmt: skip
         stages[options.stage](options)
 
 
