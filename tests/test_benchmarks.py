@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from plates import frame, with_pixels
-from results import HEADINGS, Row, laid_out, means
+from results import HEADINGS, Row, Store, laid_out, means
 from steadiness import Ruler
 from variants import PLAIN, VARIANTS, Part
 
@@ -39,7 +39,7 @@ def demo(tmp_path: Path) -> coherence.Clip:
 def arguments(model: Path, store: Path, *more: str) -> list[str]:
     return [
         "--model", str(model), "--store", str(store), "--working-size", str(SIZE), "--frames", str(FRAMES),
-        "--steps", "3", "--markdown", *more,
+        "--steps", "4", "--markdown", *more,
     ]  # fmt: skip
 
 
@@ -63,6 +63,14 @@ def test_the_table_has_a_line_for_the_plate_and_each_variant(
     assert plate[0] < min(plain[0], full[0]), "its own warp error is the floor"
     assert plain[4] == 1, "the plain variant is the unit of time"
     assert full[3] > 0
+
+
+def test_what_a_variant_says_reaches_the_engine(demo: coherence.Clip, tiny_model: Path, tmp_path: Path) -> None:
+    coherence.main(arguments(tiny_model, tmp_path / "rows.json"), demo)
+    rows = {row.variant: row for row in Store.open(tmp_path / "rows.json").rows.values()}
+    assert list(rows) == [coherence.THE_PLATE, *(variant.title for variant in VARIANTS)]
+    assert len({row.warp_error for row in rows.values()}) == len(rows), "no two variants give the same picture"
+    assert rows["per-frame, one initial noise"].warp_error < rows[PLAIN.title].warp_error
 
 
 def test_a_finished_row_is_not_computed_again(
@@ -118,6 +126,9 @@ def test_each_variant_has_the_parts_that_it_says() -> None:
     attention = by_name["attention"].coherence(full)
     assert attention.features is None and attention.spatial == full.spatial and attention.temporal == full.temporal
     assert by_name["cross-frame"].parts == {Part.CROSS_FRAME}
+    along, alike = (by_name[f"{name}-attention"].coherence(full) for name in ("temporal", "spatial"))
+    assert (along.temporal, along.spatial) == (full.temporal, None)
+    assert (alike.temporal, alike.spatial) == (None, full.spatial)
 
 
 @pytest.fixture(scope="module")
