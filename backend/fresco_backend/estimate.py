@@ -12,7 +12,7 @@ import torch
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.job import Job
 
-# Measured on U-Nets of Stable Diffusion's shape (860 M weights, 0.8 TFLOP for 64 x 64 latents), and on the embedded one.
+# Measured on U-Nets of Stable Diffusion's shape (860 M weights, 0.8 TFLOP for 64 x 64 latents) and the embedded one.
 FLOP_PER_WEIGHT_AND_LATENT = 0.23
 CONTROL_SHARE = 0.4  # a ControlNet's cost against its U-Net's
 COHERENCE_FACTOR = 2.0  # all constraints against a plain step
@@ -32,24 +32,28 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def cost(job: Job, windows: Sequence[Window], device: torch.device, dtype: torch.dtype) -> Cost:
-    """The cost of the whole shot on a device, within a factor of about two."""
+def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device, dtype: torch.dtype) -> Cost:
+    """The cost of what is left of a job, within a factor of about two.
+
+    windows: those to denoise. frames: how many are to be delivered. device, dtype: where and how it is computed.
+    """
     width, height = job.working.padded
     latents = width * height / 64
     weights = sum(part.size for part in job.inventory.all_components) / BYTES_PER_WEIGHT
-    unet = job.inventory.components[0].size / BYTES_PER_WEIGHT
+    unet = job.inventory.component("unet").size / BYTES_PER_WEIGHT
     look = job.shot.look
     branches = 1 if look.guidance == 1 else 2
-    frames = sum(len(window.frames) for window in windows)
+    denoised = sum(len(window.frames) for window in windows)
     steps = round(look.steps * look.strength)
     factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
-    flop = FLOP_PER_WEIGHT_AND_LATENT * unet * latents * branches * frames * steps * factor
-    denoising = flop / (ATTAINED * _matmul_speed(device, dtype)) if steps else 0.0
+    flop = FLOP_PER_WEIGHT_AND_LATENT * unet * latents * branches * denoised * steps * factor
+    denoising = flop / (ATTAINED * _matmul_speed(device, dtype)) if flop else 0.0
     pixels = job.plate.size.width * job.plate.size.height
-    delivering = len(job.selected) * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS * pixels)
-    rows = branches * max(len(window.frames) for window in windows)
+    delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS * pixels)
+    rows = branches * max((len(window.frames) for window in windows), default=0)
     activations = ACTIVATION_BYTES * rows * latents * (unet / SD_WEIGHTS) ** 0.5
-    return Cost(int(LIBRARIES + weights * dtype.itemsize + activations), denoising + delivering)
+    loaded = weights * dtype.itemsize if windows else 0.0
+    return Cost(int(LIBRARIES + loaded + activations), denoising + delivering)
 
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames of a job from its stylised keyframes: which keyframes stand beside a frame, and the motion between them."""
+"""The frames of a job from its stylised keyframes and the motion between them."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -13,20 +12,10 @@ from torch import Tensor
 from fresco_backend import motion
 from fresco_backend.engine.propagate import StyledKey, propagate
 from fresco_backend.job import Job
+from fresco_backend.remaining import neighbours
 from fresco_backend.windows import working_image
 
 HELD_PLATES = 4  # both keyframes of an interval, the frame, and one to spare
-
-
-def neighbours(frame: int, keyframes: Sequence[int]) -> tuple[int, ...]:
-    """The keyframes that a frame is made from: itself if it is one, else those on both sides, or the only one there is.
-
-    keyframes: ascending, at least one.
-    """
-    place = bisect_left(keyframes, frame)
-    if place < len(keyframes) and keyframes[place] == frame:
-        return (frame,)
-    return tuple(keyframes[max(place - 1, 0) : place + 1])
 
 
 def stylised(job: Job, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[tuple[int, Tensor]]:

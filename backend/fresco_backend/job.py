@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A shot made ready: its files found and checked, its open choices filled in, its identity known. Nothing is rendered."""
+"""A shot made ready: its files found and checked, its open choices filled in, its identity known."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from fresco_backend import __version__
-from fresco_backend.color import ColorSpace, color_space, matte_samples, plate_space
-from fresco_backend.deliveries import DeliveryWriter, Encoding
-from fresco_backend.frames import FloatArray, Frame
-from fresco_backend.model_store import Inventory, check
+from fresco_backend.color import ColorSpace, color_space, default_space, matte_samples, plate_space
+from fresco_backend.deliveries import DeliveryWriter, Encoding, file_type
+from fresco_backend.frames import FloatArray, Frame, Size
+from fresco_backend.model_store import Inventory, check, sha256
 from fresco_backend.movie_delivery import check_movie, is_movie_delivery
 from fresco_backend.movies import MovieReader, is_movie
 from fresco_backend.plate import PlateReader, open_plate
@@ -25,19 +26,21 @@ from fresco_backend.recommendation import recommendation
 from fresco_backend.resolution import WorkingSize, fit
 from fresco_backend.scratch import Scratch
 from fresco_backend.sequences import FramePattern, frames_text
-from fresco_protocol.errors import MatteError, RangeOutside, UsageError
+from fresco_protocol.errors import ColorError, FrameSize, MatteError, RangeOutside, UsageError
 from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Shot, Task, frame_numbers
 
 HASH_DIGITS = 16  # of SHA-256, enough to name a folder
+ASPECT_TOLERANCE = 0.02  # relative; a smaller control image has its size rounded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A shot with everything that it reads open.
 
-    shot: without open choices: guidance and controls are those of the model where the shot named none. inventory: the
-    model's files. plate, matte, controls: open readers; controls by the control that asked for them. frames: what the
-    whole shot delivers, handles included, ascending. selected: those that are wanted now. like: the first frame.
+    shot: without open choices, guidance and controls being the model's where it named none; its paths are absolute.
+    inventory: the model's files. plate, matte, controls: open readers; controls by the control that asked for them.
+    frames: what the whole shot delivers, handles included, ascending. selected: those that are wanted now. like: the
+    first frame.
     """
 
     shot: Shot
@@ -58,9 +61,20 @@ class Job:
 
     @property
     def delivered_space(self) -> ColorSpace:
-        """The colour space of the delivery; the plate's unless the shot names one."""
+        """The colour space of the delivery: the shot's word, else the plate's; a file of another type has its own.
+
+        A movie holds sRGB. Raises ColorError for a name that is unknown or does not suit a movie.
+        """
         named = self.shot.delivery.color_space
-        return color_space(named) if named else self.space
+        if named and self.is_movie and color_space(named) is not ColorSpace.SRGB:
+            raise ColorError(f"a movie is written in sRGB, not in {named}", where=self.shot.delivery.sequence,
+                             remedy="Leave the colour space of the delivery out, or deliver an image sequence")
+        if named:
+            return color_space(named)
+        if self.is_movie:
+            return ColorSpace.SRGB
+        written = file_type(self.shot.delivery.sequence)
+        return self.space if written == self.like.file_type else default_space(written)
 
     @property
     def rate(self) -> Fraction | None:
@@ -70,9 +84,13 @@ class Job:
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """Every file that is read, so that none is written."""
-        readers = [self.plate, *([self.matte] if self.matte else []), *self.controls.values()]
-        return tuple(path for reader in readers for path in reader.files)
+        """Every file of the plate, the matte and the controls, so that none is written."""
+        return tuple(path for reader in self.readers for path in reader.files)
+
+    @property
+    def readers(self) -> tuple[PlateReader, ...]:
+        """The plate, the matte and the controls, as far as there are any."""
+        return (self.plate, *([self.matte] if self.matte else []), *self.controls.values())
 
     @property
     def is_movie(self) -> bool:
@@ -83,14 +101,18 @@ class Job:
     def identity(self) -> str:
         """Hexadecimal hash of all that the pixels depend on; a frame that carries another one is rendered again."""
         document = json.loads(self.shot.to_json())
-        for key in ("overwrite", "sequence"):
-            del document["delivery"][key]
-        for noun in (document, document["plate"]):
-            noun.pop("name", None)
-        weights = {name: digest for part in self.inventory.all_components for name, digest in part.hashes().items()}
-        facts = {"shot": document, "frames": self.frames, "files": _identities(self), "weights": weights}
+        del document["name"], document["delivery"]["overwrite"], document["delivery"]["sequence"]
+        facts = {
+            "shot": document, "frames": self.frames, "files": _file_facts(self), "weights": self.weights,
+            "configurations": _configurations(self.inventory),
+        }  # fmt: skip
         text = json.dumps({"version": __version__, **facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """SHA-256 in hexadecimal of each weight file, by "component/file name"."""
+        return {name: digest for part in self.inventory.all_components for name, digest in part.hashes().items()}
 
     @cached_property
     def scratch(self) -> Scratch:
@@ -105,19 +127,31 @@ class Job:
         return matte_samples(self.matte.read_channels(number), matte.channel, invert=matte.invert)
 
     def writer(self) -> DeliveryWriter:
-        """The writer of single frames, checked: the delivery itself, or the pictures that a movie is made of."""
-        path: str | Path = self.shot.delivery.sequence
-        encoding = Encoding(bit_depth=self.shot.delivery.bit_depth, compression=self.shot.delivery.compression)
-        if self.is_movie:
-            check_movie(Path(path), self.sources)
-            path, encoding = self.scratch.folder / "picture.######.png", Encoding()
-        return DeliveryWriter(path, self.frames, like=self.like, sources=self.sources, encoding=encoding)
+        """The writer of single frames, checked: the delivery itself, or the pictures that a movie is made of.
+
+        Raises OutputError when the delivery cannot be written, UsageError for a movie whose rate is unknown.
+        """
+        path, delivery = self.shot.delivery.sequence, self.shot.delivery
+        if not self.is_movie:
+            encoding = Encoding(bit_depth=delivery.bit_depth, compression=delivery.compression)
+            return DeliveryWriter(path, self.frames, like=self.like, sources=self.sources, encoding=encoding)
+        if self.rate is None:
+            raise UsageError("the plate does not state its frame rate, and a movie needs one", where="plate.rate",
+                             remedy="Give it, for example --rate 24")
+        check_movie(Path(path), self.sources)
+        pictures = self.scratch.folder / "picture.######.png"
+        return DeliveryWriter(pictures, self.frames, like=opaque(self.like), sources=self.sources)
 
     def close(self) -> None:
         """Close all readers."""
-        for reader in (self.plate, self.matte, *self.controls.values()):
-            if reader is not None:
-                reader.close()
+        for reader in self.readers:
+            reader.close()
+
+
+def opaque(frame: Frame) -> Frame:
+    """The frame over black and without extra channels, as a movie holds it."""
+    pixels = frame.pixels if frame.alpha is None or frame.associated else frame.pixels * frame.alpha[..., None]
+    return replace(frame, pixels=pixels, alpha=None, associated=True, extra=())
 
 
 def open_job(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False) -> Job:
@@ -128,16 +162,17 @@ def open_job(shot: Shot, *, selection: Sequence[int] | None = None, allow_downlo
     """
     if shot.task is not Task.TRANSLATE:
         raise UsageError("this version renders translations only", where="task", remedy='Set "task" to "translate"')
-    shot, inventory = _decided(shot, offline=not allow_download)
+    shot, inventory = _decided(shot.located(str(Path.cwd())), offline=not allow_download)
     inventory.require()
-    plate = open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)
-    like, short_side = plate.read(plate.numbers[0]), recommendation(inventory).working_size
-    job = Job(
-        shot=shot, inventory=inventory, plate=plate, matte=_matte(shot, plate), controls=_controls(shot, plate),
-        frames=plate.numbers, selected=_selected(plate.numbers, selection), like=like,
-        working=fit(plate.size, shot.delivery.working_size or short_side),
-    )  # fmt: skip
-    _ = job.space, job.delivered_space  # an unknown name shall stop the job here
+    with ExitStack() as opened:
+        plate = opened.enter_context(closing(open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)))
+        job = Job(
+            shot=shot, inventory=inventory, plate=plate, matte=_matte(shot, plate), controls=_controls(shot, plate),
+            frames=plate.numbers, selected=_selected(plate.numbers, selection), like=plate.read(plate.numbers[0]),
+            working=fit(plate.size, shot.delivery.working_size or recommendation(inventory).working_size),
+        )  # fmt: skip
+        _ = job.space, job.delivered_space  # an unknown name shall stop the job here
+        opened.pop_all()
     return job
 
 
@@ -195,14 +230,33 @@ def _matte(shot: Shot, plate: PlateReader) -> PlateReader | None:
 
 
 def _controls(shot: Shot, plate: PlateReader) -> dict[Control, PlateReader]:
-    return {
+    readers = {
         control: open_plate(control.sequence, plate.numbers, Missing.ERROR)
         for control in shot.look.controls or ()
         if control.kind is ControlKind.SEQUENCE and control.sequence is not None
     }
+    for control, reader in readers.items():
+        if not _same_aspect(reader.size, plate.size):
+            raise FrameSize(f"the control images are {reader.size}, and the plate is {plate.size}",
+                            where=control.sequence, remedy="Render them with the aspect of the plate, at any size")
+    return readers
 
 
-def _identities(job: Job) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file that is read for the job's frames."""
-    status = [(path.name, path.stat()) for path in job.sources]
+def _same_aspect(size: Size, other: Size) -> bool:
+    return abs(size.width * other.height / (size.height * other.width) - 1) <= ASPECT_TOLERANCE
+
+
+def _file_facts(job: Job) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of every file that is read for the job's frames; others may come and go."""
+    paths = dict.fromkeys(reader.source(number) for reader in job.readers for number in job.frames)
+    status = [(path.name, path.stat()) for path in paths]
     return [(name, facts.st_size, facts.st_mtime_ns) for name, facts in status]
+
+
+def _configurations(inventory: Inventory) -> dict[str, str]:
+    """SHA-256 of the files beside the weights that decide what these mean: schedule, tokenizer, shapes."""
+    folders = dict.fromkeys(part.place for part in inventory.all_components if part.place.is_dir())
+    return {
+        f"{folder.name}/{path.name}": sha256(path)
+        for folder in folders for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt")
+    }  # fmt: skip

@@ -33,15 +33,18 @@ class WarpError:
 
     def __init__(self) -> None:
         self.values: list[float] = []
-        self._before: tuple[Tensor, Tensor] | None = None
+        self._before: tuple[int, Tensor, Tensor] | None = None
 
-    def add(self, plate: Tensor, result: Tensor) -> None:
-        """The next frame. plate, result: (3, H, W) in [-1, 1]."""
-        if self._before is not None:
-            earlier_plate, earlier_result = self._before
+    def add(self, place: int, plate: Tensor, result: Tensor) -> None:
+        """A frame; it is compared when the one added before is its neighbour in the clip.
+
+        place: in the clip, from 0. plate, result: (3, H, W) in [-1, 1].
+        """
+        if self._before is not None and self._before[0] == place - 1:
+            _, earlier_plate, earlier_result = self._before
             flow = motion.window_flow(torch.stack([earlier_plate, plate]))
             self.values.append(warp_error(flow, earlier_result, result))
-        self._before = plate, result
+        self._before = place, plate, result
 
     @property
     def mean(self) -> float | None:

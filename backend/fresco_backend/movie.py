@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fresco_backend.color import plate_space, to_engine
 from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.events import Event
+from fresco_backend.events import Advanced, Event, Stage, Warned
 from fresco_backend.frames import read_frame
 from fresco_backend.job import Job
 from fresco_backend.movie_delivery import write_movie
-from fresco_backend.movies import MovieReader
+from fresco_backend.movies import MovieReader, Sound
 from fresco_protocol.errors import UsageError
 
 
@@ -24,13 +23,21 @@ def assemble(job: Job, pictures: DeliveryWriter) -> Iterator[Event]:
     if job.rate is None:
         raise UsageError("the plate does not state its frame rate, and a movie needs one", where="plate.rate",
                          remedy="Give it, for example --rate 24")
+    yield Advanced(stage=Stage.MOVIE, done=0, total=len(job.frames))
+    sound = _sound(job)
+    if sound is None and isinstance(job.plate, MovieReader) and job.plate.has_audio:
+        yield Warned(code="sound-left-out", text="the plate's sound does not fit the movie's frames and rate: left out")
     frames = (_picture(pictures.path(number)) for number in job.frames)
-    sound = job.plate.sound() if isinstance(job.plate, MovieReader) else None
-    write_movie(Path(job.shot.delivery.sequence), frames, job.rate, sound)
-    yield from ()
+    written = write_movie(Path(job.shot.delivery.sequence), frames, job.rate, sound)
+    yield Advanced(stage=Stage.MOVIE, done=written, total=len(job.frames))
+
+
+def _sound(job: Job) -> Sound | None:
+    """The sound of the job's frames; None when there is none, or when it would run away from another frame rate."""
+    plate = job.plate
+    return plate.sound() if isinstance(plate, MovieReader) and plate.rate == job.rate else None
 
 
 def _picture(path: Path) -> NDArray[np.uint8]:
-    frame = read_frame(path)
-    display = to_engine(frame, plate_space(frame)) / 2 + 0.5
-    return (display * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    codes: NDArray[np.uint8] = np.rint(read_frame(path).pixels * 255).astype(np.uint8)
+    return np.repeat(codes, 3, axis=2) if codes.shape[2] == 1 else codes

@@ -87,6 +87,10 @@ class MovieReader:
         """The movie itself."""
         return (self.path,)
 
+    def source(self, _number: int) -> Path:
+        """The file that a frame is read from."""
+        return self.path
+
     def read(self, number: int) -> Frame:
         """The frame of this number, upright, as full-range RGB. Raises FrameUnreadable."""
         if not 1 <= number <= self.count:

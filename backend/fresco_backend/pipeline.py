@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from diffusers import DDPMScheduler
@@ -22,22 +23,25 @@ from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.schedule import NoiseSchedule, run_steps
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
-from fresco_backend.job import Job, open_job
+from fresco_backend.frames import Frame, cleaned
+from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.metrics import WarpError
+from fresco_backend.remaining import Batch, batches
 from fresco_backend.weights import Models, choose_device, choose_dtype, load
 from fresco_protocol.shot import Shot
 
 
 def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False) -> Planned:
-    """What `render` would do. Reads the frames when the choice of keyframes depends on them; renders and writes nothing.
+    """What `render` would do. Reads the frames when the choice of keyframes depends on them; renders nothing.
 
-    Raises what stands in the way, as `render` does.
+    It proves that the delivery can be written, by a small picture that it removes. Raises what stands in the way.
     """
-    job = open_job(shot, selection=selection, allow_download=allow_download)
-    try:
-        return _planned(job, windows.choose_keyframes(job, _errors(job)), delivered=())
-    finally:
-        job.close()
+    with closing(open_job(shot, selection=selection, allow_download=allow_download)) as job:
+        events = _Run(job=job, writer=job.writer()).events()
+        with closing(events):
+            planned = next(event for event in events if isinstance(event, Planned))
+        job.scratch.remove_empty()
+        return planned
 
 
 def render(
@@ -45,204 +49,225 @@ def render(
 ) -> Generator[Event, None, None]:
     """Render a shot. selection: frame numbers wanted now; None is all. Yields events; `close()` cancels.
 
-    Cancelled or failed, it leaves whole frames only, and the same shot goes on from there. Raises FrescoError.
+    Cancelled or failed, it leaves whole frames only, and the same shot goes on from there. The scratch folder goes at
+    the end of a whole shot; a selection leaves it to the other parts of the shot. Raises FrescoError.
     """
-    job = open_job(shot, selection=selection, allow_download=allow_download)
-    try:
-        run = _Run(job=job, writer=job.writer())
-        yield from run.events()
+    with closing(open_job(shot, selection=selection, allow_download=allow_download)) as job:
+        if shot.delivery.overwrite and selection is None:
+            job.scratch.remove()
+        yield from _Run(job=job, writer=job.writer()).events()
         if not keep_scratch and selection is None:
             job.scratch.remove()
-    finally:
-        job.close()
 
 
-def _errors(job: Job) -> list[float] | None:
-    return list(windows.error_curve(job)) if windows.needs_analysis(job) else None
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What the run does. keyframes, windows: of the whole shot. batches: what is left of it."""
 
+    keyframes: tuple[int, ...]
+    windows: tuple[Window, ...]
+    batches: tuple[Batch, ...]
 
-def _planned(job: Job, keyframes: tuple[int, ...], delivered: tuple[int, ...]) -> Planned:
-    device = choose_device()
-    dtype = choose_dtype(device)
-    split = windows.split(job, keyframes)
-    size = job.working.padded
-    cost = estimate.cost(job, split, device, dtype)
-    return Planned(
-        frames=job.selected, delivered=delivered, keyframes=keyframes, windows=tuple(each.frames for each in split),
-        plate_size=tuple(job.plate.size), working_size=tuple(size), rate=None if job.rate is None else str(job.rate),
-        model=job.shot.look.model, device=str(device), precision=str(dtype).removeprefix("torch."),
-        seed=job.shot.look.seed, job_hash=job.identity, scratch=str(job.scratch.folder),
-        memory_bytes=cost.memory, seconds=cost.seconds,
-    )  # fmt: skip
+    @property
+    def to_denoise(self) -> tuple[int, ...]:
+        """The places of the windows that will be denoised, ascending."""
+        return tuple(place for batch in self.batches for place in batch.windows)
 
 
 @dataclass(kw_only=True)
 class _Run:
-    """One render as it goes on: what is delivered, and what was measured."""
+    """One render as it goes on. done: selected frames that are delivered. denoised: windows that this run finished."""
 
     job: Job
     writer: DeliveryWriter
     began: float = field(default_factory=time.monotonic)
     done: set[int] = field(default_factory=set)
+    denoised: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     warp_error: WarpError = field(default_factory=WarpError)
     models: Models | None = None
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """The stages, in order."""
-        job = self.job
-        if not job.shot.delivery.overwrite:
-            self.done = {frame for frame in job.selected if self.writer.is_delivered(frame, job.identity)}
+        self.done = self._delivered()
         reused = len(self.done)
-        keyframes = windows.choose_keyframes(job, (yield from self._analysis()))
-        yield _planned(job, keyframes, tuple(sorted(self.done)))
-        split = windows.split(job, keyframes)
-        yield from self._render_windows(split, keyframes)
-        outputs = [str(self.writer.path(frame)) for frame in job.selected]
-        if job.is_movie:
-            outputs = [job.shot.delivery.sequence]
-            yield from self._timed(Stage.MOVIE, movie.assemble(job, self.writer))
-        sidecar = record.write(job, record.Measures(
-            keyframes=keyframes, windows=tuple(each.frames for each in split), seconds=self.seconds,
-            warp_error=self.warp_error.mean, rendered=len(self.done) - reused, reused=reused,
-            device=str(self.models.device) if self.models else None,
-            precision=str(self.models.dtype).removeprefix("torch.") if self.models else None,
-        ))  # fmt: skip
+        if self._is_finished():
+            yield self._planned(None)
+        else:
+            choice = yield from self._choice()
+            yield self._planned(choice)
+            self.job.scratch.save_keyframes(choice.keyframes)
+            for batch in choice.batches:
+                yield from self._timed(Stage.KEYFRAMES, self._denoise(batch.windows, choice))
+                yield from self._timed(Stage.DELIVER, self._deliver(batch.frames, choice.keyframes))
+            if self.job.is_movie:
+                yield from self._timed(Stage.MOVIE, self._movie())
+            record.write(self.job, self._measures(choice, reused))
         yield Finished(
             rendered=len(self.done) - reused, reused=reused, seconds=time.monotonic() - self.began,
-            sidecar=str(sidecar), outputs=tuple(outputs),
+            sidecar=str(record.path_of(self.job.shot.delivery.sequence)), outputs=self._outputs(),
         )  # fmt: skip
 
+    def _delivered(self) -> set[int]:
+        """The selected frames that lie there as this very job made them."""
+        job = self.job
+        if job.shot.delivery.overwrite:
+            return set()
+        if job.is_movie and record.has_movie(job):
+            return set(job.selected)
+        return {frame for frame in job.selected if self.writer.is_delivered(frame, job.identity)}
+
+    def _is_finished(self) -> bool:
+        """Whether nothing is left to do, the record included."""
+        job = self.job
+        recorded = record.has_movie(job) if job.is_movie else record.read(job) is not None
+        return recorded and len(self.done) == len(job.selected)
+
+    def _choice(self) -> Generator[Event, None, _Choice]:
+        job = self.job
+        keyframes = job.scratch.keyframes or windows.choose_keyframes(job, (yield from self._analysis()))
+        split = windows.split(job, keyframes)
+        left = [frame for frame in job.selected if frame not in self.done]
+        parts = batches(left, split, has_key=job.scratch.has_key, has_anchors=job.scratch.has_anchors)
+        return _Choice(keyframes=keyframes, windows=split, batches=parts)
+
     def _analysis(self) -> Generator[Event, None, list[float] | None]:
-        if not windows.needs_analysis(self.job) or len(self.done) == len(self.job.selected):
-            return _errors(self.job)
+        """The error curve, where the choice of keyframes depends on it."""
+        if not windows.needs_analysis(self.job):
+            return None
         errors: list[float] = []
         began = time.monotonic()
-        for error in windows.error_curve(self.job):
+        for frame, error in zip(self.job.frames, windows.error_curve(self.job), strict=True):
             errors.append(error)
-            frame = self.job.frames[len(errors) - 1]
             yield Advanced(stage=Stage.ANALYSE, done=len(errors), total=len(self.job.frames), frame=frame)
         self.seconds[Stage.ANALYSE.value] = time.monotonic() - began
         return errors
 
-    def _render_windows(self, split: Sequence[Window], keyframes: tuple[int, ...]) -> Iterator[Event]:
-        """Denoise window after window, and deliver what each one completes."""
-        for place, window in enumerate(split):
-            if not self._missing_after(window, keyframes):
-                continue
-            yield from self._timed(Stage.KEYFRAMES, self._keyframes_up_to(place, split))
-            yield from self._timed(Stage.DELIVER, self._deliver(window, keyframes))
+    def _planned(self, choice: _Choice | None) -> Planned:
+        """The plan; of a shot that is finished, without the choice that is then not made."""
+        job, device = self.job, choose_device()
+        dtype = choose_dtype(device)
+        to_denoise = [choice.windows[place] for place in choice.to_denoise] if choice else []
+        cost = estimate.cost(job, to_denoise, len(job.selected) - len(self.done), device, dtype)
+        return Planned(
+            frames=job.selected, delivered=tuple(sorted(self.done)), keyframes=choice.keyframes if choice else None,
+            windows=tuple(window.frames for window in choice.windows) if choice else None,
+            plate_size=job.plate.size, working_size=job.working.padded,
+            rate=None if job.rate is None else str(job.rate), model=job.shot.look.model, device=str(device),
+            precision=str(dtype).removeprefix("torch."), seed=job.shot.look.seed, job_hash=job.identity,
+            scratch=str(job.scratch.folder), memory_bytes=cost.memory, seconds=cost.seconds,
+        )  # fmt: skip
 
-    def _missing_after(self, window: Window, keyframes: tuple[int, ...]) -> bool:
-        """Whether frames are wanted that this window completes."""
-        return any(frame not in self.done for frame in self._completed_by(window, keyframes))
+    def _denoise(self, places: Sequence[int], choice: _Choice) -> Iterator[Event]:
+        """Denoise windows, and keep their keyframes and anchors."""
+        for place in places:
+            models = self.models or (yield from self._load())
+            window = choice.windows[place]
+            result = yield from self._steps(models, place, choice)
+            keys = decode(models.vae, result.latents[len(window.anchors) :])
+            for frame, image in zip(window.keys, keys, strict=True):
+                self.job.scratch.save_key(frame, image)
+            self.job.scratch.save_anchors(place, result.anchors)
+            self.denoised += 1
 
-    def _completed_by(self, window: Window, keyframes: tuple[int, ...]) -> list[int]:
-        """The selected frames from the window's reach: after the last keyframe before it, up to its own last one.
-
-        The first window also has the frames before the first keyframe, the last one those after the last.
-        """
-        first, last = window.keys[0], window.keys[-1]
-        before = max((key for key in keyframes if key < first), default=None)
-        until = None if last == keyframes[-1] else last
-        return [
-            frame for frame in self.job.selected
-            if (before is None or frame > before) and (until is None or frame <= until)
-        ]  # fmt: skip
-
-    def _keyframes_up_to(self, place: int, split: Sequence[Window]) -> Iterator[Event]:
-        """Denoise what window `place` needs and the scratch folder lacks: itself, and before it what its anchors need."""
-        scratch = self.job.scratch
-        if self.job.shot.look.strength == 0:
-            return
-        missing = [
-            index for index in range(place + 1)
-            if not all(map(scratch.has_key, split[index].keys)) or not scratch.has_anchors(index)
-        ]  # fmt: skip
-        for index in missing[-1:] if missing and missing[0] == place else missing:
-            yield from self._denoise(index, split)
-
-    def _denoise(self, place: int, split: Sequence[Window]) -> Iterator[Event]:
-        if self.models is None:
-            yield from self._load()
-        models, job, window = self.models, self.job, split[place]
-        assert models is not None
+    def _steps(self, models: Models, place: int, choice: _Choice) -> Generator[Event, None, denoise.WindowResult]:
+        window, sampling = choice.windows[place], windows.sampling(self.job.shot.look)
         schedule = NoiseSchedule.of(DDPMScheduler.from_config(dict(models.scheduler_config)))
         parts = denoise.DiffusionModels(unet=models.unet, vae=models.vae, schedule=schedule)
-        anchors = job.scratch.load_anchors(place - 1) if window.anchors else None
-        sampling = windows.sampling(job.shot.look)
+        anchors = self.job.scratch.load_anchors(place - 1) if window.anchors else None
         steps = len(run_steps(schedule, sampling.steps, sampling.strength))
-        loop = denoise.denoise_window(parts, windows.window_input(job, models, window), sampling, anchors)
-        try:
-            result = yield from self._steps(loop, steps, place, len(split))
-        finally:
-            loop.close()
-        keys = decode(models.vae, result.latents[len(window.anchors):])
-        for frame, image in zip(window.keys, keys, strict=True):
-            job.scratch.save_key(frame, image)
-        job.scratch.save_anchors(place, result.anchors)
+        total, before, began = steps * len(choice.to_denoise), steps * self.denoised, time.monotonic()
+        given = windows.window_input(self.job, models, window)
+        with closing(denoise.denoise_window(parts, given, sampling, anchors)) as loop:
+            while True:
+                try:
+                    step = next(loop).step
+                except StopIteration as finished:
+                    result: denoise.WindowResult = finished.value
+                    return result
+                done = before + step.index + 1
+                each = (time.monotonic() - began) / (step.index + 1)
+                yield Advanced(stage=Stage.KEYFRAMES, done=done, total=total, window=place + 1,
+                               windows=len(choice.windows), seconds_left=(total - done) * each)
 
-    def _steps(
-        self, loop: Generator[denoise.StepResult, None, denoise.WindowResult], steps: int, place: int, count: int
-    ) -> Generator[Event, None, denoise.WindowResult]:
-        began = time.monotonic()
-        while True:
-            try:
-                step = next(loop).step
-            except StopIteration as finished:
-                result: denoise.WindowResult = finished.value
-                return result
-            done, total = place * steps + step.index + 1, count * steps
-            each = (time.monotonic() - began) / (step.index + 1)
-            yield Advanced(stage=Stage.KEYFRAMES, done=done, total=total, window=place + 1, windows=count,
-                           seconds_left=(total - done) * each)
-
-    def _load(self) -> Iterator[Event]:
+    def _load(self) -> Generator[Event, None, Models]:
+        """Load the models, and say what they do not understand of the texts."""
         look = self.job.shot.look
-        self.models = load(look.model, controls=look.controls or ())
+        models = self.models = load(look.model, controls=look.controls or ())
         texts = [look.prompt, look.negative_prompt, *(cue.prompt for cue in look.cues)]
-        unknown = [word for text in texts for word in self.models.unknown_words(text)]
+        unknown = [word for text in texts for word in models.unknown_words(text)]
         if unknown:
             yield Warned(code="unknown-words", text=f"the model does not know: {', '.join(dict.fromkeys(unknown))}. "
-                         f"It knows: {', '.join(self.models.vocabulary)}")
-        unseen = next((rest for text in texts if (rest := self.models.unseen_text(text))), None)
-        if unseen:
+                         f"It knows: {', '.join(models.vocabulary)}")
+        prompts = {look.negative_prompt, *(windows.prompt_at(look, frame) for frame in self.job.frames)}
+        for unseen in sorted({rest for prompt in prompts if (rest := models.unseen_text(prompt))}):
             yield Warned(code="prompt-too-long", text=f'the model does not see the end of the prompt: "{unseen}"')
+        return models
 
-    def _deliver(self, window: Window, keyframes: tuple[int, ...]) -> Iterator[Event]:
-        """Write the frames that the window completes, keyframes and in-betweens, in order."""
-        wanted = self._completed_by(window, keyframes)
+    def _deliver(self, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[Event]:
+        """Write frames, keyframes and in-betweens, in order."""
         began = time.monotonic()
-        for count, (frame, image) in enumerate(self._stylised(wanted, keyframes), 1):
-            if frame not in self.done:
-                yield from self._write(frame, image, keyframe=frame in keyframes)
+        for count, (frame, image) in enumerate(self._stylised(frames, keyframes), 1):
+            yield from self._write(frame, image, keyframe=frame in keyframes)
             left = len(self.job.selected) - len(self.done)
             yield Advanced(stage=Stage.DELIVER, done=len(self.done), total=len(self.job.selected), frame=frame,
                            seconds_left=left * (time.monotonic() - began) / count)
 
-    def _stylised(self, wanted: Sequence[int], keyframes: tuple[int, ...]) -> Iterator[tuple[int, Tensor | None]]:
-        """The stylised frames at working size; None stands for the plate itself (strength 0)."""
-        if self.job.shot.look.strength == 0:
-            yield from ((frame, None) for frame in wanted)
+    def _stylised(self, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
+        """The stylised frames at working size; None stands for the plate itself, when nothing is denoised."""
+        if keyframes:
+            yield from in_betweens.stylised(self.job, frames, keyframes)
         else:
-            yield from in_betweens.stylised(self.job, wanted, keyframes)
+            yield from ((frame, None) for frame in frames)
 
     def _write(self, number: int, image: Tensor | None, *, keyframe: bool) -> Iterator[Event]:
-        job = self.job
-        plate = job.plate.read(number)
-        delivered = plate
-        if image is not None:
-            self.warp_error.add(windows.working_image(job, number), image)
-            stylised = from_engine(job.working.to_plate(image[None])[0], plate, job.space)
-            delivered = composite(stylised, plate, job.matte_at(number)) if job.matte else stylised
+        job, plate = self.job, self.job.plate.read(number)
+        delivered = plate if image is None else self._over_plate(number, image, plate)
+        delivered = opaque(delivered) if job.is_movie else delivered
         ready = for_file(delivered, job.space, job.delivered_space, self.writer.file_type)
         written = self.writer.write(number, ready, job.identity)
         self.done.add(number)
-        if written.replaced:
-            yield Warned(code="non-finite", frame=number, text=f"{written.replaced} NaN or infinite samples replaced")
+        broken = max(cleaned(plate.pixels).replaced, written.replaced)
+        if broken:
+            text = f"{broken} NaN or infinite samples of the plate replaced"
+            yield Warned(code="non-finite", frame=number, text=text)
         if written.clamped:
-            yield Warned(code="clamped", frame=number, text=f"{written.clamped} samples beyond the range of half clamped")
+            text = f"{written.clamped} samples beyond the range of half clamped"
+            yield Warned(code="clamped", frame=number, text=text)
         yield Delivered(frame=number, path=str(written.path), keyframe=keyframe)
+
+    def _over_plate(self, number: int, image: Tensor, plate: Frame) -> Frame:
+        """The stylised frame in the plate's size and colour, over the plate where the matte keeps it."""
+        job = self.job
+        self.warp_error.add(job.frames.index(number), windows.seen(job, plate), image)
+        stylised = from_engine(job.working.to_plate(image[None])[0], plate, job.space)
+        return composite(stylised, plate, job.matte_at(number)) if job.matte else stylised
+
+    def _movie(self) -> Iterator[Event]:
+        """Assemble the movie when all its pictures are there."""
+        job = self.job
+        others = (frame for frame in job.frames if frame not in self.done)
+        missing = [frame for frame in others if not self.writer.is_delivered(frame, job.identity)]
+        if missing:
+            text = f"{len(missing)} frames of the movie are not rendered yet; it is written with the last of them"
+            yield Warned(code="movie-incomplete", text=text)
+        else:
+            yield from movie.assemble(job, self.writer)
+
+    def _outputs(self) -> tuple[str, ...]:
+        """The files of the delivery: the movie, or the pictures of the selected frames."""
+        if self.job.is_movie and record.has_movie(self.job):
+            return (self.job.shot.delivery.sequence,)
+        return tuple(str(self.writer.path(frame)) for frame in self.job.selected)
+
+    def _measures(self, choice: _Choice, reused: int) -> record.Measures:
+        models = self.models
+        return record.Measures(
+            keyframes=choice.keyframes, windows=tuple(window.frames for window in choice.windows),
+            seconds=self.seconds, warp_error=self.warp_error.mean, rendered=len(self.done) - reused, reused=reused,
+            device=str(models.device) if models else None,
+            precision=str(models.dtype).removeprefix("torch.") if models else None,
+        )  # fmt: skip
 
     def _timed(self, stage: Stage, events: Iterator[Event]) -> Iterator[Event]:
         began = time.monotonic()

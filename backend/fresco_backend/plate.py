@@ -32,6 +32,9 @@ class PlateReader(Protocol):
     @property
     def files(self) -> tuple[Path, ...]: ...
 
+    def source(self, number: int) -> Path:
+        """The file that a frame is read from; of a held frame, that of the one before it."""
+
     def read(self, number: int) -> Frame:
         """The frame of this number. Raises FrameUnreadable, FrameSize."""
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fresco_backend.model_store import Inventory, read_index, read_json
+from fresco_protocol.errors import WeightsRefused
 from fresco_protocol.shot import ControlKind
 
 # Stable Diffusion 1.x, for which the method's own numbers were chosen.
@@ -29,11 +31,20 @@ def recommendation(inventory: Inventory) -> Recommendation:
     if place.is_file():
         return Recommendation(control=ControlKind.CANNY, guidance=GUIDANCE, working_size=SHORT_SIDE)
     index = read_index(place)
-    kinds = index.get("_fresco_controls", [ControlKind.CANNY.value])
     unet = place / "unet" / "config.json"
-    side = read_json(unet).get("sample_size", 0) * PIXELS_PER_LATENT if unet.is_file() else 0
-    return Recommendation(
-        control=ControlKind(kinds[0]) if kinds else None,
-        guidance=index.get("_fresco_guidance", GUIDANCE),
-        working_size=index.get("_fresco_working_size", side or SHORT_SIDE),
-    )
+    side = read_json(unet).get("sample_size") if unet.is_file() else None
+    own = side * PIXELS_PER_LATENT if isinstance(side, int) else SHORT_SIDE
+    try:
+        return Recommendation(
+            control=_control(index.get("_fresco_controls", [ControlKind.CANNY.value])),
+            guidance=float(index.get("_fresco_guidance", GUIDANCE)),
+            working_size=int(index.get("_fresco_working_size", own)),
+        )
+    except (TypeError, ValueError) as error:
+        raise WeightsRefused(
+            f"its index cannot be understood: {error}", where=place, remedy="Fetch the model again."
+        ) from error
+
+
+def _control(kinds: list[Any]) -> ControlKind | None:
+    return ControlKind(kinds[0]) if kinds else None

@@ -10,10 +10,12 @@ import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fresco_backend import __version__
 from fresco_backend.deliveries import refused
 from fresco_backend.job import Job
+from fresco_backend.model_store import sha256
 from fresco_backend.scratch import write_atomically
 from fresco_backend.sequences import frames_text
 
@@ -26,8 +28,8 @@ _FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
 class Measures:
     """What a render knows when it is done.
 
-    seconds: by stage. warp_error: mean over the frames that this run wrote, in [0, 1] squared. device, precision: None
-    when nothing had to be denoised.
+    seconds: by stage. warp_error: mean over neighbouring frames that this run wrote, in [0, 1] squared; see `metrics`.
+    device, precision: None when nothing had to be denoised.
     """
 
     keyframes: tuple[int, ...]
@@ -46,8 +48,24 @@ def path_of(delivery: str) -> Path:
     return path.with_name(_FRAME_FIELD.sub("", path.stem) + ".fresco.json")
 
 
+def read(job: Job) -> dict[str, Any] | None:
+    """The side-car beside the delivery; None when there is none, or when it tells of another job."""
+    try:
+        document = json.loads(path_of(job.shot.delivery.sequence).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and document.get("job") == job.identity else None
+
+
+def has_movie(job: Job) -> bool:
+    """Whether the movie of the delivery is there as this very job wrote it."""
+    document, path = read(job), Path(job.shot.delivery.sequence)
+    return document is not None and path.is_file() and document.get("movie") == sha256(path)
+
+
 def write(job: Job, measures: Measures) -> Path:
     """Write the side-car of a finished job and give its path. Raises OutputError."""
+    movie = Path(job.shot.delivery.sequence)
     document = {
         "schema": SCHEMA,
         "shot": json.loads(job.shot.to_json()),
@@ -55,11 +73,12 @@ def write(job: Job, measures: Measures) -> Path:
         "frames": frames_text(job.frames),
         "rendered_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"fresco": __version__, "python": platform.python_version(), **_versions()},
-        "weights": {name: digest for part in job.inventory.all_components for name, digest in part.hashes().items()},
+        "weights": job.weights,
         "plate": {
             "size": list(job.plate.size), "working_size": list(job.working.padded),
             "rate": None if job.rate is None else str(job.rate), "color_space": job.space.value,
         },
+        "movie": sha256(movie) if job.is_movie and movie.is_file() else None,
         "measures": asdict(measures),
     }  # fmt: skip
     path = path_of(job.shot.delivery.sequence)

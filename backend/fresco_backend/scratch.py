@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unfinished work on disk, so that an interrupted shot goes on where it was: stylised keyframes and anchors of windows.
+"""Unfinished work on disk, so that an interrupted shot goes on where it was: keyframes and anchors.
 
 Files appear whole, by a rename; what lies in a scratch folder belongs to one job and is never out of date.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +27,16 @@ class Scratch:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @property
+    def keyframes(self) -> tuple[int, ...] | None:
+        """The choice of keyframes, in plate numbers; None when none is kept."""
+        path = self._keyframes
+        return tuple(json.loads(path.read_bytes())) if path.is_file() else None
+
+    def save_keyframes(self, numbers: Sequence[int]) -> None:
+        """Keep the choice of keyframes. Raises OutputError when it cannot."""
+        self._write(self._keyframes, json.dumps(list(numbers)).encode())
 
     def has_key(self, frame: int) -> bool:
         """Whether the stylised keyframe of this number is there."""
@@ -51,10 +63,20 @@ class Scratch:
         return Anchors(latents=self._load(self._anchors(window)))
 
     def remove(self) -> None:
-        """Delete the folder, and the one above it when no other job is in it."""
+        """Delete the folder with all that is in it, and the one above it when no other job is there."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+        self.remove_empty()
+
+    def remove_empty(self) -> None:
+        """Delete the folder, and the one above it, as far as nothing is in them."""
+        with suppress(OSError):  # that is how the system says that something is there
+            self.folder.rmdir()
+        with suppress(OSError):
             self.folder.parent.rmdir()
+
+    @property
+    def _keyframes(self) -> Path:
+        return self.folder / "keyframes.json"
 
     def _key(self, frame: int) -> Path:
         return self.folder / f"keyframe.{frame}.safetensors"
@@ -63,7 +85,9 @@ class Scratch:
         return self.folder / f"anchors.{window}.safetensors"
 
     def _save(self, path: Path, tensor: Tensor) -> None:
-        content = save({"tensor": tensor.float().contiguous().cpu()})
+        self._write(path, save({"tensor": tensor.float().contiguous().cpu()}))
+
+    def _write(self, path: Path, content: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: file.write(content))

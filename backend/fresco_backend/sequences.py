@@ -125,7 +125,7 @@ class SequenceReader:
         self.numbers: tuple[int, ...] = tuple(number for number in wanted if number not in self.skipped)
         if not self.numbers:
             raise _gap(pattern, gaps)
-        header = read_header(self._source(self.numbers[0]))
+        header = read_header(self.source(self.numbers[0]))
         self.size: Size = Size(header.width, header.height)
         self.rate: Fraction | None = _rate(header)
 
@@ -136,13 +136,13 @@ class SequenceReader:
 
     def read(self, number: int) -> Frame:
         """The frame of this number, or the one that is held for it. Raises FrameUnreadable, FrameSize."""
-        frame = read_frame(self._source(number))
+        frame = read_frame(self.source(number))
         self._require_size(frame.size, number)
         return frame
 
     def read_channels(self, number: int) -> dict[str, FloatArray]:
         """Every channel of a frame by name, each (H, W), whether it is a picture or not. Raises as `read` does."""
-        channels = read_channels(self._source(number))
+        channels = read_channels(self.source(number))
         height, width = next(iter(channels.values())).shape
         self._require_size(Size(width, height), number)
         return channels
@@ -153,9 +153,10 @@ class SequenceReader:
     def _require_size(self, size: Size, number: int) -> None:
         if size != self.size:
             raise FrameSize(f"frame {number} is {size}, and frame {self.numbers[0]} is {self.size}",
-                            where=self._source(number), remedy="Render the odd one again; one plate has one size")
+                            where=self.source(number), remedy="Render the odd one again; one plate has one size")
 
-    def _source(self, number: int) -> Path:
+    def source(self, number: int) -> Path:
+        """The file that a frame is read from; of a held frame, that of the one before it."""
         if number in self._sources:
             return self._sources[number]
         if number not in self.held:

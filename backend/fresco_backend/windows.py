@@ -16,6 +16,7 @@ from fresco_backend.engine import denoise
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptimisation
 from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
+from fresco_backend.frames import Frame
 from fresco_backend.job import Job
 from fresco_backend.weights import Models
 from fresco_protocol.errors import RangeOutside
@@ -26,7 +27,12 @@ TEMPORAL_WEIGHT = 2.0  # the shot gives the spatial weight against it; the produ
 
 def working_image(job: Job, number: int) -> Tensor:
     """A frame of the plate as the engine sees it: (3, H, W) in [-1, 1] at the working size."""
-    return job.working.to_working(to_engine(job.plate.read(number), job.space)[None])[0]
+    return seen(job, job.plate.read(number))
+
+
+def seen(job: Job, frame: Frame) -> Tensor:
+    """What the engine sees of a frame of the plate that was read: (3, H, W) in [-1, 1] at the working size."""
+    return job.working.to_working(to_engine(frame, job.space)[None])[0]
 
 
 def working_images(job: Job, numbers: Sequence[int]) -> Tensor:
@@ -42,12 +48,17 @@ def error_curve(job: Job) -> Iterator[float]:
 def needs_analysis(job: Job) -> bool:
     """Whether the keyframes depend on what the frames show."""
     keyframing = job.shot.keyframing
-    return keyframing.frames is None and keyframing.minimum_gap != keyframing.maximum_gap
+    return job.shot.look.strength > 0 and keyframing.frames is None and keyframing.minimum_gap != keyframing.maximum_gap
 
 
 def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...]:
-    """The plate numbers of the keyframes. errors: the error curve, where `needs_analysis`. Raises RangeOutside."""
+    """The plate numbers of the keyframes; none at strength 0, which keeps the plate.
+
+    errors: the error curve, where `needs_analysis`. Raises RangeOutside.
+    """
     keyframing = job.shot.keyframing
+    if job.shot.look.strength == 0:
+        return ()
     if keyframing.frames is not None:
         return _artists_keyframes(job, frame_numbers(keyframing.frames))
     if errors is None:
@@ -58,8 +69,14 @@ def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...
 
 
 def split(job: Job, keyframes: Sequence[int]) -> tuple[Window, ...]:
-    """The windows of the keyframes, in plate numbers."""
-    return split_windows(keyframes, job.shot.keyframing.window)
+    """The windows of the keyframes, in plate numbers. Frame by frame (no coherence) they need no anchors."""
+    size = job.shot.keyframing.window
+    if not keyframes:
+        return ()
+    if job.shot.coherence is not None:
+        return split_windows(keyframes, size)
+    return tuple(Window(anchors=(), keys=tuple(keyframes[start : start + size]))
+                 for start in range(0, len(keyframes), size))
 
 
 def prompt_at(look: Look, frame: int) -> str:
@@ -110,12 +127,17 @@ def engine_coherence(shot: Coherence, *, has_background: bool) -> engine.Coheren
         if shot.compat is Compat.REFERENCE:
             exact = replace(features.optimisation, adain_epsilon=REFERENCE_ADAIN_EPSILON)
             features = replace(features, optimisation=exact)
-    spatial, temporal = shot.spatial, shot.temporal
+    spatial = temporal = None
+    if shot.spatial is not None:
+        spatial = engine.SpatialGuidance(temperature=shot.spatial.temperature, steps=shot.spatial.steps)
+    if shot.temporal is not None:
+        temporal = engine.TemporalGuidance(
+            temperature=shot.temporal.temperature, until_timestep=shot.temporal.until_timestep
+        )
     return engine.Coherence(
         cross_frame=shot.cross_frame,
-        spatial=spatial and engine.SpatialGuidance(temperature=spatial.temperature, steps=spatial.steps),
-        temporal=temporal
-        and engine.TemporalGuidance(temperature=temporal.temperature, until_timestep=temporal.until_timestep),
+        spatial=spatial,
+        temporal=temporal,
         features=features,
         pixels=engine.PixelSmoothing() if shot.background is not None and has_background else None,
     )
