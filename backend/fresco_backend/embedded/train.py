@@ -296,7 +296,7 @@ def train_diffusion(options: argparse.Namespace) -> None:
     while trainer.samples < ends[-1]:
         phase = int(np.searchsorted(ends, trainer.samples, side="right"))
         pixels, size, length = phases[phase]
-        left = (ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
+        left = float(ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
         rng = np.random.default_rng((1, trainer.step))
         batch = pairs.draw(rng, pixels, size).to(options.device)
         losses, timesteps = diffusion_loss(trainer.networks, batch, rng)
