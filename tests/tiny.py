@@ -69,6 +69,7 @@ def tiny_controlnet(unet: UNet2DConditionModel | None = None, seed: int = 1) -> 
             unet or tiny_unet(), conditioning_embedding_out_channels=(4, 8, 8, 16), load_weights_from_unet=False
         )
         outputs = [*control.controlnet_down_blocks, control.controlnet_mid_block]
+        outputs.append(control.controlnet_cond_embedding.conv_out)  # the image's own layer is zero too
         for parameter in (p for layer in outputs for p in layer.parameters()):
             torch.nn.init.normal_(parameter, std=0.05)
         return control.eval()
