@@ -28,7 +28,9 @@ exit codes:
   6    colour space or colour configuration unknown
   7    weights of the model missing, damaged or not usable
   12   the device ran out of memory
+  69   no server runs, or it does not answer
   75   busy: the same command succeeds later
+  76   client and server do not understand each other: versions, token or a damaged message
   130  interrupted (Ctrl-C); the same command goes on
   143  terminated (SIGTERM); the same command goes on"""
 

@@ -3,7 +3,9 @@
 
 FrescoError                  bug                 1
 ├── UsageError               usage               2
-│   └── ShotError            shot-invalid        2   names the path in the shot document
+│   ├── ShotError            shot-invalid        2   names the path in the shot document
+│   ├── JobUnknown           job-unknown         2
+│   └── JobRefused           job-refused         2   its state does not allow what was asked
 ├── InputError               input               3
 │   ├── PlateMissing         plate-missing       3
 │   ├── FrameGap             frame-gap           3
@@ -23,14 +25,20 @@ FrescoError                  bug                 1
 │   ├── WeightsRefused       weights-refused     7   wrong hash, unsafe format
 │   └── WeightsUnsupported   weights-unsupported 7   readable, but not an architecture that Fresco can drive
 ├── DeviceMemory             device-memory      12
+├── ServerError              server             69
+│   ├── ServerMissing        server-missing     69   nothing listens
+│   ├── ServerSilent         server-silent      69   no answer in time
+│   └── ServerLost           server-lost        69   the connection broke
 ├── Busy                     busy               75   temporary: queue it again
+├── ProtocolError            protocol           76
+│   ├── MessageMalformed     message-malformed  76
+│   ├── MessageRefused       message-refused    76   wrong signature, replayed, too old
+│   └── VersionMismatch      version            76   says which side to upgrade
 └── Interrupted              interrupted       130   143 when it was ended by SIGTERM; the shot resumes
 
 The second column is `code`: stable, for programs. The third is `exit_code`: what the shell sees.
 """
 from __future__ import annotations
-
-from typing import ClassVar
 
 
 class FrescoError(Exception):
@@ -39,7 +47,7 @@ class FrescoError(Exception):
     what: one clause without a full stop. where: file, frame or place in a document. remedy: what to do next.
     """
 
-    code: ClassVar[str] = "bug"
+    code: str = "bug"
     exit_code: int = 1
 
     def __init__(self, what: str, *, where: object | None = None, remedy: str | None = None) -> None:
@@ -47,6 +55,11 @@ class FrescoError(Exception):
         self.what = what
         self.where = None if where is None else str(where)
         self.remedy = remedy
+
+    @classmethod
+    def told(cls, what: str, where: str | None, remedy: str | None) -> FrescoError:
+        """The error that another process raised, from its words."""
+        return cls(what, where=where, remedy=remedy)
 
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
@@ -75,6 +88,11 @@ class ShotError(UsageError):
         self.found = found
         self.allowed = allowed
 
+    @classmethod
+    def told(cls, what: str, where: str | None, remedy: str | None) -> ShotError:
+        """The error that another process raised, from its words."""
+        return cls(where or "", what.removeprefix("found "), (remedy or "").removeprefix("Allowed: "))
+
     def inside(self, outer: str) -> ShotError:
         """The same error, seen from the document that holds this one at `outer`."""
         joint = "." if self.path and not self.path.startswith("[") else ""
@@ -85,6 +103,18 @@ class ShotError(UsageError):
 
     def __reduce__(self) -> tuple[type[ShotError], tuple[str, str, str]]:
         return type(self), (self.path, self.found, self.allowed)
+
+
+class JobUnknown(UsageError):
+    """The server has no job of this id."""
+
+    code = "job-unknown"
+
+
+class JobRefused(UsageError):
+    """The job's state does not allow what was asked of it."""
+
+    code = "job-refused"
 
 
 class InputError(FrescoError):
@@ -207,11 +237,65 @@ class DeviceMemory(FrescoError):
     exit_code = 12
 
 
+class ServerError(FrescoError):
+    """The server cannot be reached."""
+
+    code = "server"
+    exit_code = 69
+
+
+class ServerMissing(ServerError):
+    """No server runs where the client looked."""
+
+    code = "server-missing"
+
+
+class ServerSilent(ServerError):
+    """The server did not answer in time: it hangs, or does not know the token."""
+
+    code = "server-silent"
+
+
+class ServerLost(ServerError):
+    """The connection to the server broke."""
+
+    code = "server-lost"
+
+
 class Busy(FrescoError):
     """The server or the device is taken; the same command succeeds later."""
 
     code = "busy"
     exit_code = 75
+
+
+class ProtocolError(FrescoError):
+    """What arrived is not the language of Fresco.
+
+    request: id of the well-signed request that was at fault, for the reply; None if there is nobody to answer.
+    """
+
+    code = "protocol"
+    exit_code = 76
+    request: str | None = None
+
+
+class MessageMalformed(ProtocolError):
+    """A message breaks the form or the limits of the wire."""
+
+    code = "message-malformed"
+
+
+class MessageRefused(ProtocolError):
+    """A message is not signed with the token, was sent before, or is too old."""
+
+    code = "message-refused"
+
+
+class VersionMismatch(ProtocolError):
+    """The two sides speak different versions; the remedy says which one to upgrade."""
+
+    code = "version"
 
 
 class Interrupted(FrescoError):
