@@ -51,10 +51,11 @@ def write_photo(path: Path, seed: int = 0, size: tuple[int, int] = (120, 150)) -
 
 @contextmanager
 def narrow() -> Iterator[None]:
-    """Networks of few channels, a checkpoint after each step, shards made in this process."""
+    """Networks of few channels, a checkpoint and a record after each step, shards made in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(architecture, "CHANNELS", (32, 32, 64, 64))
         patch.setattr(train, "CHECKPOINT_SECONDS", -1)
+        patch.setattr(train, "LOG_STEPS", 1)
         patch.setattr(photos, "ProcessPoolExecutor", lambda _processes, mp_context: ThreadPoolExecutor(1))
         yield
 

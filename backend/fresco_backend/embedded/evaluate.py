@@ -241,9 +241,8 @@ def _measure_autoencoder(options: argparse.Namespace, vae: object, paths: Sequen
 
 
 def _samples(work: Path) -> int:
-    """How many samples the last record of the diffusion's log states."""
-    last = (work / "diffusion.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-    return int(json.loads(last)["samples"])
+    """How many samples the diffusion was trained with."""
+    return int(torch.load(work / "diffusion.pt", weights_only=True, mmap=True, map_location="cpu")["samples"])
 
 
 def _curves(work: Path) -> sheet.Image:

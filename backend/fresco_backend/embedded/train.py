@@ -24,6 +24,7 @@ from . import architecture, captions, evaluate, photos
 from .dct import DctAutoencoder, lowest_frequencies
 
 CHECKPOINT_SECONDS = 180
+LOG_STEPS = 25
 # A channel of deviation d becomes one of deviation d**0.3: low frequencies still outlive the noise longest.
 WHITENING = 0.7
 NULL_CAPTION_SHARE = 0.1
@@ -105,7 +106,7 @@ def train_autoencoder(options: argparse.Namespace) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        running = 0.98 * running + 0.02 * float(error.square().mean())
+        running = 0.98 * running + 0.02 * float(error.detach().square().mean())
         if step % 50 == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS or step == options.steps:
             before = (degraded - images).square().mean()
             psnr = [10 * math.log10(4 / float(value)) for value in (before, error.square().mean())]
@@ -296,7 +297,7 @@ def train_diffusion(options: argparse.Namespace) -> None:
     while trainer.samples < ends[-1]:
         phase = int(np.searchsorted(ends, trainer.samples, side="right"))
         pixels, size, length = phases[phase]
-        left = float(ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
+        left = int(ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
         rng = np.random.default_rng((1, trainer.step))
         batch = pairs.draw(rng, pixels, size).to(options.device)
         losses, timesteps = diffusion_loss(trainer.networks, batch, rng)
@@ -304,7 +305,7 @@ def train_diffusion(options: argparse.Namespace) -> None:
         quarter = (timesteps.cpu() // 250).numpy()
         np.add.at(running, quarter, losses.detach().cpu().numpy())
         np.add.at(count, quarter, 1)
-        if trainer.step % 25 == 0:
+        if trainer.step % LOG_STEPS == 0:
             figures = {f"loss_{250 * q}": float(v) for q, v in enumerate(running / np.maximum(count, 1))}
             log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, **figures)
             running, count = np.zeros(4), np.zeros(4)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole training in miniature: it resumes to the bit, exports what `weights.load` takes, and starts from that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import miniature
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fresco_backend import model_store, weights
+from fresco_backend.embedded import architecture, captions, train
+from fresco_backend.embedded.dct import DctAutoencoder
+from fresco_protocol.shot import Control, ControlKind
+
+SOFT_EDGE = Control(kind=ControlKind.SOFT_EDGE)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with autoencoder and shards. Read only."""
+    return miniature.prepare(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder whose training went through in one go. Read only."""
+    work = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("trained") / "work"))
+    with miniature.narrow():
+        train.train_diffusion(miniature.options("diffusion", work))
+    return work
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder. Read only."""
+    folder = tmp_path_factory.mktemp("exported")
+    with miniature.narrow():
+        train.export(miniature.options("export", trained, "--output", folder))
+    return folder
+
+
+def state(work: Path, name: str) -> dict[str, Tensor]:
+    values: dict[str, Tensor] = torch.load(work / "diffusion.pt", weights_only=True)[name]
+    return values
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+# Stages
+
+
+def test_the_autoencoder_stage_whitens_and_goes_on_where_it_stopped(prepared: Path, tmp_path: Path) -> None:
+    saved = torch.load(prepared / "autoencoder.pt", weights_only=True)
+    assert saved["step"] == miniature.STEPS
+    assert len(saved["gains"]) == architecture.LATENT_CHANNELS
+    assert min(saved["gains"]) > 0
+    shutil.copytree(prepared.parent, tmp_path, dirs_exist_ok=True)
+    work = tmp_path / prepared.name
+    train.train_autoencoder(miniature.options("autoencoder", work, "--steps", str(miniature.STEPS + 2)))
+    again = torch.load(work / "autoencoder.pt", weights_only=True)
+    assert again["step"] == miniature.STEPS + 2
+    assert again["gains"] == saved["gains"]
+    assert not same(again["model"], saved["model"])
+
+
+def test_gains_bring_the_channels_of_pictures_nearer_to_each_other() -> None:
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).cumsum(-1) / 32 - 1
+    deviations = [DctAutoencoder(gains=gains).encode(images, return_dict=False)[0].mode().std(dim=(0, 2, 3))
+                  for gains in (None, train.measured_gains(images))]
+    plain, whitened = (float(values.max() / values.min()) for values in deviations)
+    assert whitened < plain ** 0.5
+    assert float(deviations[1].square().mean()) == pytest.approx(1, rel=1e-3)
+
+
+def test_a_killed_training_resumes_to_the_same_bits(
+    prepared: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Path(shutil.copytree(prepared, tmp_path / "work"))
+    draw, drawn = train.Pairs.draw, iter(range(2))
+
+    def killed_in_the_third_step(self: train.Pairs, *arguments: object) -> train.Batch:
+        if next(drawn, None) is None:
+            raise KeyboardInterrupt
+        return draw(self, *arguments)  # type: ignore[arg-type]
+
+    with miniature.narrow(), monkeypatch.context() as patch:
+        patch.setattr(train.Pairs, "draw", killed_in_the_third_step)
+        with pytest.raises(KeyboardInterrupt):
+            train.train_diffusion(miniature.options("diffusion", work))
+    assert torch.load(work / "diffusion.pt", weights_only=True)["step"] == 2
+    assert not same(state(work, "model"), state(trained, "model"))
+    with miniature.narrow():
+        train.train_diffusion(miniature.options("diffusion", work))
+    assert torch.load(work / "diffusion.pt", weights_only=True)["samples"] == 8
+    assert same(state(work, "model"), state(trained, "model"))
+    assert same(state(work, "average"), state(trained, "average"))
+
+
+def test_a_finished_training_has_nothing_to_do(trained: Path, tmp_path: Path) -> None:
+    work = Path(shutil.copytree(trained, tmp_path / "work"))
+    with miniature.narrow():
+        train.train_diffusion(miniature.options("diffusion", work))
+    assert same(state(work, "model"), state(trained, "model"))
+
+
+def test_every_network_learns(prepared: Path, trained: Path) -> None:
+    with miniature.narrow():
+        begun = train.Trainer(prepared, CPU, 5e-4).modules.state_dict()
+    model = state(trained, "model")
+    changed = {key.split(".")[0] for key, value in model.items() if not torch.equal(value, begun[key])}
+    assert changed == {"unet", "control", "text"}
+
+
+def test_the_loss_of_a_perfect_prediction_is_zero(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a sample starts from, the velocity that is asked for leads to its target."""
+    with miniature.narrow():
+        networks = train.Trainer(prepared, CPU, 5e-4).networks
+    rng = np.random.default_rng(0)
+    batch = train.Pairs(prepared, networks.tokenizer).draw(rng, 64, 4)
+
+    def perfect(noisy: Tensor, timesteps: Tensor, *_: object, **__: object) -> SimpleNamespace:
+        signal = networks.scheduler.alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+        return SimpleNamespace(sample=(signal * noisy - batch.target) / (1 - signal.square()).sqrt())
+
+    monkeypatch.setattr(networks.unet, "forward", perfect)
+    losses, _ = train.diffusion_loss(networks, batch, np.random.default_rng(5))
+    assert losses.max() < 1e-9
+    monkeypatch.setattr(networks.unet, "forward", lambda noisy, *_, **__: SimpleNamespace(sample=0 * noisy))
+    losses, _ = train.diffusion_loss(networks, batch, np.random.default_rng(5))
+    assert losses.min() > 1e-3
+
+
+# Export
+
+
+def test_the_export_loads_as_any_model_with_its_control_and_words(model: Path) -> None:
+    models = weights.load(str(model), device=CPU, dtype=torch.float32, controls=(SOFT_EDGE,))
+    assert isinstance(models.vae, DctAutoencoder)
+    assert models.unknown_words("an ink drawing of a wild pagoda, zebra") == ["zebra"]
+    assert set(captions.vocabulary()) <= set(models.vocabulary)
+    assert models.encode_prompts(["an ink drawing"]).shape == (1, architecture.TEXT_LENGTH, architecture.TEXT_WIDTH)
+
+
+def test_the_export_is_the_moving_average(trained: Path, model: Path) -> None:
+    models = weights.load(str(model), device=CPU, dtype=torch.float32)
+    average = state(trained, "average")["unet.conv_in.weight"]
+    assert torch.equal(models.unet.conv_in.weight, average.half().float())
+    assert not torch.equal(average, state(trained, "model")["unet.conv_in.weight"])
+
+
+def test_the_export_states_the_hashes_of_all_weights(model: Path) -> None:
+    lines = (line.split(maxsplit=1) for line in (model / "SHA256SUMS").read_text().splitlines())
+    stated = {name: digest for digest, name in lines}
+    found = {path.relative_to(model).as_posix(): model_store.sha256(path) for path in model.rglob("*.safetensors")}
+    assert stated == found
+    assert len(found) == 4
+
+
+# Starting from an exported model
+
+
+def test_a_training_starts_from_an_exported_model(prepared: Path, model: Path) -> None:
+    with miniature.narrow():
+        trainer = train.Trainer(prepared, CPU, 5e-4, model)
+    exported = weights.load(str(model), device=CPU, dtype=torch.float32, controls=(SOFT_EDGE,))
+    for ours, theirs in (
+        (trainer.networks.unet, exported.unet),
+        (trainer.networks.controlnet, exported.controlnets[SOFT_EDGE]),
+        (trainer.networks.text_encoder, exported.text_encoder),
+    ):
+        assert same(ours.state_dict(), theirs.state_dict())
+    assert torch.equal(trainer.average["unet.conv_in.weight"], exported.unet.conv_in.weight)
+    assert trainer.step == 0
+
+
+def test_a_checkpoint_goes_before_an_exported_model(trained: Path, model: Path) -> None:
+    with miniature.narrow():
+        trainer = train.Trainer(trained, CPU, 5e-4, model)
+    assert same(trainer.modules.state_dict(), state(trained, "model"))
+    assert trainer.step == miniature.STEPS
+
+
+def test_an_exported_model_of_other_words_is_refused(prepared: Path, model: Path, tmp_path: Path) -> None:
+    work = Path(shutil.copytree(prepared, tmp_path / "work"))
+    (work / "nouns.json").write_text(json.dumps(["narwhal"]))
+    with miniature.narrow(), pytest.raises(ValueError, match="other words"):
+        train.Trainer(work, CPU, 5e-4, model)
+
+
+def test_the_command_runs_the_stage_that_it_names(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "export", "--work", str(trained), "--output", str(tmp_path)])
+    with miniature.narrow():
+        train.main()
+    assert model_store.check(str(tmp_path)).component("unet").problem is None
