@@ -82,7 +82,7 @@ class Client:
         self.journal: Optional[str] = None
         self._stated = connection
         self._hello = Hello(software=software)
-        self._seconds = seconds
+        self._seconds = self._allowed = seconds
         self._dial = dial
         self._clock = clock
         self._transport: Optional[Transport] = None
@@ -176,7 +176,8 @@ class Client:
 
     def _retried(self, attempt: Callable[[float], R], seconds: Optional[float]) -> R:
         """Every request may be sent twice: once more, then, over a new connection."""
-        deadline = self._clock() + (self._seconds if seconds is None else seconds)
+        self._allowed = self._seconds if seconds is None else seconds
+        deadline = self._clock() + self._allowed
         try:
             return attempt(deadline)
         except ServerLost:
@@ -206,14 +207,13 @@ class Client:
         return self._watching
 
     def _advance(self, deadline: float) -> None:
-        """Takes one message, or waits for it until the deadline."""
-        if self._read():
-            return
+        """Takes one message, or waits for it until the deadline, which many messages do not move."""
         remaining = deadline - self._clock()
         if remaining <= 0:
             self.close()
-            raise self._silent(self._seconds)
-        cast(Transport, self._transport).wait(remaining)
+            raise self._silent(self._allowed)
+        if not self._read():
+            cast(Transport, self._transport).wait(remaining)
 
     def _read(self) -> bool:
         """Takes one message if it has come, over a new connection where there is none."""
@@ -232,6 +232,7 @@ class Client:
 
     def _open(self) -> Transport:
         stated = default_file() if self._stated is None else self._stated
+        self._connection = None  # an error must not name the one before
         self._connection = stated if isinstance(stated, Connection) else read_connection(stated)
         self._heard = self._clock()
         self._transport = self._dial(self._connection.endpoint)
@@ -270,7 +271,7 @@ class Client:
     def _take_welcome(self, welcome: Welcome) -> None:
         if welcome.shot_schema != SCHEMA:
             side = "client" if welcome.shot_schema > SCHEMA else "server"
-            raise VersionMismatch(f"the server reads shots of schema {welcome.shot_schema}, this client writes {SCHEMA}",
+            raise VersionMismatch(f"the server reads shots of schema {welcome.shot_schema}, the client writes {SCHEMA}",
                                   remedy=f"Upgrade the {side}.")
         self._welcome = welcome
         self.trouble, self._pause = None, SHORTEST_PAUSE
@@ -306,16 +307,17 @@ class Client:
 
     def _silent(self, seconds: float) -> ServerSilent:
         return ServerSilent(f"no answer within {seconds:g} s", where=self._place(),
-                            remedy="The server may hang: look at its log. It is silent too towards a token of an earlier "
-                                   "start, and where the clocks of two machines differ by minutes.")
+                            remedy="The server may hang: look at its log. It is silent too towards the token of an "
+                                   "earlier start, and where the clocks of two machines differ by minutes.")
 
     def _missing(self, error: ServerMissing) -> ServerMissing:
         """The error, with where the client looked."""
         if self._connection is None or isinstance(self._stated, Connection):
             return error
-        return ServerMissing(f"no server runs: {error.what} any more, where process {self._connection.pid} was",
-                             where=self._place(), remedy=START)
+        return ServerMissing(f"no server runs: process {self._connection.pid} no longer listens", where=self._place(),
+                             remedy=START)
 
     def _place(self) -> str:
         endpoint = "" if self._connection is None else self._connection.endpoint
-        return endpoint if isinstance(self._stated, Connection) else f"{endpoint}, from {self._stated or default_file()}"
+        found = "" if isinstance(self._stated, Connection) else f", as {self._stated or default_file()} says"
+        return endpoint + found
