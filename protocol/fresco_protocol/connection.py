@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import sys
-from typing import Annotated
+from typing import Annotated, Optional
 
 from fresco_protocol.document import Rule, noun, parse_json, read, within, write
 from fresco_protocol.errors import ServerError, ServerMissing, ShotError
@@ -20,7 +20,15 @@ START = 'Start it with "fresco serve".'
 
 _ENDPOINT = re.compile(r"tcp://(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z.-]+)):([0-9]{1,5})")
 
-Endpoint = Annotated[str, Rule("such as tcp://127.0.0.1:40001", lambda text: _ENDPOINT.fullmatch(text) is not None)]
+
+def _split(text: str) -> Optional[tuple[str, int]]:
+    match = _ENDPOINT.fullmatch(text)
+    if match is None or not 0 < int(match.group(3)) < 2**16:
+        return None
+    return match.group(1) or match.group(2), int(match.group(3))
+
+
+Endpoint = Annotated[str, Rule("such as tcp://127.0.0.1:40001", lambda text: _split(text) is not None)]
 Token = Annotated[str, Rule("of 32 to 128 characters", lambda text: 32 <= len(text) <= 128 and text.isascii())]
 
 
@@ -44,10 +52,10 @@ class Connection:
 
 def host_and_port(endpoint: str) -> tuple[str, int]:
     """("127.0.0.1", 40001) of "tcp://127.0.0.1:40001"; raises ServerError if it is no such text."""
-    match = _ENDPOINT.fullmatch(endpoint)
-    if match is None:
+    found = _split(endpoint)
+    if found is None:
         raise ServerError("no endpoint of a server", where=endpoint, remedy="It looks like tcp://127.0.0.1:40001.")
-    return match.group(1) or match.group(2), int(match.group(3))
+    return found
 
 
 def default_file() -> str:
