@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures and jobs for the tests of the queue; a test module takes the fixtures with `pytest_plugins`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fresco_backend.events import Advanced, Stage
+from fresco_backend.job_state import Claim
+from fresco_backend.jobs import JobQueue, Limits
+from fresco_protocol.shot import Delivery, Look, Plate, Shot
+
+PATHS = [path for path in sys.path if path]
+MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # kill -9 spares what the system holds: no disk needed
+STEP = Advanced(stage=Stage.KEYFRAMES, done=1, total=20)
+
+
+
+PATHS = [path for path in sys.path if path]
+MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # kill -9 spares what the system holds: no disk needed
+STEP = Advanced(stage=Stage.KEYFRAMES, done=1, total=20)
+
+
+def shot(name: str = "harbour", prompt: str = "ink") -> Shot:
+    return Shot(plate=Plate(sequence="/plate/p.####.exr"), look=Look(prompt=prompt),
+                delivery=Delivery(sequence=f"/out/{name}.####.exr"), name=name)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="fresco-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(folder: Path, clock: Clock) -> Iterator[JobQueue]:
+    with JobQueue(folder / "jobs.sqlite", clock=clock, limits=Limits(lease=60)) as queue:
+        yield queue
+
+
+def submit(queue: JobQueue, name: str, priority: int = 0) -> int:
+    return queue.submit(shot(name), key=name, priority=priority).id
+
+
+def claim(queue: JobQueue, worker: str = "w1") -> Claim:
+    found = queue.claim(worker, "cpu")
+    assert found is not None
+    return found
+
+
+def drained(queue: JobQueue) -> list[int]:
+    """The jobs in the order in which workers get them."""
+    found = iter(lambda: queue.claim(f"drain-{len(queue.active())}-{queue.journal.last_number()}", "cpu"), None)
+    return [each.job for each in found if each is not None]
