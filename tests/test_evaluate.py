@@ -32,9 +32,12 @@ FIGURES = Figures(
     fidelity=(Fidelity(source="held-out photographs", pictures=20, psnr=33.26, ssim=0.9412),),
     looks=(
         LookFigures(
-            look="oil", named={"oil": 15, "photo": 4, "ink": 1}, teacher_named=20, edges=0.5, teacher_edges=0.7
+            look="oil", named={"oil": 15, "photo": 4, "ink": 1}, teacher_named=20,
+            edges=0.5, teacher_edges=0.7, chance_edges=0.2,
         ),
-        LookFigures(look="ink", named={"ink": 20}, teacher_named=18, edges=0.7, teacher_edges=0.9),
+        LookFigures(
+            look="ink", named={"ink": 20}, teacher_named=18, edges=0.7, teacher_edges=0.9, chance_edges=0.3
+        ),
     ),
 )
 
@@ -63,8 +66,8 @@ def test_figures_survive_their_document() -> None:
 def test_the_tables_state_each_figure() -> None:
     text = FIGURES.to_markdown()
     assert "| held-out photographs | 20 | 33.3 dB | 0.941 |" in text
-    assert "| oil | 15 of 20 (20) | photo 4, ink 1 | 0.50 (0.70) |" in text
-    assert "| **all** | **88%** (95%) | | **0.60** |" in text
+    assert "| oil | 15 of 20 (20) | photo 4, ink 1 | 0.50 (0.70) | 0.20 |" in text
+    assert "| **all** | **88%** (95%) | | **0.60** | |" in text
     assert "12,345 samples" in text
 
 
@@ -174,6 +177,8 @@ def test_figures_of_a_look_come_from_the_names_of_results_and_of_the_stylisers_p
     assert found.named == {"photo": 3}
     assert found.teacher_named == 0  # of a photo the styliser's picture is the plate, which was named a comic
     assert found.teacher_edges == pytest.approx(1)
+    assert found.edges == pytest.approx(1)  # a negative has its edges where the picture has them
+    assert found.chance_edges < 0.9
 
 
 # The classifier

@@ -169,6 +169,7 @@ def measure_look(look: LookName, plates: Tensor, results: Tensor, naming: Naming
         teacher_named=naming(teacher).count(look),
         edges=edge_agreement(results, plates),
         teacher_edges=edge_agreement(teacher, plates),
+        chance_edges=edge_agreement(results, plates.roll(1, dims=0)),
     )
 
 
@@ -190,6 +191,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def evaluate(options: argparse.Namespace) -> Figures:
     """Measure the model in `--output`; leave figures, sheet and curves in `--work`, with `--card` beside it."""
     folder: Path = options.output if options.card else options.work
+    samples, curves = _samples(options.work), _curves(options.work)
     translator = Translator(options.output)
     classifier = looks_classifier.train_classifier(*looks_classifier.single_looks(options.work, options.targets))
     paths = held_out_photos(options.photos, options.images)
@@ -197,7 +199,7 @@ def evaluate(options: argparse.Namespace) -> Figures:
     looks, rows = _measure_looks(options, translator, classifier, plates)
     figures = Figures(
         weights=model_store.sha256(options.output / model_store.CHECKSUMS),
-        samples=_samples(options.work),
+        samples=samples,
         side=options.side,
         fidelity_side=options.fidelity_side,
         strength=translator.sampling.strength,
@@ -207,7 +209,7 @@ def evaluate(options: argparse.Namespace) -> Figures:
     )
     (folder / FIGURES).write_text(figures.to_json())
     sheet.write_small(sheet.results_sheet(rows, CELL), folder / "sheet.webp")
-    sheet.write_small(_curves(options.work), folder / "losses.webp")
+    sheet.write_small(curves, folder / "losses.webp")
     if options.card:
         write_card(folder / "README.md", figures)
     print(figures.to_markdown(), flush=True)
@@ -247,11 +249,12 @@ def _samples(work: Path) -> int:
 
 def _curves(work: Path) -> sheet.Image:
     """The training logs side by side; a training that started from another model has none of the autoencoder."""
-    losses = [f"loss_{250 * quarter}" for quarter in range(4)]
-    logs = {
-        "diffusion: loss over samples, by time step": ("diffusion.jsonl", "samples", losses),
-        "autoencoder: dB over steps": ("autoencoder.jsonl", "step", ["psnr_before", "psnr_after"]),
-    }
-    kept = {title: log for title, log in logs.items() if (work / log[0]).exists()}
-    plots = [sheet.plot(title, sheet.read_curves(work / log, x, names)) for title, (log, x, names) in kept.items()]
+    losses = sheet.read_curves(work / "diffusion.jsonl", "samples", [f"loss_{250 * quarter}" for quarter in range(4)])
+    named = {f"t from {name.removeprefix('loss_')}": curve for name, curve in losses.items()}
+    plots = [sheet.plot("diffusion: weighted loss over samples, by time step", named)]
+    log = work / "autoencoder.jsonl"
+    if log.exists():
+        before, after = sheet.read_curves(log, "step", ["psnr_before", "psnr_after"]).values()
+        gain = [(step, restored - plain) for (step, plain), (_, restored) in zip(before, after, strict=True)]
+        plots.append(sheet.plot("autoencoder: what restoration adds, dB over steps", {"PSNR gain": gain}))
     return np.concatenate(plots, axis=1)

@@ -29,7 +29,8 @@ class LookFigures:
     """What became of one look.
 
     named: how many translated photographs the classifier named by each look. teacher_named: how many of the styliser's
-    own pictures of them it named rightly. edges, teacher_edges: F-score of their edges against the photographs'.
+    own pictures of them it named rightly. edges, teacher_edges: F-score of their edges against the photographs';
+    chance_edges: of the translated ones against another photograph's, which is what mere busyness reaches.
     """
 
     look: str
@@ -37,6 +38,7 @@ class LookFigures:
     teacher_named: int
     edges: float
     teacher_edges: float
+    chance_edges: float
 
     @property
     def count(self) -> int:
@@ -107,15 +109,17 @@ class Figures:
     def _looks_table(self) -> Iterator[str]:
         yield (
             f"Trained with {self.samples:,} samples. Held-out photographs translated at {self.side} px, strength "
-            f"{self.strength:g}, guidance {self.guidance:g}, control 1; in brackets the stylisers' pictures of them."
+            f"{self.strength:g}, guidance {self.guidance:g}, control 1; in brackets the stylisers' pictures of them. "
+            "By chance: the F-score against the edges of another photograph."
         )
         yield ""
-        yield "| look | named rightly | taken for | edge F-score |"
-        yield "|---|---|---|---|"
+        yield "| look | named rightly | taken for | edge F-score | by chance |"
+        yield "|---|---|---|---|---|"
         for look in self.looks:
             named = f"{look.right} of {look.count} ({look.teacher_named})"
-            yield f"| {look.look} | {named} | {look.mistaken} | {look.edges:.2f} ({look.teacher_edges:.2f}) |"
-        yield f"| **all** | **{self.accuracy:.0%}** ({self.teacher_accuracy:.0%}) | | **{self.edges:.2f}** |"
+            edges = f"{look.edges:.2f} ({look.teacher_edges:.2f}) | {look.chance_edges:.2f}"
+            yield f"| {look.look} | {named} | {look.mistaken} | {edges} |"
+        yield f"| **all** | **{self.accuracy:.0%}** ({self.teacher_accuracy:.0%}) | | **{self.edges:.2f}** | |"
 
 
 def write_card(card: Path, figures: Figures) -> None:

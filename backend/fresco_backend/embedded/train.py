@@ -109,7 +109,7 @@ def train_autoencoder(options: argparse.Namespace) -> None:
         running = 0.98 * running + 0.02 * float(error.detach().square().mean())
         if step % 50 == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS or step == options.steps:
             before = (degraded - images).square().mean()
-            psnr = [10 * math.log10(4 / float(value)) for value in (before, error.square().mean())]
+            psnr = [10 * math.log10(4 / float(value)) for value in (before, error.detach().square().mean())]
             log(options.work, "autoencoder", step=step, psnr_before=psnr[0], psnr_after=psnr[1])
         if time.monotonic() - saved > CHECKPOINT_SECONDS or step in (0, options.steps):
             state = {"step": step, "gains": state["gains"], "model": autoencoder.restoration.state_dict()}
