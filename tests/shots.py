@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-
 from fresco_backend import pipeline
 from fresco_backend.events import Delivered, Event
 from fresco_protocol.shot import Delivery, Keyframing, Look, Plate, Shot

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from shots import (
     FRAMES,
@@ -28,6 +27,7 @@ from shots import (
     write_plate,
 )
 
+import tiny
 from fresco_backend import pipeline, record, scratch, windows
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
 from fresco_backend.frames import read_channels, read_frame
@@ -47,6 +47,7 @@ from fresco_protocol.shot import (
 )
 
 Make = Callable[[str], Shot]
+Whole = tuple[list[Event], dict[str, str]]  # the events and the pictures of a render
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def make(plate: Path, tiny_model: Path, tmp_path: Path) -> Make:
 
 
 @pytest.fixture(scope="module")
-def whole(plate: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Event], dict[str, str]]:
+def whole(plate: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """The events and the pictures of the small shot, rendered in one go."""
     folder = tmp_path_factory.mktemp("whole")
     return rendered(small_shot(plate, tiny_model, folder / "look.####.png")), bits(folder)
@@ -101,7 +102,7 @@ def in_window(number: int) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, Advanced) and event.window == number
 
 
-def test_a_shot_is_delivered_whole_and_in_order(whole: tuple[list[Event], dict[str, str]]) -> None:
+def test_a_shot_is_delivered_whole_and_in_order(whole: Whole) -> None:
     events, pictures = whole
     assert list(pictures) == [f"look.{frame}.png" for frame in FRAMES]
     assert delivered(events) == list(FRAMES)
@@ -114,12 +115,12 @@ def test_a_shot_is_delivered_whole_and_in_order(whole: tuple[list[Event], dict[s
     assert not (Path(events[-1].sidecar).parent / ".fresco").exists()
 
 
-def test_the_same_shot_gives_the_same_bits(make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path) -> None:
+def test_the_same_shot_gives_the_same_bits(make: Make, whole: Whole, tmp_path: Path) -> None:
     rendered(make("again"))
     assert bits(tmp_path / "again") == whole[1]
 
 
-def test_the_model_is_seen(make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path) -> None:
+def test_the_model_is_seen(make: Make, whole: Whole, tmp_path: Path) -> None:
     rendered(with_look(make("other"), seed=1))
     assert not set(bits(tmp_path / "other").values()) & set(whole[1].values())
 
@@ -139,7 +140,7 @@ def test_a_second_run_renders_nothing_and_touches_nothing(
 
 @pytest.mark.parametrize(("lost", "windows_again"), [(1001, [1]), (1002, [1]), (1006, [1, 2]), (1009, [1, 2, 3])])
 def test_a_lost_frame_alone_is_rendered_again_with_the_windows_that_it_needs(
-    lost: int, windows_again: list[int], make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path
+    lost: int, windows_again: list[int], make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     rendered(make("out"))
     (tmp_path / "out" / f"look.{lost}.png").unlink()
@@ -151,7 +152,7 @@ def test_a_lost_frame_alone_is_rendered_again_with_the_windows_that_it_needs(
 
 
 def test_a_run_killed_within_a_window_goes_on_with_that_window(
-    make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path
+    make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     first = interrupted(make("out"), in_window(2))
     assert delivered(first) == [1001, 1002, 1003, 1004, 1005]
@@ -163,7 +164,7 @@ def test_a_run_killed_within_a_window_goes_on_with_that_window(
 
 
 def test_a_run_killed_between_keyframes_and_delivery_denoises_nothing_twice(
-    make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path
+    make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     interrupted(make("out"), lambda event: isinstance(event, Delivered) and event.frame == 1008)
     second = rendered(make("out"))
@@ -188,7 +189,7 @@ def test_cancelling_leaves_the_models_as_they_were(make: Make, monkeypatch: pyte
 
 
 def test_the_pixels_of_a_frame_do_not_depend_on_the_chunk(
-    make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path
+    make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     shot = make("chunks")
     assert delivered(rendered(shot, selection=[1007, 1008, 1009])) == [1007, 1008, 1009]
@@ -232,7 +233,7 @@ def test_a_changed_plate_is_rendered_again_and_a_longer_one_is_not(tiny_model: P
     assert delivered(rendered(shot)) == [1001, 1002, 1003]
 
 
-def test_overwriting_renders_everything_again(make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path) -> None:
+def test_overwriting_renders_everything_again(make: Make, whole: Whole, tmp_path: Path) -> None:
     rendered(make("out"), keep_scratch=True)
     events = rendered(with_delivery(make("out"), overwrite=True))
     assert delivered(events) == list(FRAMES)
@@ -278,10 +279,13 @@ def test_an_artists_keyframe_outside_the_shot_is_refused(make: Make) -> None:
         rendered(replace(make("out"), keyframing=Keyframing(frames=parse_frames("1001,1010"))))
 
 
-def test_keyframes_are_chosen_by_what_changes_and_the_choice_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keyframes_are_chosen_by_what_changes_and_the_choice_is_kept(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shot = replace(make("out"), keyframing=Keyframing(minimum_gap=2, maximum_gap=4, window=3))
     first = interrupted(shot, in_window(1))
-    assert [event.done for event in first if isinstance(event, Advanced) and event.stage is Stage.ANALYSE] == [*range(1, 10)]
+    analysed = [event.done for event in first if isinstance(event, Advanced) and event.stage is Stage.ANALYSE]
+    assert analysed == [*range(1, 10)]
 
     def refuse(_: object) -> None:
         raise AssertionError("the plate was analysed again")
@@ -306,7 +310,7 @@ def test_keyframes_are_chosen_by_what_changes_and_the_choice_is_kept(make: Make,
     lambda shot: with_look(shot, sampler=Sampler.DDIM),
 ], ids=["per-frame", "guidance-1", "no-control", "two-controls", "sequence", "cue", "negative", "ddim"])  # fmt: skip
 def test_every_choice_of_the_look_changes_the_picture(
-    change: Callable[[Shot], Shot], make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path
+    change: Callable[[Shot], Shot], make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     events = rendered(change(make("out")), selection=[1003])
     assert delivered(events) == [1003]
@@ -394,16 +398,16 @@ def test_a_frame_that_cannot_be_read_ends_the_render_and_costs_no_other(tiny_mod
     pattern = write_plate(tmp_path / "plate")
     (tmp_path / "plate" / "plate.1008.png").write_bytes(b"no picture")
     shot = small_shot(pattern, tiny_model, tmp_path / "out" / "look.####.png")
-    events = pipeline.render(shot)
     seen: list[Event] = []
     with pytest.raises(FrameUnreadable, match="1008"):
-        seen.extend(iter(lambda: seen.append(next(events)), 0))
+        for event in pipeline.render(shot):
+            seen.append(event)
     assert delivered(seen) == [*range(1001, 1008)]
     assert list(bits(tmp_path / "out")) == [f"look.{frame}.png" for frame in delivered(seen)]
 
 
 def test_a_full_disk_in_scratch_is_named_and_leaves_whole_frames(
-    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: tuple[list[Event], dict[str, str]]
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: Whole
 ) -> None:
     real = scratch.write_atomically
 
@@ -413,7 +417,7 @@ def test_a_full_disk_in_scratch_is_named_and_leaves_whole_frames(
         real(path, write)
 
     monkeypatch.setattr(scratch, "write_atomically", full)
-    with pytest.raises(DiskFull, match="keyframe.1007"):
+    with pytest.raises(DiskFull, match=r"keyframe\.1007"):
         rendered(make("out"))
     assert list(bits(tmp_path / "out")) == [f"look.{frame}.png" for frame in range(1001, 1006)]
     monkeypatch.undo()
@@ -422,7 +426,7 @@ def test_a_full_disk_in_scratch_is_named_and_leaves_whole_frames(
 
 
 def test_a_shot_of_the_side_car_gives_the_same_bits(
-    make: Make, whole: tuple[list[Event], dict[str, str]], tmp_path: Path
+    make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     rendered(make("out"))
     document = json.loads((tmp_path / "out" / "look.fresco.json").read_text())
@@ -450,7 +454,7 @@ def test_the_plan_is_what_a_render_does_and_leaves_nothing(make: Make, tmp_path:
     assert later.delivered == (1001, 1002, 1003, 1004, 1005)
     assert later.seconds is not None
     assert planned.seconds is not None
-    assert 0 < later.seconds
+    assert later.seconds > 0
     events = rendered(make("out"))
     assert isinstance(events[0], Planned)
     fixed = {"seconds": 0.0}

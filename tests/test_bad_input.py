@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input from the command line to the exit code: each message says what, where and what to do next."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from shots import bits, write_plate
+
+import tiny
+from fresco_backend import cli
+
+Spoil = Callable[[Path], object]
+
+
+class Case(NamedTuple):
+    """What is done to the folder, which options are given, and what the command says then."""
+
+    spoil: Spoil | None
+    options: list[str]
+    code: str
+    exit_code: int
+    words: list[str]
+
+
+def other_size(folder: Path) -> None:
+    tiny.write_sequence(folder / "plate", tiny.moving_plate(1, 32).frames, first=1003)
+
+
+def read_only(folder: Path) -> None:
+    """Not by permissions, which an administrator passes over: a file lies where the folder should be."""
+    (folder / "out").write_bytes(b"")
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder / "plate")
+    (folder / "plate").mkdir()
+
+
+CASES = {
+    "missing plate": Case(lambda folder: shutil.rmtree(folder / "plate"), [], "plate-missing", 3,
+                          ["folder of the plate does not exist", "plate.%04d.png", "Check the path"]),
+    "zero frames": Case(empty, [], "plate-missing", 3, ["no file of the plate was found", "padding"]),
+    "gap": Case(lambda folder: (folder / "plate" / "plate.1003.png").unlink(), [], "frame-gap", 3,
+                ["frames 1003 are missing", "--missing hold"]),
+    "another size": Case(other_size, [], "frame-size", 3,
+                         ["frame 1003 is 32x32, and frame 1001 is 64x64", "plate.1003.png", "Render the odd one"]),
+    "unreadable frame": Case(lambda folder: (folder / "plate" / "plate.1002.png").write_bytes(b"\x89PNG no"), [],
+                             "frame-unreadable", 3, ["cannot be read", "plate.1002.png", "copy the frame again"]),
+    "range outside": Case(None, ["--frames", "1003-1007"], "range-outside", 3,
+                          ["frames 1005-1007 lie outside", "1001-1004", "Choose frames from 1001 to 1004"]),
+    "empty range": Case(None, ["--frames", ""], "usage", 2, ["--frames", "1001-1048"]),
+    "empty prompt": Case(None, ["--prompt", ""], "usage", 2, ["--prompt"]),
+    "no frame field": Case(None, ["-o", "{folder}/out/look.png"], "output-pattern", 4,
+                           ["4 frames would be written to one file", "look.png", "look.%04d.png"]),
+    "output is plate": Case(None, ["-o", "{folder}/plate/plate.####.png"], "output-is-plate", 4,
+                            ["would overwrite its own source", "plate.1001.png", "Choose another folder"]),
+    "output is plate by a link": Case(lambda folder: (folder / "out").symlink_to(folder / "plate"),
+                                      ["-o", "{folder}/out/plate.%04d.png"], "output-is-plate", 4,
+                                      ["would overwrite its own source"]),
+    "read-only output": Case(read_only, [], "output-denied", 4, ["cannot be written", "out", "folder"]),
+    "unknown file type": Case(None, ["-o", "{folder}/out/look.####.bmp"], "output-pattern", 4,
+                              ["'.bmp' is no file type", ".exr"]),
+    "unknown colour space": Case(None, ["--color-space", "LogC7"], "color", 6, ["'LogC7' is unknown", "srgb"]),
+    "missing matte": Case(None, ["--matte", "{folder}/matte.####.png"], "plate-missing", 3, ["matte.%04d.png"]),
+    "missing model": Case(None, ["--model", "{folder}/no-model"], "weights-missing", 7, ["no-model"]),
+    "keyframe outside": Case(None, ["--keyframes", "1001,1009"], "range-outside", 3,
+                             ["keyframe 1009 is not a frame of the shot", "from 1001 to 1004"]),
+    "movie without rate": Case(None, ["-o", "{folder}/out/look.mov"], "usage", 2, ["frame rate", "--rate 24"]),
+}
+
+
+@pytest.fixture
+def command(tiny_model: Path, tmp_path: Path) -> list[str]:
+    pattern = write_plate(tmp_path / "plate", 4)
+    return ["render", str(pattern), "-o", str(tmp_path / "out" / "look.####.png"), "--prompt", "a photo", "--model",
+            str(tiny_model), "--steps", "2", "--strength", "0.5", "--keyframes", "every:3", "--json"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_bad_input_is_named(
+    case: Case, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if case.spoil is not None:
+        case.spoil(tmp_path)
+    options = [option.replace("{folder}", str(tmp_path)) for option in case.options]
+    assert cli.main([*command, *options]) == case.exit_code
+    said = capsys.readouterr()
+    error = json.loads(said.out.splitlines()[-1])
+    assert (error["event"], error["code"], error["exit_code"]) == ("error", case.code, case.exit_code)
+    for words in case.words:
+        assert words in said.err
+    assert "Traceback" not in said.err
+    out = tmp_path / "out"
+    assert not list(out.rglob("*.part")) if out.is_dir() else True
+
+
+@pytest.mark.parametrize(("policy", "frames"), [("hold", [1001, 1002, 1003, 1004]), ("skip", [1001, 1002, 1004])])
+def test_a_gap_is_held_or_skipped_on_request(
+    policy: str, frames: list[int], command: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "plate" / "plate.1003.png").unlink()
+    assert cli.main([*command, "--missing", policy]) == 0
+    assert list(bits(tmp_path / "out")) == [f"look.{frame}.png" for frame in frames]
+
+
+def test_broken_samples_are_counted_in_the_log(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = tiny.moving_plate(4, 64).frames
+    frames[2, 0, 0] = np.nan
+    pattern = tiny.write_sequence(tmp_path / "hdr", frames, suffix="exr", bits="half")
+    assert cli.main([command[0], str(pattern), *command[2:], "-o", str(tmp_path / "out" / "look.####.exr")]) == 0
+    said = capsys.readouterr()
+    warned = [json.loads(line) for line in said.out.splitlines() if '"warned"' in line]
+    assert [(event["code"], event["frame"], event["text"][:5]) for event in warned] == [("non-finite", 1003, "3 NaN")]
+    assert "3 NaN or infinite samples" in said.err
+
+
+def test_the_command_goes_on_where_an_unreadable_frame_stopped_it(command: list[str], tmp_path: Path) -> None:
+    broken = tmp_path / "plate" / "plate.1004.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    assert cli.main(command) == 3
+    broken.write_bytes(content)
+    assert cli.main(command) == 0
+    assert list(bits(tmp_path / "out")) == [f"look.{frame}.png" for frame in range(1001, 1005)]

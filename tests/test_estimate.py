@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The estimate grows with the work and asks nothing for what is not done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from shots import small_shot, with_look, write_plate
+
+from fresco_backend import estimate
+from fresco_backend.engine.keyframes import Window, split_windows
+from fresco_backend.job import Job, open_job
+from fresco_protocol.shot import Shot
+
+WINDOWS = split_windows((1001, 1003, 1005, 1007, 1009), 3)
+
+
+@pytest.fixture(autouse=True)
+def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_matmul_speed", lambda *_: 1e9)
+
+
+@pytest.fixture
+def job(tiny_model: Path, tmp_path: Path) -> Iterator[Job]:
+    shot = small_shot(write_plate(tmp_path / "plate"), tiny_model, tmp_path / "out" / "look.####.png")
+    job = open_job(shot)
+    yield job
+    job.close()
+
+
+def cost(job: Job, windows: tuple[Window, ...] = WINDOWS, frames: int = 9) -> estimate.Cost:
+    return estimate.cost(job, windows, frames, torch.device("cpu"), torch.float32)
+
+
+def changed(job: Job, shot: Shot) -> Job:
+    return replace(job, shot=shot)
+
+
+def test_nothing_to_do_takes_no_time_and_no_model(job: Job) -> None:
+    assert cost(job, (), 0) == (estimate.LIBRARIES, 0.0)
+
+
+def test_time_grows_with_windows_and_frames(job: Job) -> None:
+    assert cost(job, WINDOWS[:1]).seconds < cost(job).seconds
+    assert cost(job, frames=1).seconds < cost(job).seconds
+    assert cost(job, WINDOWS[:2], 0).seconds == pytest.approx(2 * cost(job, WINDOWS[:1], 0).seconds)
+
+
+def test_each_choice_that_saves_work_saves_time(job: Job) -> None:
+    full = cost(job, frames=0).seconds
+    assert cost(changed(job, with_look(job.shot, guidance=1.0)), frames=0).seconds == pytest.approx(full / 2)
+    assert cost(changed(job, with_look(job.shot, strength=1.0)), frames=0).seconds == pytest.approx(full * 2)
+    assert cost(changed(job, with_look(job.shot, controls=())), frames=0).seconds == pytest.approx(full / 1.4)
+    assert cost(changed(job, replace(job.shot, coherence=None)), frames=0).seconds == pytest.approx(full / 2)
+
+
+def test_larger_windows_take_more_memory(job: Job) -> None:
+    (together,) = split_windows((1001, 1003, 1005, 1007, 1009), 5)
+    assert cost(job, (together,)).memory > cost(job).memory > estimate.LIBRARIES
+
+
+def test_the_speed_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert estimate._matmul_speed(torch.device("cpu"), torch.float32) > 1e8

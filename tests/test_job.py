@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shot made ready: its choices, its colour spaces, and the identity that decides what may be reused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import plates
+import pytest
+from shots import small_shot, with_delivery, with_look, with_plate, write_plate
+
+import tiny
+from fresco_backend.color import ColorSpace
+from fresco_backend.job import Job, opaque, open_job
+from fresco_protocol.errors import ColorError, FrameSize, MatteError, UsageError
+from fresco_protocol.shot import Control, ControlKind, Cue, Matte, Missing, Rate, Shot, Task, parse_frames
+
+
+@pytest.fixture
+def shot(tiny_model: Path, tmp_path: Path) -> Shot:
+    return small_shot(write_plate(tmp_path / "plate", 4), tiny_model, tmp_path / "out" / "look.####.png")
+
+
+def opened(shot: Shot) -> Job:
+    job = open_job(shot)
+    job.close()
+    return job
+
+
+def test_open_choices_are_the_models(shot: Shot) -> None:
+    job = opened(shot)
+    assert (job.shot.look.guidance, job.shot.look.controls) == (7.5, (Control(kind=ControlKind.CANNY),))
+    assert job.frames == job.selected == (1001, 1002, 1003, 1004)
+    named = opened(with_look(shot, guidance=2.0, controls=()))
+    assert (named.shot.look.guidance, named.shot.look.controls) == (2.0, ())
+
+
+def test_paths_become_absolute(shot: Shot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = opened(with_plate(shot, sequence="plate/plate.####.png"))
+    assert job.shot.plate.sequence == str(tmp_path / "plate" / "plate.####.png")
+
+
+@pytest.mark.parametrize("change", [
+    lambda shot: with_look(shot, prompt="a drawing"),
+    lambda shot: with_look(shot, cues=(Cue(frames=parse_frames("1001"), prompt="night"),)),
+    lambda shot: with_look(shot, seed=1),
+    lambda shot: with_look(shot, guidance=7.0),
+    lambda shot: with_look(shot, controls=()),
+    lambda shot: with_plate(shot, frames=parse_frames("1001-1003")),
+    lambda shot: with_plate(shot, color_space="linear"),
+    lambda shot: with_delivery(shot, working_size=128),
+    lambda shot: replace(shot, coherence=None),
+])  # fmt: skip
+def test_whatever_the_pixels_depend_on_changes_the_identity(change: Callable[[Shot], Shot], shot: Shot) -> None:
+    assert opened(change(shot)).identity != opened(shot).identity
+
+
+@pytest.mark.parametrize("change", [
+    lambda shot: replace(shot, name="a name"),
+    lambda shot: with_delivery(shot, overwrite=True),
+    lambda shot: with_delivery(shot, sequence=shot.delivery.sequence.replace("look", "another")),
+    lambda shot: with_look(shot, guidance=7.5),  # the model's own
+])  # fmt: skip
+def test_what_they_do_not_depend_on_leaves_it(change: Callable[[Shot], Shot], shot: Shot) -> None:
+    assert opened(change(shot)).identity == opened(shot).identity
+
+
+def test_files_of_the_shot_change_the_identity_and_others_do_not(shot: Shot, tmp_path: Path) -> None:
+    shot = with_plate(shot, frames=parse_frames("1001-1003"))
+    before = opened(shot).identity
+    os.utime(tmp_path / "plate" / "plate.1004.png", ns=(1, 1))
+    assert opened(shot).identity == before
+    os.utime(tmp_path / "plate" / "plate.1003.png", ns=(1, 1))
+    assert opened(shot).identity != before
+
+
+def test_the_file_that_is_held_for_a_frame_changes_the_identity(shot: Shot, tmp_path: Path) -> None:
+    (tmp_path / "plate" / "plate.1002.png").unlink()
+    shot = with_plate(shot, frames=parse_frames("1002-1003"), missing=Missing.HOLD)
+    before = opened(shot).identity
+    os.utime(tmp_path / "plate" / "plate.1001.png", ns=(1, 1))
+    assert opened(shot).identity != before
+
+
+def test_the_schedule_of_a_model_changes_the_identity(shot: Shot, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(shot.look.model, tmp_path / "model"))
+    shot = with_look(shot, model=str(model))
+    before = opened(shot).identity
+    schedule = model / "scheduler" / "scheduler_config.json"
+    schedule.write_text(json.dumps({**json.loads(schedule.read_text()), "prediction_type": "v_prediction"}))
+    assert opened(shot).identity != before
+
+
+def test_the_rate_is_the_shots_before_the_plates(shot: Shot) -> None:
+    assert opened(shot).rate is None
+    assert opened(with_plate(shot, rate=Rate(numerator=24000, denominator=1001))).rate == Fraction(24000, 1001)
+
+
+@pytest.mark.parametrize(("plate", "delivery", "named", "space"), [
+    ("exr", "exr", None, ColorSpace.LINEAR),
+    ("exr", "png", None, ColorSpace.SRGB),  # a picture in linear light would look dark everywhere
+    ("exr", "png", "linear", ColorSpace.LINEAR),
+    ("png", "png", None, ColorSpace.SRGB),
+    ("png", "exr", None, ColorSpace.LINEAR),
+    ("exr", "mov", None, ColorSpace.SRGB),
+])  # fmt: skip
+def test_a_delivery_of_another_type_has_that_types_colour_space(
+    plate: str, delivery: str, named: str | None, space: ColorSpace, tiny_model: Path, tmp_path: Path
+) -> None:
+    pattern = write_plate(tmp_path / "p", 1, suffix=plate, bits="half" if plate == "exr" else "uint8")
+    path = tmp_path / (f"out.####.{delivery}" if delivery != "mov" else "out.mov")
+    assert opened(with_delivery(small_shot(pattern, tiny_model, path), color_space=named)).delivered_space is space
+
+
+def test_an_unknown_colour_space_stops_the_job(shot: Shot) -> None:
+    with pytest.raises(ColorError):
+        open_job(with_delivery(shot, color_space="LogC7"))
+
+
+def test_an_edit_is_refused_with_a_word(shot: Shot) -> None:
+    with pytest.raises(UsageError, match="translations only"):
+        open_job(replace(shot, task=Task.EDIT))
+
+
+def test_mattes_have_the_plates_size_and_controls_its_aspect(shot: Shot, tmp_path: Path) -> None:
+    small = tiny.write_sequence(tmp_path / "small", tiny.moving_plate(4, 32).frames)
+    wide = tiny.write_sequence(tmp_path / "wide", tiny.moving_plate(4, (32, 64)).frames)
+    with pytest.raises(MatteError, match="32x32"):
+        open_job(replace(shot, matte=Matte(sequence=str(small))))
+    control = Control(kind=ControlKind.SEQUENCE, sequence=str(small))
+    assert opened(with_look(shot, controls=(control,))).controls[control].size == (32, 32)
+    with pytest.raises(FrameSize, match="64x32"):
+        open_job(with_look(shot, controls=(replace(control, sequence=str(wide)),)))
+
+
+def test_no_matte_is_all_of_the_picture(shot: Shot) -> None:
+    assert np.array_equal(opened(shot).matte_at(1001), np.ones((64, 64), np.float32))
+
+
+def test_a_movies_picture_lies_over_black() -> None:
+    alpha = np.full((16, 24), 0.25, np.float32)
+    straight = plates.frame(alpha=alpha, file_type="png")
+    shown = opaque(straight)
+    assert np.array_equal(shown.pixels, straight.pixels * np.float32(0.25))
+    assert (shown.alpha, shown.extra) == (None, ())
+    associated = plates.frame(alpha=alpha)
+    assert np.array_equal(opaque(associated).pixels, associated.pixels)

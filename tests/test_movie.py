@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Renders that end in a movie: its rate, its colour, its sound, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import plates
+import pytest
+from shots import bits, delivered, rendered, small_shot, with_delivery, with_look, with_plate, write_plate
+from test_movies import heard, picture, with_sound
+
+from fresco_backend import pipeline
+from fresco_backend.color import srgb_encode
+from fresco_backend.deliveries import DeliveryWriter
+from fresco_backend.events import Event, Finished, Warned
+from fresco_backend.frames import ExtraChannel, cleaned
+from fresco_backend.movie import assemble
+from fresco_backend.movies import MovieReader
+from fresco_protocol.errors import ColorError, OutputIsPlate, UsageError
+from fresco_protocol.shot import BitDepth, Rate, Shot
+
+NTSC = Rate(numerator=24000, denominator=1001)
+
+
+@pytest.fixture
+def shot(tiny_model: Path, tmp_path: Path) -> Shot:
+    """A sequence of six frames to become a movie at the film rate of NTSC countries."""
+    pattern = write_plate(tmp_path / "plate", 6)
+    return with_plate(small_shot(pattern, tiny_model, tmp_path / "out" / "look.mov"), rate=NTSC)
+
+
+@pytest.fixture
+def plain(tiny_model: Path, tmp_path: Path) -> Shot:
+    """A movie of two seconds with sound, to be delivered as it is."""
+    movie = with_sound(tmp_path / "plate.mov", 2)
+    return with_look(small_shot(movie, tiny_model, tmp_path / "out" / "look.mov"), strength=0.0)
+
+
+def finished(events: list[Event]) -> Finished:
+    (last,) = [event for event in events if isinstance(event, Finished)]
+    return last
+
+
+def test_a_movie_without_a_rate_is_refused_before_anything_is_rendered(shot: Shot, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="frame rate") as caught:
+        rendered(with_plate(shot, rate=None))
+    assert caught.value.where == "plate.rate"
+    with pytest.raises(UsageError, match="frame rate"):
+        pipeline.plan(with_plate(shot, rate=None))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_movie_has_every_frame_at_the_exact_rate_and_no_scratch_beside_it(shot: Shot, tmp_path: Path) -> None:
+    events = rendered(shot)
+    reader = MovieReader(tmp_path / "out" / "look.mov")
+    assert (reader.count, reader.rate) == (6, Fraction(24000, 1001))
+    assert finished(events).outputs == (str(reader.path),)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["look.fresco.json", "look.mov"]
+
+
+def test_a_movie_that_is_finished_is_not_rendered_again_and_a_lost_one_is(shot: Shot, tmp_path: Path) -> None:
+    rendered(shot, keep_scratch=True)
+    path = tmp_path / "out" / "look.mov"
+    (scratch,) = (tmp_path / "out" / ".fresco").iterdir()
+    pictures, time = bits(scratch), path.stat().st_mtime_ns
+    again = finished(rendered(shot))
+    assert (again.rendered, again.reused, path.stat().st_mtime_ns) == (0, 6, time)
+    path.write_bytes(b"another movie")
+    assert finished(rendered(shot, keep_scratch=True)).rendered == 6
+    assert bits(scratch) == pictures  # the encoder does not always give the same bits for the same pictures
+    assert MovieReader(path).count == 6
+
+
+def test_an_interrupted_movie_goes_on_with_its_pictures(shot: Shot, tmp_path: Path) -> None:
+    events = pipeline.render(shot)
+    seen = [next(events) for _ in range(12)]
+    events.close()
+    assert delivered(seen) != []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".fresco"]
+    last = finished(rendered(shot))
+    assert (last.reused, last.rendered) == (len(delivered(seen)), 6 - len(delivered(seen)))
+    assert MovieReader(tmp_path / "out" / "look.mov").count == 6
+
+
+def test_the_last_chunk_of_a_movie_writes_it(shot: Shot, tmp_path: Path) -> None:
+    first = rendered(shot, selection=[1001, 1002, 1003])
+    assert [event.code for event in first if isinstance(event, Warned)] == ["movie-incomplete"]
+    assert all(Path(output).is_file() for output in finished(first).outputs)
+    assert not (tmp_path / "out" / "look.mov").exists()
+    last = rendered(shot, selection=[1004, 1005, 1006])
+    assert finished(last).outputs == (str(tmp_path / "out" / "look.mov"),)
+    assert MovieReader(tmp_path / "out" / "look.mov").count == 6
+
+
+def test_a_plate_in_linear_light_with_other_channels_becomes_srgb(tiny_model: Path, tmp_path: Path) -> None:
+    alpha = np.full((64, 64), 0.5, np.float32)
+    depth = ExtraChannel(name="Z", samples=plates.noise(64, 64), format=BitDepth.FLOAT)
+    light = plates.frame(64, 64, alpha=alpha)
+    light = replace(light, pixels=np.full_like(light.pixels, 0.25), extra=(depth,))
+    writer = DeliveryWriter(tmp_path / "plate.%04d.exr", [1, 2], like=light)
+    for number in (1, 2):
+        writer.write(number, light, "0")
+    shot = with_plate(small_shot(tmp_path / "plate.%04d.exr", tiny_model, tmp_path / "out.mp4"), rate=NTSC)
+    rendered(with_look(shot, strength=0.0))
+    shown = MovieReader(tmp_path / "out.mp4").read(1).pixels
+    assert cleaned(shown).replaced == 0
+    assert np.abs(shown - srgb_encode(np.float32(0.25))).max() < 2 / 255
+    with pytest.raises(ColorError, match="a movie is written in sRGB"):
+        rendered(with_delivery(shot, color_space="linear-rec709"))
+
+
+def test_the_sound_of_the_plate_comes_along(plain: Shot, tmp_path: Path) -> None:
+    events = rendered(with_plate(plain, frames=None))
+    codec, samples, _ = heard(tmp_path / "out" / "look.mov")
+    assert codec == "aac"
+    assert len(samples) / 48000 == pytest.approx(2, abs=0.06)
+    assert not [event for event in events if isinstance(event, Warned)]
+    shown = MovieReader(tmp_path / "out" / "look.mov").read(7).pixels
+    assert np.abs(shown * 255 - picture(7)).mean() < 3
+
+
+def test_sound_that_would_run_away_is_left_out_with_a_word(plain: Shot, tmp_path: Path) -> None:
+    events = rendered(with_plate(plain, rate=Rate(numerator=24)))
+    assert [event.code for event in events if isinstance(event, Warned)] == ["sound-left-out"]
+    reader = MovieReader(tmp_path / "out" / "look.mov")
+    assert (reader.rate, reader.has_audio) == (24, False)
+
+
+def test_a_movie_is_never_written_over_its_plate(plain: Shot) -> None:
+    with pytest.raises(OutputIsPlate):
+        rendered(with_delivery(plain, sequence=plain.plate.sequence))
+
+
+def test_nothing_is_assembled_without_a_rate(shot: Shot) -> None:
+    from fresco_backend.job import open_job
+
+    job = open_job(shot)
+    writer = job.writer()
+    unrated = replace(job, shot=with_plate(job.shot, rate=None))
+    with pytest.raises(UsageError, match="needs one"):
+        next(iter(assemble(unrated, writer)))
+    job.close()

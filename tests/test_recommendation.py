@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model recommends, and what stands in where it is silent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fresco_backend.model_store import check
+from fresco_backend.recommendation import Recommendation, recommendation
+from fresco_protocol.errors import WeightsRefused
+from fresco_protocol.shot import ControlKind
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def advise(model: Path, **keys: Any) -> Recommendation:
+    """What the model recommends with these keys in its index."""
+    index = model / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), **keys}))
+    return recommendation(check(str(model)))
+
+
+def test_a_silent_model_gets_what_suits_stable_diffusion(model: Path) -> None:
+    assert advise(model) == Recommendation(control=ControlKind.CANNY, guidance=7.5, working_size=64)
+
+
+def test_the_index_decides(model: Path) -> None:
+    found = advise(model, _fresco_controls=["soft-edge"], _fresco_guidance=4, _fresco_working_size=384)
+    assert found == Recommendation(control=ControlKind.SOFT_EDGE, guidance=4.0, working_size=384)
+    assert advise(model, _fresco_controls=[]).control is None
+
+
+@pytest.mark.parametrize("keys", [{"_fresco_controls": ["smell"]}, {"_fresco_guidance": "much"}])
+def test_an_index_that_makes_no_sense_is_refused(keys: dict[str, Any], model: Path) -> None:
+    with pytest.raises(WeightsRefused, match="index"):
+        advise(model, **keys)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The side-car: where it lies, what it says, and whose it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from shots import small_shot, with_look, with_plate, write_plate
+
+from fresco_backend import __version__, record
+from fresco_backend.job import Job, open_job
+from fresco_protocol.errors import OutputDenied
+from fresco_protocol.shot import Rate, Shot
+
+MEASURES = record.Measures(
+    keyframes=(1001, 1003), windows=((1001, 1003),), seconds={"deliver": 1.5}, warp_error=0.25, rendered=2, reused=1,
+    device="cpu", precision="float32",
+)  # fmt: skip
+
+
+@pytest.fixture
+def job(tiny_model: Path, tmp_path: Path) -> Job:
+    shot = small_shot(write_plate(tmp_path / "plate", 3), tiny_model, tmp_path / "out" / "look.####.png")
+    job = open_job(with_plate(shot, rate=Rate(numerator=24000, denominator=1001)))
+    (tmp_path / "out").mkdir()
+    job.close()
+    return job
+
+
+@pytest.mark.parametrize(("delivery", "name"), [
+    ("look.####.exr", "look"), ("look_%04d.png", "look"), ("look-@@@@.png", "look"), ("look.$F4.exr", "look"),
+    ("look.mov", "look"), ("a.b.%d.tif", "a.b"), ("look####.png", "look"),
+])  # fmt: skip
+def test_it_lies_beside_the_delivery_under_its_name(delivery: str, name: str) -> None:
+    assert record.path_of(f"/out/{delivery}") == Path(f"/out/{name}.fresco.json")
+
+
+def test_it_says_what_was_rendered_with_what(job: Job) -> None:
+    document = json.loads(record.write(job, MEASURES).read_text())
+    assert Shot.from_json(json.dumps(document["shot"])) == job.shot
+    assert document["job"] == job.identity
+    assert document["frames"] == "1001-1003"
+    assert document["versions"]["fresco"] == __version__
+    assert set(document["versions"]) >= {"python", "torch", "diffusers", "OpenImageIO"}
+    assert document["weights"] == job.weights
+    assert (document["plate"]["size"], document["plate"]["working_size"]) == ([64, 64], [64, 64])
+    assert (document["plate"]["rate"], document["plate"]["color_space"]) == ("24000/1001", "srgb")
+    assert document["measures"]["warp_error"] == 0.25
+    assert record.read(job) == document
+
+
+def test_it_belongs_to_one_job(job: Job, tmp_path: Path) -> None:
+    assert record.read(job) is None
+    path = record.write(job, MEASURES)
+    other = open_job(with_look(job.shot, seed=9))
+    assert record.read(other) is None
+    path.write_text("no document")
+    assert record.read(job) is None
+    path.write_text("[]")
+    assert record.read(job) is None
+    assert not record.has_movie(job)
+
+
+def test_a_place_that_cannot_be_written_is_named(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "out" / "look.fresco.json").mkdir()
+    with pytest.raises(OutputDenied, match=r"look\.fresco"):
+        record.write(job, MEASURES)
