@@ -150,7 +150,7 @@ def _parse(part: bytes) -> dict[str, Any]:
 def _check_json(part: bytes) -> None:
     """Judges depth, count and length of numbers before anything is built of them."""
     structure = _TEXTS.sub(b"", part)
-    if structure.count(b",") + structure.count(b"[") + structure.count(b"{") > MOST_VALUES:
+    if max(sum(map(structure.count, (b",", b"[", b"{"))), sum(map(structure.count, (b"]", b"}")))) > MOST_VALUES:
         raise MessageMalformed(f"more than {MOST_VALUES} values in one body")
     depth = 0
     for bracket in re.finditer(rb"[\[\]{}]", structure):
