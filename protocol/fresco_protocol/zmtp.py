@@ -249,15 +249,15 @@ class Dealer:
         return True
 
     def _flush(self) -> None:
+        if not self._connect():
+            return
         try:
-            if not self._connect():
-                return
             while self._outgoing:
                 del self._outgoing[:self._socket.send(self._outgoing)]
         except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
-            raise ServerLost(f"the connection broke: {error.strerror or error}", where=self.endpoint) from None
+        except OSError:
+            self._outgoing.clear()  # reading tells of the loss, after the server's last words
 
     def _connect(self) -> bool:
         """True once the connection stands."""
