@@ -183,7 +183,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--images", type=int, default=20, help="held-out photographs for each look")
     group.add_argument("--side", type=int, default=256, help="pixels of a translated photograph; training's")
     group.add_argument("--fidelity-side", type=int, default=512, help="pixels of a picture for the autoencoder")
-    group.add_argument("--targets", type=int, default=6000, help="stylised pictures that the classifier learns from")
+    group.add_argument("--targets", type=int, default=9000, help="stylised pictures that the classifier learns from")
     group.add_argument("--looks", nargs="+", choices=[look.value for look in LOOKS], help="only these looks")
     group.add_argument("--card", action="store_true", help="put figures and pictures into the model's card")
 
