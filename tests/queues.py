@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,20 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from fresco_backend.events import Advanced, Stage
-from fresco_backend.job_state import Claim
+from fresco_backend.job_state import ENDED, LIVE, Claim, JobStatus
 from fresco_backend.jobs import JobQueue, Limits
+from fresco_protocol.job import Stage
+from fresco_protocol.messages import Advanced
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 
 PATHS = [path for path in sys.path if path]
 MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # kill -9 spares what the system holds: no disk needed
-STEP = Advanced(stage=Stage.KEYFRAMES, done=1, total=20)
 
 
 
 PATHS = [path for path in sys.path if path]
 MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # kill -9 spares what the system holds: no disk needed
-STEP = Advanced(stage=Stage.KEYFRAMES, done=1, total=20)
 
 
 def shot(name: str = "harbour", prompt: str = "ink") -> Shot:
@@ -58,8 +58,8 @@ def queue(folder: Path, clock: Clock) -> Iterator[JobQueue]:
         yield queue
 
 
-def submit(queue: JobQueue, name: str, priority: int = 0) -> int:
-    return queue.submit(shot(name), key=name, priority=priority).id
+def submit(queue: JobQueue, name: str, priority: int = 0) -> str:
+    return queue.submit(shot(name), key=name, priority=priority).status.id
 
 
 def claim(queue: JobQueue, worker: str = "w1") -> Claim:
@@ -68,7 +68,21 @@ def claim(queue: JobQueue, worker: str = "w1") -> Claim:
     return found
 
 
-def drained(queue: JobQueue) -> list[int]:
+def live(queue: JobQueue) -> list[JobStatus]:
+    """Jobs that have not ended, in the order in which they run."""
+    return list(queue.jobs(LIVE, limit=10**6).jobs)
+
+
+def ended(queue: JobQueue) -> list[JobStatus]:
+    """Jobs that have ended, the last one first."""
+    return list(queue.jobs(ENDED, limit=10**6).jobs)
+
+
+def drained(queue: JobQueue) -> list[str]:
     """The jobs in the order in which workers get them."""
-    found = iter(lambda: queue.claim(f"drain-{len(queue.active())}-{queue.journal.last_number()}", "cpu"), None)
-    return [each.job for each in found if each is not None]
+    names = (f"drain-{number}" for number in itertools.count())
+    return [found.job for found in iter(lambda: queue.claim(next(names), "cpu"), None)]
+
+
+def step(job: str, done: int = 1) -> Advanced:
+    return Advanced(number=0, time=0, job=job, stage=Stage.KEYFRAMES, done=done, total=20, seconds_left=9.5)

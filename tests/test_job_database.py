@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from queues import PATHS, submit
+from queues import PATHS, ended, live, submit
 
 from fresco_backend.job_database import MIGRATIONS, JobDatabase
-from fresco_backend.job_state import JobState, JobStatus
+from fresco_backend.job_state import JobStatus, check_transition
 from fresco_backend.jobs import JobQueue, Limits
 from fresco_backend.journal import Retention
 from fresco_protocol.errors import (
@@ -29,6 +29,8 @@ from fresco_protocol.errors import (
     OutputError,
     UsageError,
 )
+from fresco_protocol.job import Job, JobState
+from fresco_protocol.messages import JobChanged
 
 pytest_plugins = ["queues"]
 
@@ -41,11 +43,11 @@ def test_the_file_is_its_owners_and_the_queue_is_its_threads(queue: JobQueue, fo
 
     def other() -> None:
         try:
-            queue.active()
+            live(queue)
         except sqlite3.ProgrammingError as error:
             raised.append(error)
         with JobQueue(folder / "jobs.sqlite") as own:
-            raised.extend([] if own.status(1).name == "a" else [AssertionError()])
+            raised.extend([] if live(own)[0].name == "a" else [AssertionError()])
 
     thread = threading.Thread(target=other)
     thread.start()
@@ -113,16 +115,16 @@ def test_a_file_or_folder_that_may_not_be_written_is_denied(tmp_path: Path) -> N
 
 
 def test_a_queue_that_becomes_read_only_still_answers_and_loses_nothing(queue: JobQueue) -> None:
-    submit(queue, "a")
-    before = queue.active(), queue.journal.events()
+    job = submit(queue, "a")
+    before = live(queue), queue.journal.events()
     connection = queue._database._connection
     connection.execute("PRAGMA query_only = ON")  # SQLite's own SQLITE_READONLY, as a remounted disk gives it
-    for change in (lambda: submit(queue, "b"), lambda: queue.cancel(1), lambda: queue.claim("w1", "cpu")):
+    for change in (lambda: submit(queue, "b"), lambda: queue.cancel(job), lambda: queue.claim("w1", "cpu")):
         with pytest.raises(OutputDenied, match="readonly database"):
             change()
-        assert (queue.active(), queue.journal.events()) == before
+        assert (live(queue), queue.journal.events()) == before
     connection.execute("PRAGMA query_only = OFF")
-    assert submit(queue, "b") == 2
+    assert submit(queue, "b") == live(queue)[1].id
 
 
 def test_who_waits_too_long_for_another_process_is_told(folder: Path) -> None:
@@ -163,33 +165,33 @@ def test_a_full_disk_refuses_a_job_whole_and_goes_on_when_there_is_room(small_di
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(300_000))
     path = small_disk / "jobs.sqlite"
-    with JobQueue(path, limits=Limits(active=10_000)) as queue:
+    with JobQueue(path, limits=Limits(live=10_000)) as queue:
         count, error = fill(queue, DiskFull)
         assert count > 10 and error.remedy is not None
         assert "nothing that was queued is lost" in error.remedy
-        assert [status.name for status in queue.active()] == [str(number) for number in range(count)]
+        assert [status.name for status in live(queue)] == [str(number) for number in range(count)]
         ballast.unlink()
-        assert submit(queue, str(count)) == count + 1
+        submit(queue, str(count))
     with JobQueue(path) as queue:
         assert [entry.number for entry in queue.journal.events()] == list(range(1, count + 2))
-        assert len(queue.active()) == count + 1
+        assert len(live(queue)) == count + 1
 
 
 LIMITED = """
 import resource
 from fresco_backend.jobs import Limits
 from pathlib import Path
-from queues import submit
+from queues import live, submit
 from test_job_database import fill
 from fresco_backend.jobs import JobQueue
 from fresco_protocol.errors import OutputError
-with JobQueue(Path(sys.argv[1]), limits=Limits(active=10_000)) as queue:
+with JobQueue(Path(sys.argv[1]), limits=Limits(live=10_000)) as queue:
     for limit in (300_000, 200_000):  # bytes of a file; the log before the database, then the database itself
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         count, error = fill(queue, OutputError)
-        assert [status.name for status in queue.active()] == [str(number) for number in range(count)]
+        assert [status.name for status in live(queue)] == [str(number) for number in range(count)]
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        assert submit(queue, str(count)) == count + 1
+        submit(queue, str(count))
         print(error.code, count)
 """
 
@@ -202,23 +204,26 @@ def test_a_write_that_the_system_cuts_short_leaves_the_queue_whole(folder: Path)
     codes, counts = zip(*(line.split() for line in run.stdout.splitlines()), strict=True)
     assert set(codes) == {"output"} and len(codes) == 2
     with JobQueue(path) as queue:
-        assert len(queue.active()) == int(counts[-1]) + 1
+        assert len(live(queue)) == int(counts[-1]) + 1
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
 CHAOS = """
 import os, random, signal, sys, time
 from pathlib import Path
-from fresco_backend.events import Advanced, Stage
 from fresco_backend.jobs import JobQueue
 from fresco_backend.journal import Retention
 from fresco_protocol.errors import Interrupted
+from fresco_protocol.job import Stage
+from fresco_protocol.messages import Advanced
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 assert not {"torch", "numpy", "cv2"} & set(sys.modules), "the queue is light"
 path, acknowledged, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 log = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 shot = Shot(plate=Plate(sequence="/p.####.exr"), look=Look(prompt="ink"), delivery=Delivery(sequence="/o.####.exr"))
-step = Advanced(stage=Stage.KEYFRAMES, done=1, total=20)
+
+def step(job):
+    return Advanced(number=0, time=0, job=job, stage=Stage.KEYFRAMES, done=1, total=20)
 
 def opened():
     return JobQueue(path, retention=Retention(detailed=10**6))
@@ -231,13 +236,13 @@ def live(name, choice):
     while True:
         number += 1
         if choice.random() < 0.7:
-            say("submitted", f"{name}-{number}", queue.submit(shot, key=f"{name}-{number}").id)
+            say("submitted", f"{name}-{number}", queue.submit(shot, key=f"{name}-{number}").status.id)
         claim = queue.claim(name, "cpu")
         if claim is None:
             continue
         say("claimed", claim.job, claim.number)
         try:
-            queue.report(claim, [step] * choice.randrange(4))
+            queue.report(claim, [step(claim.job)] * choice.randrange(4))
             queue.journal.append_log(claim.job, "a line\\n")
             if choice.random() < 0.2:
                 queue.give_back(claim)
@@ -291,27 +296,27 @@ def test_kill_in_the_middle_of_changes_loses_and_doubles_nothing(folder: Path) -
     assert len(set(said["claimed"])) == len(said["claimed"]), "a claim was given twice"
     with JobQueue(path, retention=Retention(detailed=10**6)) as queue:
         queue.recover()
-        jobs = {status.id: status for status in (*queue.active(), *queue.history(limit=10**6))}
-        assert {(status.key, str(status.id)) for status in jobs.values()} >= set(said["submitted"])
-        assert {str(job) for job, status in jobs.items() if status.state is JobState.DELIVERED} >= {
+        jobs = {status.id: status for status in (*live(queue), *ended(queue))}
+        assert {(status.key, status.id) for status in jobs.values()} >= set(said["submitted"])
+        assert {job for job, status in jobs.items() if status.state is JobState.DELIVERED} >= {
             job for (job,) in said["delivered"]}
         check_story(queue, jobs)
 
 
-def check_story(queue: JobQueue, jobs: dict[int, JobStatus]) -> None:
+def check_story(queue: JobQueue, jobs: dict[str, JobStatus]) -> None:
     """The events have no gap, and for each job they tell one possible life that ends where the job is."""
     entries = queue.journal.events(limit=10**6)
     assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
-    state: dict[int, str | None] = dict.fromkeys(jobs)
-    claims = dict.fromkeys(jobs, 0)
-    for entry in entries:
-        event = entry.event
-        if event["event"] != "entered":
-            assert state[entry.job] == "running"
+    last: dict[str, Job] = {}
+    for event in entries:
+        if not isinstance(event, JobChanged):
+            assert last[event.job].state is JobState.RUNNING
             continue
-        assert event["before"] == state[entry.job]
-        claims[entry.job] += event["state"] == "running"
-        assert event["claim"] == claims[entry.job]
-        state[entry.job] = event["state"]
-    assert state == {job: status.state.value for job, status in jobs.items()}
-    assert claims == {job: status.claims for job, status in jobs.items()}
+        record, before = event.record, last.get(event.job)
+        if before is None:
+            assert (record.state, record.attempt) == (JobState.QUEUED, 0)
+        else:
+            check_transition(event.job, before.state, record.state)
+            assert record.attempt == before.attempt + (record.state is JobState.RUNNING)
+        last[event.job] = record
+    assert last == {job: status.record for job, status in jobs.items()}

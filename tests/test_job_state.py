@@ -14,15 +14,17 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from queues import MEMORY, STEP, Clock, shot
+from queues import MEMORY, Clock, ended, live, shot, step
 
-from fresco_backend.job_state import ACTIVE, ENDED, TRANSITIONS, Claim, JobState, check_transition
+from fresco_backend.job_state import ENDED, LIVE, TRANSITIONS, Claim, check_transition
 from fresco_backend.jobs import RESUMPTIONS, JobQueue
 from fresco_protocol.errors import (
     FrescoError,
     Interrupted,
     UsageError,
 )
+from fresco_protocol.job import JobState, Problem
+from fresco_protocol.messages import JobChanged
 
 pytest_plugins = ["queues"]
 
@@ -30,45 +32,48 @@ pytest_plugins = ["queues"]
 def test_every_transition_outside_the_table_is_a_bug_and_says_so() -> None:
     for before, after in itertools.product(JobState, JobState):
         if after in TRANSITIONS[before]:
-            check_transition(1, before, after)
+            check_transition("a", before, after)
             continue
         with pytest.raises(FrescoError, match=f"a {before.value} job does not become {after.value}") as caught:
-            check_transition(1, before, after)
+            check_transition("a", before, after)
         assert caught.value.code == "bug"
     assert TRANSITIONS[JobState.DELIVERED] == frozenset()
-    assert set(TRANSITIONS) == set(JobState) == ACTIVE | ENDED
+    assert set(TRANSITIONS) == set(JobState) == LIVE | ENDED
 
 
 PEOPLE: dict[str, dict[JobState, JobState]] = {  # what each wish makes of a job that does not run; else UsageError
-    "release": {JobState.SUBMITTED: JobState.QUEUED},
+    "release": dict.fromkeys((JobState.SUBMITTED, JobState.QUEUED), JobState.QUEUED),
     "cancel": dict.fromkeys((JobState.SUBMITTED, JobState.QUEUED, JobState.PAUSED, JobState.CANCELLED),
                             JobState.CANCELLED),
     "pause": dict.fromkeys((JobState.QUEUED, JobState.PAUSED), JobState.PAUSED),
     "resume": dict.fromkeys((JobState.QUEUED, JobState.PAUSED), JobState.QUEUED),
-    "retry": dict.fromkeys((JobState.FAILED, JobState.CANCELLED), JobState.QUEUED),
+    "retry": dict.fromkeys((JobState.FAILED, JobState.CANCELLED, JobState.QUEUED), JobState.QUEUED),
 }
-WISHES = {"cancel": "cancel", "pause": "pause", "resume": None}  # what a running job's worker hears
+SAME = object()
+WISHES: dict[str, Any] = {  # what the worker of a running job hears then
+    "cancel": "cancel", "pause": "pause", "resume": None, "retry": SAME}
 
 
 @dataclass
 class Modelled:
     """A job as plain facts."""
 
-    id: int
+    id: str
     state: JobState
     priority: int
+    key: str
     claims: int = 0
     deaths: int = 0
-    request: str | None = None
+    wish: str | None = None
     story: list[str] = field(default_factory=list)
 
     def enter(self, state: JobState) -> None:
-        self.state, self.request = state, None
+        self.state, self.wish = state, None
         self.story.append(state.value)
 
     def stop(self) -> None:
         ends = {"cancel": JobState.CANCELLED, "pause": JobState.PAUSED, None: JobState.QUEUED}
-        self.enter(ends[self.request])
+        self.enter(ends[self.wish])
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -78,11 +83,13 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY, prefix="fresco-test-"))
         self.clock = Clock()
-        self.jobs: dict[int, Modelled] = {}
-        self.order: list[int] = []  # jobs that have not ended, in their order but for priority
+        self.jobs: dict[str, Modelled] = {}
+        self.order: list[str] = []  # jobs that have not ended, in their order but for priority
         self.claims: dict[str, Claim] = {}
         self.stale: list[Claim] = []
         self.workers = itertools.count()
+        self.seen = 0  # events
+        self.told: dict[str, list[str]] = {}
 
     @initialize()
     def open(self) -> None:
@@ -93,7 +100,7 @@ class QueueMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def job(self, index: int) -> Modelled:
-        return self.jobs[index % len(self.jobs) + 1]
+        return list(self.jobs.values())[index % len(self.jobs)]
 
     def refuses(self, verb: str, *arguments: Any, **named: Any) -> None:
         with pytest.raises(UsageError):
@@ -101,33 +108,35 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(priority=st.integers(-2, 2), pending=st.booleans())
     def submit(self, priority: int, pending: bool) -> None:
-        number = len(self.jobs) + 1
-        status = self.queue.submit(shot(), key=f"key {number}", priority=priority, plate_pending=pending)
-        assert status.id == number
-        self.jobs[number] = Modelled(id=number, state=JobState.PAUSED, priority=priority)
-        self.jobs[number].enter(JobState.SUBMITTED if pending else JobState.QUEUED)
-        self.order.append(number)
+        key = f"key {len(self.jobs)}"
+        status, created = self.queue.submit(shot(), key=key, priority=priority, plate_pending=pending)
+        assert created
+        job = Modelled(id=status.id, key=key, state=JobState.PAUSED, priority=priority)
+        job.enter(JobState.SUBMITTED if pending else JobState.QUEUED)
+        self.jobs[job.id] = job
+        self.order.append(job.id)
 
     @precondition(lambda self: self.jobs)
     @rule(index=st.integers(0, 30))
     def submit_again(self, index: int) -> None:
         job = self.job(index)
-        assert self.queue.submit(shot(), key=f"key {job.id}").id == job.id
-        self.refuses("submit", shot(prompt="oil"), key=f"key {job.id}")
+        status, created = self.queue.submit(shot(), key=job.key)
+        assert (status.id, created) == (job.id, False)
+        self.refuses("submit", shot(prompt="oil"), key=job.key)
 
     @precondition(lambda self: self.jobs)
     @rule(index=st.integers(0, 30), wish=st.sampled_from(sorted(PEOPLE)))
     def wish(self, index: int, wish: str) -> None:
         job = self.job(index)
         running = job.state is JobState.RUNNING
-        if (running and (wish not in WISHES or (wish, job.request) == ("resume", "cancel"))) or (
+        if (running and (wish not in WISHES or (wish, job.wish) == ("resume", "cancel"))) or (
             not running and job.state not in PEOPLE[wish]
         ):
             self.refuses(wish, job.id)
             return
         getattr(self.queue, wish)(job.id)
         if running:
-            job.request = "cancel" if job.request == "cancel" else WISHES[wish]
+            job.wish = job.wish if job.wish == "cancel" or WISHES[wish] is SAME else WISHES[wish]
         elif PEOPLE[wish][job.state] is not job.state:
             if wish == "retry":
                 job.deaths = 0
@@ -142,6 +151,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.refuses("prioritise", job.id, priority)
             return
         self.queue.prioritise(job.id, priority)
+        job.story += [job.state.value] if job.priority != priority else []
         job.priority = priority
 
     @precondition(lambda self: self.jobs)
@@ -156,8 +166,9 @@ class QueueMachine(RuleBasedStateMachine):
             self.order.remove(job.id)
             self.order.insert(self.order.index(before.id), job.id)
             job.priority = before.priority
+            job.story.append(job.state.value)
 
-    def expected(self) -> list[int]:
+    def expected(self) -> list[str]:
         """Jobs that have not ended, as workers would get them."""
         return sorted(self.order, key=lambda number: -self.jobs[number].priority)
 
@@ -180,8 +191,8 @@ class QueueMachine(RuleBasedStateMachine):
         claim = self.claims[worker]
         job = self.jobs[claim.job]
         if word == "report":
-            heard = self.queue.report(claim, [STEP])
-            assert (heard and heard.value) == job.request
+            heard = self.queue.report(claim, [step(claim.job)])
+            assert (heard and heard.value) == job.wish
             job.story.append("step")
             return
         self.stale.append(self.claims.pop(worker))
@@ -189,7 +200,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.give_back(claim)
             job.stop()
         elif word == "fail":
-            self.queue.fail(claim, "words")
+            self.queue.fail(claim, Problem(code="bug", what="words"))
             job.enter(JobState.FAILED)
         else:
             self.queue.deliver(claim)
@@ -212,7 +223,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.stale.append(self.claims.pop(worker))
             job = self.jobs[self.stale[-1].job]
             job.deaths += 1
-            if job.request is None and job.deaths > RESUMPTIONS:
+            if job.wish is None and job.deaths > RESUMPTIONS:
                 job.enter(JobState.FAILED)
             else:
                 job.stop()
@@ -225,25 +236,25 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def the_queue_is_as_the_model(self) -> None:
         self.order = [number for number in self.order if self.jobs[number].state not in ENDED]
-        assert [status.id for status in self.queue.active()] == self.expected()
-        found = {status.id: status for status in (*self.queue.active(), *self.queue.history())}
+        assert [status.id for status in live(self.queue)] == self.expected()
+        found = {status.id: status for status in (*live(self.queue), *ended(self.queue))}
         for job in self.jobs.values():
             status = found.pop(job.id)
             assert (status.state, status.priority, status.claims, status.interruptions) == (
                 job.state, job.priority, job.claims, job.deaths)
-            assert (status.request and status.request.value) == job.request
+            assert (status.wish and status.wish.value) == job.wish
             assert (status.ended_at is not None) == (job.state in ENDED)
         assert not found
 
     @invariant()
     def the_events_tell_it(self) -> None:
-        entries = self.queue.journal.events(limit=10_000)
-        assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
-        told: dict[int, list[str]] = {number: [] for number in self.jobs}
-        for entry in entries:
-            if entry.event["event"] in ("entered", "advanced"):
-                told[entry.job].append(entry.event.get("state", "step"))
-        assert told == {number: job.story for number, job in self.jobs.items()}
+        events = self.queue.journal.events(self.seen, limit=10_000)
+        assert [event.number for event in events] == list(range(self.seen + 1, self.seen + len(events) + 1))
+        self.seen += len(events)
+        for event in events:
+            told = event.record.state.value if isinstance(event, JobChanged) else "step"
+            self.told.setdefault(event.job, []).append(told)
+        assert self.told == {number: job.story for number, job in self.jobs.items()}
 
 
 QueueMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

@@ -4,14 +4,13 @@
 Events of all jobs have one sequence of numbers, 1, 2, 3, … without gaps. A watcher keeps the number of the last event
 that it has seen and asks for those after it. What is kept:
 
-    lasting events   a job's changes of state: as long as the queue remembers the job
-    passing events   all others: the last `passing_events` of each job
-    log              the last `log_bytes` of each job; offsets count from its beginning for ever
-    ended jobs       passing events and logs go with all but the `detailed` jobs that ended last
+    changes of a job's state   as long as the queue remembers the job
+    all other events           the last `passing_events` of each job
+    log                        the last `log_lines` of each job; lines keep their numbers for ever, the first is 0
+    ended jobs                 other events and logs go with all but the `detailed` jobs that ended last
 
-So the file is bounded: (jobs that have not ended + `detailed`) x the bounds of one job, and the shot and a few hundred
-bytes for each job that the queue remembers. A number that a replay lacks was that of a passing event, or of a job that
-the queue has forgotten.
+So the file is bounded: (jobs that have not ended + `detailed`) x the bounds of one job, and the shot and a few
+kilobytes for each job that the queue remembers. A number that a replay lacks was that of an event that went so.
 """
 
 from __future__ import annotations
@@ -19,55 +18,39 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
-from fresco_backend.events import Event
 from fresco_backend.job_database import JobDatabase
-from fresco_protocol.errors import FrescoError, UsageError
+from fresco_protocol.document import read, write
+from fresco_protocol.errors import FrescoError, JobUnknown
+from fresco_protocol.messages import NAMES, TYPES, JobEvent
 
 EVENT_BYTES = 1 << 20  # of one event's JSON
-PIECE = 1 << 14  # bytes of log in one row; what is dropped at its beginning, at a time
+LINE_LENGTH = 1_000  # characters; a longer line is kept as several
+_OWN = ("number", "time", "job")  # fields of an event that the journal gives it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """What the journal keeps; see the top of the file. log_bytes: at least PIECE."""
+    """What the journal keeps; see the top of the file."""
 
     passing_events: int = 2_000
-    log_bytes: int = 1 << 20
+    log_lines: int = 5_000
     detailed: int = 200
 
     def __post_init__(self) -> None:
-        if self.passing_events < 1 or self.log_bytes < PIECE or self.detailed < 0:
+        if min(self.passing_events, self.log_lines) < 1 or self.detailed < 0:
             raise FrescoError(f"the journal cannot keep as little as {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JournalEntry:
-    """An event of a job with its number. at: seconds since 1970, UTC. event: as `Event.to_json` gave it."""
-
-    number: int
-    job: int
-    at: float
-    event: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
 class LogPage:
-    """Bytes of a log from offset `start` on (UTF-8, which a page may cut anywhere).
+    """Lines of a log. next: the number from which to go on; more than `lines` ahead where older lines have gone."""
 
-    start: above the offset that was asked for where the log has lost its beginning.
-    """
-
-    start: int
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        """The offset to go on from."""
-        return self.start + len(self.data)
+    lines: tuple[str, ...]
+    next: int
 
 
 class Journal:
@@ -77,14 +60,19 @@ class Journal:
         self._database = database
         self._retention = retention or Retention()
 
-    def events(self, since: int = 0, *, job: int | None = None, limit: int = 1_000) -> tuple[JournalEntry, ...]:
-        """The events after number `since`, of one job or of all, in order; at most `limit`. None left: nothing new."""
-        chosen, values = ("", [since, limit]) if job is None else ("AND job = ?", [since, job, limit])
+    def name(self) -> str:
+        """The name of this numbering: another queue file has another one."""
         with self._database.reading() as connection:
-            rows = connection.execute(
-                f"SELECT number, job, at, body FROM event WHERE number > ? {chosen} ORDER BY number LIMIT ?", values)
-            return tuple(JournalEntry(number=row["number"], job=row["job"], at=row["at"], event=json.loads(row["body"]))
-                         for row in rows)
+            return str(connection.execute("SELECT name FROM journal").fetchone()["name"])
+
+    def events(self, since: int = 0, *, job: str | None = None, limit: int = 1_000) -> tuple[JobEvent, ...]:
+        """The events after number `since`, of one job or of all, in order; at most `limit`. None left: nothing new."""
+        chosen, values = ("", (since, limit)) if job is None else ("AND job = ?", (since, job, limit))
+        with self._database.reading() as connection:
+            rows = connection.execute(f"SELECT number, time, job, type, body FROM event WHERE number > ? {chosen} "
+                                      "ORDER BY number LIMIT ?", values).fetchall()
+        return tuple(read({**json.loads(row["body"]), **{name: row[name] for name in _OWN}}, TYPES[row["type"]])
+                     for row in rows)
 
     def last_number(self) -> int:
         """The number of the newest event; 0 before the first. Ask for it before a list of jobs, to watch from there."""
@@ -92,70 +80,79 @@ class Journal:
             row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").fetchone()
             return int(row["seq"]) if row else 0
 
-    def append_log(self, job: int, text: str) -> int:
-        """Append to a job's log and give the offset of its end. One write to the disk each: pass many lines at once.
-
-        Raises UsageError when there is no such job, and what JobDatabase raises.
-        """
-        data = text.encode(errors="backslashreplace")
+    def append_log(self, job: str, text: str) -> None:
+        """Append lines to a job's log. One write to the disk each time: pass many lines at once. Raises JobUnknown."""
+        lines = _pieces(text.encode(errors="backslashreplace").decode())
         with self._database.changing() as connection:
-            end = self._log_end(connection, job)
-            kept = range(max(0, len(data) - self._retention.log_bytes), len(data), PIECE)
+            begin = _log_lines(connection, job)
+            end = begin + len(lines)
+            first = max(begin, end - self._retention.log_lines)
             connection.executemany("INSERT INTO log VALUES (?, ?, ?)",
-                                   ((job, end + first, data[first:first + PIECE]) for first in kept))
-            end += len(data)
-            connection.execute("UPDATE job SET log_end = ? WHERE id = ?", (end, job))
-            connection.execute("DELETE FROM log WHERE job = ? AND start < ?", (job, end - self._retention.log_bytes))
-            return end
+                                   ((job, number, lines[number - begin]) for number in range(first, end)))
+            connection.execute("UPDATE job SET log_lines = ? WHERE id = ?", (end, job))
+            connection.execute("DELETE FROM log WHERE job = ? AND number < ?", (job, end - self._retention.log_lines))
 
-    def read_log(self, job: int, offset: int = 0, *, limit: int = 1 << 16) -> LogPage:
-        """Up to `limit` bytes of a job's log from `offset` on. Raises UsageError when there is no such job."""
+    def read_log(self, job: str, since: int = 0, *, limit: int = 1_000) -> LogPage:
+        """Up to `limit` lines of a job's log, from number `since` on or the oldest that is kept. Raises JobUnknown."""
         with self._database.reading() as connection:
-            end = self._log_end(connection, job)
-            first = connection.execute("SELECT min(start) FROM log WHERE job = ?", (job,)).fetchone()[0]
-            start = max(offset, end if first is None else first)
+            end = _log_lines(connection, job)
             rows = connection.execute(
-                "SELECT start, data FROM log WHERE job = ? AND start > ? AND start < ? ORDER BY start",
-                (job, start - PIECE, start + limit)).fetchall()
-        before = start - rows[0]["start"] if rows else 0
-        return LogPage(start=start, data=b"".join(row["data"] for row in rows)[before:before + limit])
+                "SELECT number, line FROM log WHERE job = ? AND number >= ? ORDER BY number LIMIT ?",
+                (job, since, limit)).fetchall()
+        following = rows[-1]["number"] + 1 if rows else max(since, end)
+        return LogPage(lines=tuple(row["line"] for row in rows), next=following)
 
-    def last_words(self, job: int, *, limit: int = 2_000) -> str:
-        """The end of a job's log, at most `limit` bytes; empty when it has none."""
+    def last_words(self, job: str, *, lines: int = 10) -> str:
+        """The end of a job's log; empty when it has none. Raises JobUnknown."""
         with self._database.reading() as connection:
-            end = self._log_end(connection, job)
-        return self.read_log(job, max(0, end - limit), limit=limit).data.decode(errors="replace").strip()
+            end = _log_lines(connection, job)
+        return "\n".join(self.read_log(job, max(0, end - lines)).lines).strip()
 
-    def write(self, connection: sqlite3.Connection, job: int, events: Iterable[Event], *, lasting: bool) -> None:
-        """Number events of a job and keep them. Raises FrescoError when one is longer than EVENT_BYTES."""
-        bodies = [json.dumps(event.to_json(), separators=(",", ":")) for event in events]
-        if (longest := max(map(len, bodies), default=0)) > EVENT_BYTES:
-            raise FrescoError(f"an event of {longest} bytes; the journal keeps {EVENT_BYTES}", where=f"job {job}")
-        now = time.time()
-        connection.executemany("INSERT INTO event (job, at, lasting, body) VALUES (?, ?, ?, ?)",
-                               ((job, now, int(lasting), body) for body in bodies))
-        if not lasting:
+    def write(self, connection: sqlite3.Connection, events: Iterable[JobEvent], *, lasting: bool) -> None:
+        """Keep events of one job under fresh numbers; their own number and time are not looked at.
+
+        Raises FrescoError when one is longer than EVENT_BYTES.
+        """
+        rows = [(event.job, time.time(), int(lasting), NAMES[type(event)], _body(event)) for event in events]
+        connection.executemany("INSERT INTO event (job, time, lasting, type, body) VALUES (?, ?, ?, ?, ?)", rows)
+        if rows and not lasting:
             connection.execute(
                 """DELETE FROM event WHERE job = ?1 AND lasting = 0 AND number <= (SELECT number FROM event
                    WHERE job = ?1 AND lasting = 0 ORDER BY number DESC LIMIT 1 OFFSET ?2)""",
-                (job, self._retention.passing_events))
+                (rows[0][0], self._retention.passing_events))
 
     def thin(self, connection: sqlite3.Connection, *, at_most: int) -> None:
-        """Drop passing events and logs of jobs that ended before the last `detailed`; of `at_most` jobs, -1: all."""
+        """Drop what goes with jobs that ended before the `detailed` last ones; of `at_most` such jobs, -1 is all."""
         jobs = connection.execute(
-            "SELECT id FROM job WHERE ended_at IS NOT NULL ORDER BY ended_at DESC, id DESC LIMIT ? OFFSET ?",
+            "SELECT id FROM job WHERE ended_at IS NOT NULL ORDER BY ended_at DESC, number DESC LIMIT ? OFFSET ?",
             (at_most, self._retention.detailed)).fetchall()
         for (job,) in jobs:
             connection.execute("DELETE FROM event WHERE job = ? AND lasting = 0", (job,))
             connection.execute("DELETE FROM log WHERE job = ?", (job,))
 
-    def _log_end(self, connection: sqlite3.Connection, job: int) -> int:
-        row = connection.execute("SELECT log_end FROM job WHERE id = ?", (job,)).fetchone()
-        if row is None:
-            raise unknown(job)
-        return int(row["log_end"])
+
+def _body(event: JobEvent) -> str:
+    fields = cast("dict[str, object]", write(event))
+    body = json.dumps({name: value for name, value in fields.items() if name not in _OWN}, separators=(",", ":"))
+    if len(body) > EVENT_BYTES:
+        raise FrescoError(f"an event of {len(body)} bytes; the journal keeps {EVENT_BYTES}", where=f"job {event.job}")
+    return body
 
 
-def unknown(job: int) -> UsageError:
+def _pieces(text: str) -> Sequence[str]:
+    """The lines of a text, long ones cut; an empty line stays one."""
+    return [line[first:first + LINE_LENGTH] for line in text.splitlines()
+            for first in range(0, max(1, len(line)), LINE_LENGTH)]
+
+
+def _log_lines(connection: sqlite3.Connection, job: str) -> int:
+    row = connection.execute("SELECT log_lines FROM job WHERE id = ?", (job,)).fetchone()
+    if row is None:
+        raise unknown(job)
+    return int(row["log_lines"])
+
+
+def unknown(job: str) -> JobUnknown:
     """What is said of a job that the queue does not have."""
-    return UsageError(f"there is no job {job}", remedy="`fresco jobs` lists those that there are.")
+    return JobUnknown("the queue has no such job", where=f"job {job[:64]}",
+                      remedy="`fresco jobs` lists those that there are.")
