@@ -15,6 +15,7 @@ from fresco_backend import settings
 from fresco_protocol.client import Client, Transport
 from fresco_protocol.connection import Connection, default_file, host_and_port, read_connection
 from fresco_protocol.errors import (
+    Busy,
     JobUnknown,
     MessageMalformed,
     MessageRefused,
@@ -307,6 +308,38 @@ def test_a_stranger_on_the_port_is_named_for_what_it_is() -> None:
               pytest.raises(MessageMalformed, match="does not speak ZeroMQ")):
             client.connect()
         speaker.join(5)
+
+
+def test_polling_a_server_that_cannot_be_understood_raises_and_then_waits(router: Router) -> None:
+    with Client(router.connection, software="test", dial=OlderDealer) as client:
+        with pytest.raises(VersionMismatch):
+            client.watch()
+        with pytest.raises(VersionMismatch):
+            polled(client, lambda events: False)
+        assert client.poll() == []
+        assert isinstance(client.trouble, VersionMismatch)
+
+
+def test_a_server_that_takes_no_more_clients_says_so(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Router, client: bytes, request: object) -> object:
+        raise Busy("100 clients are connected")
+
+    with Client(router.connection, software="test") as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(Router, "_reply", refuse)
+            with pytest.raises(Busy):
+                client.watch()
+            polled(client, lambda events: isinstance(client.trouble, Busy))
+        router.emit(warned)
+        assert texts(polled(client, lambda events: bool(texts(events)))) == ["event 1"]
+        assert client.trouble is None
+
+
+def test_the_example_of_the_page_runs(router: Router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "protocol" / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setenv("FRESCO_CONNECTION", router.write_connection(tmp_path))
+    exec(page.split("```python\n")[1].split("```")[0], {"shot": SHOT})
+    assert [type(message).__name__ for message in router.received] == ["Hello", "Submit", "Watch"]
 
 
 def test_a_refused_watch_is_given_up(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:

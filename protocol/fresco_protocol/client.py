@@ -17,7 +17,6 @@ from fresco_protocol.errors import (
     FrescoError,
     MessageMalformed,
     ProtocolError,
-    ServerError,
     ServerLost,
     ServerMissing,
     ServerSilent,
@@ -77,7 +76,7 @@ class Client:
         """connection: path of a connection file, read again at every attempt; None is the default one. software: who
         asks, with its version. seconds: until an answer counts as missing. dial: endpoint -> transport.
         """
-        self.trouble: Optional[ServerError] = None
+        self.trouble: Optional[FrescoError] = None
         self.last = 0
         self.journal: Optional[str] = None
         self._stated = connection
@@ -148,8 +147,10 @@ class Client:
         if self._watch is not None:
             try:
                 self._keep_up()
-            except ServerError as error:
+            except FrescoError as error:
                 self._lose(error)
+                if isinstance(error, ProtocolError):
+                    raise
         self._check_refusal()
         events, self._events = self._events, []
         self.last = self._newest
@@ -168,7 +169,7 @@ class Client:
         if self._clock() - self._heard > limit:
             raise self._silent(limit)
 
-    def _lose(self, error: ServerError) -> None:
+    def _lose(self, error: FrescoError) -> None:
         self.close()
         self.trouble = error
         self._next_attempt = self._clock() + self._pause
@@ -181,12 +182,7 @@ class Client:
         try:
             return attempt(deadline)
         except ServerLost:
-            self.close()
-        try:
             return attempt(deadline)
-        except ServerError:
-            self.close()
-            raise
 
     def _welcomed(self, deadline: float) -> Welcome:
         while self._welcome is None:
@@ -198,7 +194,10 @@ class Client:
         id = self._post(request)
         while id not in self._replies:
             self._advance(deadline)
-        return cast(R, self._replies.pop(id))
+        reply = self._replies.pop(id)
+        if isinstance(reply, Failed):
+            raise reply.problem.error()
+        return cast(R, reply)
 
     def _watched(self, deadline: float) -> Watching:
         while self._watching is None:
@@ -225,7 +224,7 @@ class Client:
         except ServerMissing as error:
             self.close()
             raise self._missing(error) from None
-        except ProtocolError:
+        except FrescoError:
             self.close()
             raise
         return parts is not None
@@ -255,11 +254,11 @@ class Client:
             self._take_reply(message, self._asked.pop(id), id)
 
     def _take_reply(self, reply: Reply, request: Request[Reply], id: str) -> None:
+        if isinstance(reply, Failed) and isinstance(request, Hello):
+            raise reply.problem.error()
         if isinstance(reply, Failed) and isinstance(request, Watch):
             self._watch, self._refused = None, reply.problem.error()
-        elif isinstance(reply, Failed):
-            raise reply.problem.error()
-        elif not isinstance(reply, request.answer()):
+        elif not isinstance(reply, (Failed, request.answer())):
             raise MessageMalformed(f"{type(reply).__name__} answers {type(request).__name__}")
         elif isinstance(reply, Welcome):
             self._take_welcome(reply)
