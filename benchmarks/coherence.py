@@ -229,7 +229,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--working-size", type=int, default=256, help="short side in pixels (default: %(default)s)")
     add("--model", default="embedded", help="as of fresco render (default: %(default)s)")
     add("--prompt", default=PROMPT, help="(default: %(default)s)")
-    add("--strength", type=float, default=0.75, help="(default: %(default)s)")
+    add("--strength", type=float, help="(default: what the model recommends)")
     add("--steps", type=int, default=20, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--store", type=Path, default=STORE, metavar="FILE", help="where rows are kept (default: %(default)s)")

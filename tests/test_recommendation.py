@@ -29,12 +29,13 @@ def advise(model: Path, **keys: Any) -> Recommendation:
 
 
 def test_a_silent_model_gets_what_suits_stable_diffusion(model: Path) -> None:
-    assert advise(model) == Recommendation(control=ControlKind.CANNY, guidance=7.5, working_size=64)
+    assert advise(model) == Recommendation(control=ControlKind.CANNY, strength=0.75, guidance=7.5, working_size=64)
 
 
 def test_the_index_decides(model: Path) -> None:
-    found = advise(model, _fresco_controls=["soft-edge"], _fresco_guidance=4, _fresco_working_size=384)
-    assert found == Recommendation(control=ControlKind.SOFT_EDGE, guidance=4.0, working_size=384)
+    keys = {"_fresco_controls": ["soft-edge"], "_fresco_strength": 0.5, "_fresco_guidance": 4}
+    found = advise(model, **keys, _fresco_working_size=384)
+    assert found == Recommendation(control=ControlKind.SOFT_EDGE, strength=0.5, guidance=4.0, working_size=384)
     assert advise(model, _fresco_controls=[]).control is None
 
 

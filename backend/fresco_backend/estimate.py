@@ -44,7 +44,7 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     look = job.shot.look
     branches = 1 if look.guidance == 1 else 2
     denoised = sum(len(window.frames) for window in windows)
-    steps = round(look.steps * look.strength)
+    steps = round(look.steps * job.strength)
     factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
     flop = FLOP_PER_WEIGHT_AND_LATENT * unet * latents * branches * denoised * steps * factor
     denoising = flop / (ATTAINED * _matmul_speed(device, dtype)) if flop else 0.0

@@ -37,7 +37,7 @@ ASPECT_TOLERANCE = 0.02  # relative; a smaller control image has its size rounde
 class Job:
     """A shot with everything that it reads open.
 
-    shot: without open choices, guidance and controls being the model's where it named none; its paths are absolute.
+    shot: without open choices: the model's controls, strength and guidance where it named none; its paths are absolute.
     inventory: the model's files. plate, matte, controls: open readers; controls by the control that asked for them.
     frames: what the whole shot delivers, handles included, ascending. selected: those that are wanted now. like: the
     first frame.
@@ -52,6 +52,14 @@ class Job:
     selected: tuple[int, ...]
     like: Frame
     working: WorkingSize
+
+    @property
+    def strength(self) -> float:
+        """How far the look goes, in [0, 1]; 0 keeps the plate."""
+        strength = self.shot.look.strength
+        if strength is None:
+            raise ValueError("the look's strength is still open; `open_job` fills it in")
+        return strength
 
     @property
     def space(self) -> ColorSpace:
@@ -184,7 +192,8 @@ def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
     if controls is None:
         controls = (Control(kind=advice.control),) if advice.control else ()
     guidance = advice.guidance if look.guidance is None else look.guidance
-    shot = replace(shot, look=replace(look, controls=controls, guidance=guidance))
+    strength = advice.strength if look.strength is None else look.strength
+    shot = replace(shot, look=replace(look, controls=controls, guidance=guidance, strength=strength))
     return shot, check(look.model, controls=controls, offline=offline)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model recommends where a shot leaves the choice open: its control, guidance and working size."""
+"""What a model recommends where a shot leaves the choice open: its control, strength, guidance and working size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fresco_protocol.errors import WeightsRefused
 from fresco_protocol.shot import ControlKind
 
 # Stable Diffusion 1.x, for which the method's own numbers were chosen.
+STRENGTH = 0.75
 GUIDANCE = 7.5
 SHORT_SIDE = 512
 PIXELS_PER_LATENT = 8
@@ -21,6 +22,7 @@ class Recommendation:
     """control: kind of control image; None when the model has no ControlNet. working_size: short side in pixels."""
 
     control: ControlKind | None
+    strength: float
     guidance: float
     working_size: int
 
@@ -29,7 +31,7 @@ def recommendation(inventory: Inventory) -> Recommendation:
     """The keys `_fresco_...` of the model's index, else what suits Stable Diffusion."""
     place = inventory.place
     if place.is_file():
-        return Recommendation(control=ControlKind.CANNY, guidance=GUIDANCE, working_size=SHORT_SIDE)
+        return Recommendation(control=ControlKind.CANNY, strength=STRENGTH, guidance=GUIDANCE, working_size=SHORT_SIDE)
     index = read_index(place)
     unet = place / "unet" / "config.json"
     side = read_json(unet).get("sample_size") if unet.is_file() else None
@@ -37,6 +39,7 @@ def recommendation(inventory: Inventory) -> Recommendation:
     try:
         return Recommendation(
             control=_control(index.get("_fresco_controls", [ControlKind.CANNY.value])),
+            strength=float(index.get("_fresco_strength", STRENGTH)),
             guidance=float(index.get("_fresco_guidance", GUIDANCE)),
             working_size=int(index.get("_fresco_working_size", own)),
         )

@@ -103,7 +103,8 @@ def _add_look(command: argparse.ArgumentParser) -> None:
                        help='words added to the prompt on some frames, such as "1001-1010: rain"; may be repeated')
     _option(group, "--model", "look.model", '"embedded", a diffusers folder, a .safetensors file or a hub id',
             metavar="MODEL", type=_model)
-    _option(group, "--strength", "look.strength", "0 keeps the plate, 1 starts from noise", metavar="0-1", type=float)
+    _option(group, "--strength", "look.strength", "0 keeps the plate, 1 leaves a trace of it (default: what the model "
+            "recommends)", metavar="0-1", type=float)
     _option(group, "--guidance", "look.guidance", "how closely the prompt is followed (default: what the model "
             "recommends)", metavar="SCALE", type=float)
     _option(group, "--steps", "look.steps", "denoising steps", metavar="N", type=int)

@@ -48,7 +48,7 @@ def error_curve(job: Job) -> Iterator[float]:
 def needs_analysis(job: Job) -> bool:
     """Whether the keyframes depend on what the frames show."""
     keyframing = job.shot.keyframing
-    return job.shot.look.strength > 0 and keyframing.frames is None and keyframing.minimum_gap != keyframing.maximum_gap
+    return job.strength > 0 and keyframing.frames is None and keyframing.minimum_gap != keyframing.maximum_gap
 
 
 def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...
     errors: the error curve, where `needs_analysis`. Raises RangeOutside.
     """
     keyframing = job.shot.keyframing
-    if job.shot.look.strength == 0:
+    if job.strength == 0:
         return ()
     if keyframing.frames is not None:
         return _artists_keyframes(job, frame_numbers(keyframing.frames))
@@ -103,8 +103,8 @@ def window_input(job: Job, models: Models, window: Window) -> denoise.WindowInpu
 
 def sampling(look: Look) -> denoise.Sampling:
     """How the engine samples a look whose choices are all made."""
-    if look.guidance is None:
-        raise ValueError("the look's guidance is still open; `job.open_job` fills it in")
+    if look.guidance is None or look.strength is None:
+        raise ValueError("the look's strength or guidance is still open; `job.open_job` fills them in")
     return denoise.Sampling(
         steps=look.steps, strength=look.strength, guidance=look.guidance,
         sampler=denoise.Sampler(look.sampler.value), seed=look.seed,

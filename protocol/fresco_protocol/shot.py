@@ -227,9 +227,9 @@ class Control:
 class Look:
     """What the result shall look like.
 
-    model: "embedded", a diffusers folder, a hub id or a .safetensors file. controls: None is the control that the model
-    recommends, an empty list is none. strength: 0 keeps the plate, 1 starts from noise. guidance: scale of
-    classifier-free guidance; None is what the model recommends. seed: with it, a frame's number decides its noise.
+    model: "embedded", a diffusers folder, a hub id or a .safetensors file. controls, strength, guidance: None is what the
+    model recommends; an empty list of controls is none. strength: 0 keeps the plate, 1 leaves a trace of it.
+    guidance: scale of classifier-free guidance. seed: with it, a frame's number decides its noise.
     """
 
     prompt: Text
@@ -237,7 +237,7 @@ class Look:
     cues: tuple[Cue, ...] = ()
     model: Text = "embedded"
     controls: Optional[tuple[Control, ...]] = None
-    strength: Fraction01 = 0.75
+    strength: Optional[Fraction01] = None
     guidance: Optional[Annotated[float, within(0, 100)]] = None
     steps: Annotated[int, within(1, 1000)] = 20
     sampler: Sampler = Sampler.DDPM

@@ -119,7 +119,7 @@ class Translator:
         self.network = self.models.controlnets[control]
         self.sampling = denoise.Sampling(
             steps=look.steps,
-            strength=look.strength,
+            strength=advised.strength,
             guidance=advised.guidance,
             sampler=denoise.Sampler(look.sampler.value),
         )

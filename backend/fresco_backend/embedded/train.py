@@ -30,7 +30,8 @@ WHITENING = 0.7
 NULL_CAPTION_SHARE = 0.1
 NO_CONTROL_SHARE = 0.1
 PLATE_START_SHARE = 0.75
-GUIDANCE = 4.0
+STRENGTH = 0.6
+GUIDANCE = 3.0
 
 
 def log(work: Path, stage: str, **figures: float) -> None:
@@ -324,6 +325,7 @@ def export(options: argparse.Namespace) -> None:
     index = {
         "_class_name": "StableDiffusionControlNetPipeline",
         "_fresco_controls": ["soft-edge"],
+        "_fresco_strength": STRENGTH,
         "_fresco_guidance": GUIDANCE,
         "_fresco_working_size": 512,
         "unet": ["diffusers", "UNet2DConditionModel"],
