@@ -227,8 +227,8 @@ class Control:
 class Look:
     """What the result shall look like.
 
-    model: "embedded", a diffusers folder, a hub id or a .safetensors file. controls, strength, guidance: None is what the
-    model recommends; an empty list of controls is none. strength: 0 keeps the plate, 1 leaves a trace of it.
+    model: "embedded", a diffusers folder, a hub id or a .safetensors file. controls, strength, guidance: None is what
+    the model recommends; an empty list of controls is none. strength: 0 keeps the plate, 1 leaves a trace of it.
     guidance: scale of classifier-free guidance. seed: with it, a frame's number decides its noise.
     """
 
