@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures and jobs for the tests of the queue; a test module takes the fixtures with `pytest_plugins`."""
+"""Fixtures and jobs for the tests of the queue; a test module names the fixtures that it takes."""
 
 from __future__ import annotations
 

@@ -26,8 +26,6 @@ from fresco_protocol.errors import (
 from fresco_protocol.job import JobState, Problem
 from fresco_protocol.messages import JobChanged
 
-pytest_plugins = ["queues"]
-
 
 def test_every_transition_outside_the_table_is_a_bug_and_says_so() -> None:
     for before, after in itertools.product(JobState, JobState):
@@ -257,5 +255,5 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.told == {number: job.story for number, job in self.jobs.items()}
 
 
-QueueMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 TestQueueAgainstTheModel = QueueMachine.TestCase

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import queues
 from queues import Clock, claim, drained, ended, live, shot, step, submit
 
 from fresco_backend.job_state import JobStatus, Wish
@@ -26,7 +27,7 @@ from fresco_protocol.job import JobState, Problem
 from fresco_protocol.messages import Delivered, Finished, Planned
 from fresco_protocol.shot import FrameRange
 
-pytest_plugins = ["queues"]
+folder, clock, queue = queues.folder, queues.clock, queues.queue  # fixtures
 
 PROBLEM = Problem(code="plate-missing", what="no such plate \udcff", where="/p.####.exr", remedy="Export it.")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import queues
 from queues import claim, ended, live, shot, step, submit
 
 from fresco_backend.jobs import JobQueue, Limits
@@ -13,7 +14,7 @@ from fresco_backend.journal import LINE_LENGTH, Retention
 from fresco_protocol.errors import FrescoError, JobUnknown
 from fresco_protocol.messages import Advanced, JobChanged, Warned
 
-pytest_plugins = ["queues"]
+folder, clock, queue = queues.folder, queues.clock, queues.queue  # fixtures
 
 
 def states(queue: JobQueue, since: int = 0) -> list[str]:

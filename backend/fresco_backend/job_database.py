@@ -126,6 +126,7 @@ class JobDatabase:
             raise OutputError("this file system cannot keep a write-ahead log", where=self.path,
                               remedy="Put the queue on a disk of this machine, not on a network share.")
         self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync leaves data in the cache of the drive
         self._connection.execute("PRAGMA foreign_keys = ON")
         if (damage := self._ask("PRAGMA quick_check(1)")) != "ok":
             raise _damaged(self.path, str(damage))

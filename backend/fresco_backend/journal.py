@@ -86,9 +86,8 @@ class Journal:
         with self._database.changing() as connection:
             begin = _log_lines(connection, job)
             end = begin + len(lines)
-            first = max(begin, end - self._retention.log_lines)
             connection.executemany("INSERT INTO log VALUES (?, ?, ?)",
-                                   ((job, number, lines[number - begin]) for number in range(first, end)))
+                                   ((job, number, line) for number, line in enumerate(lines, begin)))
             connection.execute("UPDATE job SET log_lines = ? WHERE id = ?", (end, job))
             connection.execute("DELETE FROM log WHERE job = ? AND number < ?", (job, end - self._retention.log_lines))
 
