@@ -327,7 +327,7 @@ def export(options: argparse.Namespace) -> None:
         "_fresco_controls": ["soft-edge"],
         "_fresco_strength": STRENGTH,
         "_fresco_guidance": GUIDANCE,
-        "_fresco_working_size": 512,
+        "_fresco_working_size": 384,
         "unet": ["diffusers", "UNet2DConditionModel"],
         "controlnet": ["diffusers", "ControlNetModel"],
         "vae": ["fresco_backend.embedded.dct", "DctAutoencoder"],
