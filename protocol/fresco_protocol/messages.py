@@ -84,7 +84,10 @@ class Submit(Request[Submitted]):
 
 @noun
 class Jobs(Reply):
-    """Live jobs in the order in which they run, then ended ones, the newest first. total: without skip and limit."""
+    """Live jobs in the order in which they run, then ended ones, the newest first; perhaps fewer than the limit.
+
+    total: without skip and limit.
+    """
 
     records: tuple[Job, ...]
     total: Count
@@ -92,11 +95,11 @@ class Jobs(Reply):
 
 @noun
 class ListJobs(Request[Jobs]):
-    """Asks for the jobs in these states; None is all."""
+    """Asks for the jobs in these states; None is all. limit: of one reply, which keeps the others waiting."""
 
     states: Optional[tuple[JobState, ...]] = None
     skip: Count = 0
-    limit: Portion = 1000
+    limit: Portion = 100
 
 
 @noun
