@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # The hub's library reads this when it is imported: a test that reaches for the network fails at once.
@@ -17,6 +18,13 @@ import torch
 def _one_thread() -> None:
     """Tiny tensors gain nothing from threads, and on a busy machine each operation would wait for the slowest one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts its background jobs deaf to Ctrl-C, and the children of the tests would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
