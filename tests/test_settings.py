@@ -73,3 +73,9 @@ def test_settings_never_bring_in_torch() -> None:
         [sys.executable, "-c", program, *sys.path], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip() == "False"
+
+
+def test_unfinished_work_lies_beside_the_delivery_unless_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert settings.shot_scratch(tmp_path / "out") == tmp_path / "out" / ".fresco"
+    monkeypatch.setenv("FRESCO_SCRATCH", str(tmp_path / "fast"))
+    assert settings.shot_scratch(tmp_path / "out") == tmp_path / "fast"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fresco_backend import __version__
+from fresco_backend import __version__, settings
 from fresco_backend.color import ColorSpace, color_space, default_space, matte_samples, plate_space
 from fresco_backend.deliveries import DeliveryWriter, Encoding, file_type
 from fresco_backend.frames import FloatArray, Frame, Size
@@ -124,8 +124,8 @@ class Job:
 
     @cached_property
     def scratch(self) -> Scratch:
-        """Where unfinished work lies: beside the delivery, so that every machine that sees the one sees the other."""
-        return Scratch(Path(self.shot.delivery.sequence).parent / ".fresco" / self.identity)
+        """Where unfinished work lies; see `settings.shot_scratch`."""
+        return Scratch(settings.shot_scratch(Path(self.shot.delivery.sequence).parent) / self.identity)
 
     def matte_at(self, number: int) -> FloatArray:
         """The matte of a frame, (H, W) float32, 1 = stylise; ones when the shot has none. Raises MatteError."""

@@ -3,7 +3,7 @@
 
 Every function reads the environment when it is called and makes no folder: whoever writes makes it.
 
-    FRESCO_SCRATCH      scratch folder                      default: the user's cache folder
+    FRESCO_SCRATCH      scratch folder                      default: the user's cache folder; .fresco for shots
     FRESCO_MODELS       folder of models known by a name    default: the user's data folder
     FRESCO_CONNECTION   connection file of the server       default: the user's runtime folder
     FRESCO_OFFLINE      1: never download                   default: 0
@@ -19,14 +19,23 @@ import os
 import sys
 from pathlib import Path
 
+from fresco_protocol.connection import default_file
 from fresco_protocol.errors import UsageError
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def scratch_folder() -> Path:
-    """The folder of everything that can be made again: windows, anchors, inversions."""
+    """The folder of what Fresco may lose between two runs."""
     return _from_environment("FRESCO_SCRATCH") or _user_folder("XDG_CACHE_HOME", ".cache", mac="Caches") / "scratch"
+
+
+def shot_scratch(delivery: Path) -> Path:
+    """The folder of unfinished work of the shots that are delivered into `delivery`: keyframes, anchors.
+
+    FRESCO_SCRATCH, else `.fresco` beside the delivery, which every machine sees that sees the delivery.
+    """
+    return _from_environment("FRESCO_SCRATCH") or delivery / ".fresco"
 
 
 def models_folder() -> Path:
@@ -37,8 +46,7 @@ def models_folder() -> Path:
 
 def connection_file() -> Path:
     """The file in which a running server says how to reach it. It is gone after a restart of the machine, or stale."""
-    runtime = _user_folder("XDG_RUNTIME_DIR", ".local/state", mac="Caches")
-    return _from_environment("FRESCO_CONNECTION") or runtime / "connection.json"
+    return Path(default_file())
 
 
 def offline() -> bool:
