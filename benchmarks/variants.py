@@ -32,7 +32,7 @@ class Variant:
     name: str
     title: str
     parts: frozenset[Part] = frozenset()
-    sharing: NoiseSharing = NoiseSharing.INITIAL
+    sharing: NoiseSharing = NoiseSharing.ALL
 
     @property
     def identity(self) -> str:
@@ -66,10 +66,11 @@ def _with(name: str, title: str, *parts: Part) -> Variant:
 
 PLAIN = Variant(name="per-frame", title="per-frame img2img", sharing=NoiseSharing.NONE)
 
-# All but the first start every frame from one noise, as FRESCO does.
+# After the first two, all frames share all noise, as a shot does by default.
 VARIANTS = (
     PLAIN,
-    _with("shared-noise", "per-frame, one initial noise"),
+    Variant(name="initial-noise", title="per-frame, initial noise shared", sharing=NoiseSharing.INITIAL),
+    _with("shared-noise", "per-frame, all noise shared"),
     _with("cross-frame", "cross-frame attention", Part.CROSS_FRAME),
     _with("temporal-attention", "cross-frame + temporal attention", Part.CROSS_FRAME, Part.TEMPORAL_ATTENTION),
     _with("spatial-attention", "cross-frame + spatial attention", Part.CROSS_FRAME, Part.SPATIAL_ATTENTION),
@@ -77,7 +78,8 @@ VARIANTS = (
     _with("temporal-loss", "optimisation, temporal loss alone", Part.TEMPORAL_LOSS),
     _with("spatial-loss", "optimisation, spatial loss alone", Part.SPATIAL_LOSS),
     _with("optimisation", "optimisation, both losses alone", *LOSSES),
-    _with("cross-frame-optimisation", "cross-frame attention + optimisation", Part.CROSS_FRAME, *LOSSES),
     _with("fresco", "full FRESCO", *ATTENTION, *LOSSES),
     _with("fresco-background", "full FRESCO + background smoothing", *Part),
+    Variant(name="fresco-initial-noise", title="full FRESCO, the reference's noise", parts=ATTENTION | LOSSES,
+            sharing=NoiseSharing.INITIAL),
 )

@@ -70,7 +70,7 @@ def test_what_a_variant_says_reaches_the_engine(demo: coherence.Clip, tiny_model
     rows = {row.variant: row for row in Store.open(tmp_path / "rows.json").rows.values()}
     assert list(rows) == [coherence.THE_PLATE, *(variant.title for variant in VARIANTS)]
     assert len({row.warp_error for row in rows.values()}) == len(rows), "no two variants give the same picture"
-    assert rows["per-frame, one initial noise"].warp_error < rows[PLAIN.title].warp_error
+    assert rows["per-frame, initial noise shared"].warp_error < rows[PLAIN.title].warp_error
 
 
 def test_a_finished_row_is_not_computed_again(

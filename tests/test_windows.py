@@ -14,6 +14,7 @@ from shots import small_shot, with_delivery, with_look, write_plate
 import tiny
 from fresco_backend import windows
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON
+from fresco_backend.engine.latents import NoiseSharing
 from fresco_backend.job import Job, open_job
 from fresco_backend.weights import load
 from fresco_protocol.shot import (
@@ -143,6 +144,8 @@ def test_the_references_arithmetic_is_taken_on_request() -> None:
 
 def test_a_look_whose_guidance_is_open_cannot_be_sampled(job: Job) -> None:
     assert windows.sampling(job.shot.look).guidance == 7.5
+    assert windows.sampling(job.shot.look, Coherence()).sharing is NoiseSharing.ALL
+    assert windows.sampling(job.shot.look, Coherence(compat=Compat.REFERENCE)).sharing is NoiseSharing.INITIAL
     with pytest.raises(ValueError, match="still open"):
         windows.sampling(Look(prompt="a photo"))
 

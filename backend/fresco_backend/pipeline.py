@@ -171,7 +171,7 @@ class _Run:
             self.denoised += 1
 
     def _steps(self, models: Models, place: int, choice: _Choice) -> Generator[Event, None, denoise.WindowResult]:
-        window, sampling = choice.windows[place], windows.sampling(self.job.shot.look)
+        window, sampling = choice.windows[place], windows.sampling(self.job.shot.look, self.job.shot.coherence)
         schedule = NoiseSchedule.of(DDPMScheduler.from_config(dict(models.scheduler_config)))
         parts = denoise.DiffusionModels(unet=models.unet, vae=models.vae, schedule=schedule)
         anchors = self.job.scratch.load_anchors(place - 1) if window.anchors else None

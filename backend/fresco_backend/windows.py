@@ -16,6 +16,7 @@ from fresco_backend.engine import denoise
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptimisation
 from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
+from fresco_backend.engine.latents import NoiseSharing
 from fresco_backend.frames import Frame
 from fresco_backend.job import Job
 from fresco_backend.weights import Models
@@ -101,11 +102,17 @@ def window_input(job: Job, models: Models, window: Window) -> denoise.WindowInpu
     )
 
 
-def sampling(look: Look) -> denoise.Sampling:
-    """How the engine samples a look whose choices are all made."""
+def sampling(look: Look, coherence: Coherence | None = None) -> denoise.Sampling:
+    """How the engine samples a look whose choices are all made.
+
+    All noise is shared by all frames: fresh noise of each frame's own at each ancestral step, as the reference has it,
+    is by far the largest part of its flicker (BENCHMARKS.md). `Compat.REFERENCE` brings it back.
+    """
     if look.guidance is None or look.strength is None:
         raise ValueError("the look's strength or guidance is still open; `job.open_job` fills them in")
+    as_reference = coherence is not None and coherence.compat is Compat.REFERENCE
     return denoise.Sampling(
+        sharing=NoiseSharing.INITIAL if as_reference else NoiseSharing.ALL,
         steps=look.steps, strength=look.strength, guidance=look.guidance,
         sampler=denoise.Sampler(look.sampler.value), seed=look.seed,
     )  # fmt: skip

@@ -20,8 +20,8 @@ class NoiseSharing(Enum):
     """Which noise all frames have in common.
 
     INITIAL is the reference's choice: frames start from one noise, so that untouched regions come out alike, and part
-    at each ancestral step. ALL is steadiest where nothing moves, and lets texture stick to the screen where something
-    does. NONE is for comparison.
+    at each ancestral step. ALL is steadiest by far, and lets some texture stick to the screen where the picture moves.
+    NONE is for comparison.
     """
 
     NONE = "none"
