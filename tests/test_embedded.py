@@ -124,7 +124,7 @@ def _attends(block: torch.nn.Module) -> bool:
 def test_it_advises_its_own_control() -> None:
     advised = recommendation.recommendation(model_store.check("embedded"))
     assert advised.control is ControlKind.SOFT_EDGE
-    assert advised.working_size == 512
+    assert advised.working_size == 384
     assert advised.guidance > 1
 
 
