@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a plain step of the embedded model costs: 8 frames of 512x512, with its ControlNet and guidance, no coherence."""
+"""What a plain step of the embedded model costs: 8 frames of 512x512 with ControlNet and guidance, no coherence."""
 
 from __future__ import annotations
 
