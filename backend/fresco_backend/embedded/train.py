@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from . import architecture, captions, evaluate, photos
 from .dct import DctAutoencoder, lowest_frequencies
+from .looks import LookName
 
 CHECKPOINT_SECONDS = 180
 LOG_STEPS = 25
@@ -147,8 +148,11 @@ class Batch:
 class Pairs:
     """Random samples from all shards: a look, a crop on the block grid, perhaps mirrored, and its caption."""
 
-    def __init__(self, work: Path, tokenizer: Callable[..., dict[str, Tensor]]) -> None:
+    def __init__(
+        self, work: Path, tokenizer: Callable[..., dict[str, Tensor]], emphasis: Mapping[LookName, float] | None = None
+    ) -> None:
         self.shards = photos.load_shards(work)
+        self.emphasis = emphasis or {}
         self.tokenizer = tokenizer
         self.sizes = np.array([len(shard.nouns) for shard in self.shards])
         orders = [column for count in (26, 3, 3) for _, column in lowest_frequencies(count)]
@@ -167,7 +171,9 @@ class Pairs:
 
     def one(self, rng: np.random.Generator, pixels: int) -> tuple[Tensor, Tensor, Tensor, str]:
         shard = self.shards[rng.choice(len(self.shards), p=self.sizes / self.sizes.sum())]
-        index, look = rng.integers(len(shard.nouns)), rng.integers(photos.LOOKS_PER_CROP)
+        index = rng.integers(len(shard.nouns))
+        weights = np.array([max(self.emphasis.get(name, 1.0) for name in names) for names in shard.names[index]])
+        look = int(rng.choice(photos.LOOKS_PER_CROP, p=weights / weights.sum()))
         side = pixels // 8
         top, left = rng.integers(photos.SIDE // 8 - side + 1, size=2)
         window = np.s_[:, top : top + side, left : left + side]
@@ -291,7 +297,8 @@ def photos_nouns(work: Path) -> list[str]:
 def train_diffusion(options: argparse.Namespace) -> None:
     """Train U-Net, ControlNet and text encoder together by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down."""
     trainer = Trainer(options.work, options.device, options.rate, options.init)
-    pairs = Pairs(options.work, trainer.networks.tokenizer)
+    emphasis = dict(options.emphasise)
+    pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis)
     phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
     ends = np.cumsum([samples for _, _, samples in phases])
     saved, running, count = time.monotonic(), np.zeros(4), np.zeros(4)
@@ -313,7 +320,7 @@ def train_diffusion(options: argparse.Namespace) -> None:
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             trainer.save()
             saved = time.monotonic()
-            pairs = Pairs(options.work, trainer.networks.tokenizer)  # shards made meanwhile join in
+            pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis)  # shards made meanwhile join in
     trainer.save()
 
 
@@ -343,6 +350,12 @@ def export(options: argparse.Namespace) -> None:
     (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
 
 
+def look_weight(text: str) -> tuple[LookName, float]:
+    """A look and how much more often than others it is drawn: "charcoal:2". Raises ValueError."""
+    name, weight = text.split(":")
+    return LookName(name), float(weight)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of the training."""
     result = argparse.ArgumentParser(prog="python -m fresco_backend.embedded.train", description=__doc__)
@@ -352,6 +365,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--steps", type=int, default=6000, help="steps of the autoencoder")
     result.add_argument("--phases", default="128:32:200000,256:16:100000", help="PIXELS:BATCH:SAMPLES,...")
     result.add_argument("--rate", type=float, default=5e-4, help="learning rate of the diffusion stage")
+    result.add_argument("--emphasise", type=look_weight, nargs="*", default=[], metavar="LOOK:WEIGHT",
+                        help="looks that are drawn more often in the diffusion stage")
     result.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     result.add_argument("--output", type=Path, default=Path(__file__).with_name("model"), help="folder for export")
     result.add_argument("--init", type=Path, help="exported model from which a diffusion without checkpoint starts")
