@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -76,7 +77,7 @@ class DeliveryWriter:
     """Writes the frames of one delivery.
 
     Each file carries the hash of the job that made it, is read back before it gets its name, and gets it by a rename:
-    killed at any moment, the process leaves whole files and at most one hidden `.name.PID.part`.
+    killed at any moment, the process leaves whole files and at most one hidden `.name….part`.
     """
 
     def __init__(self, path: str | Path, numbers: Sequence[int], *, like: Frame, sources: Iterable[Path] = (),
@@ -116,7 +117,7 @@ class DeliveryWriter:
         return self._write(self.path(number), frame, job_hash)
 
     def _write(self, path: Path, frame: Frame, job_hash: str) -> Written:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = part_of(path)
         depth = self._depth(frame)
         frame = _without_lost_channels(frame, self.file_type)
         samples, replaced, clamped = _storable(frame, depth)
@@ -160,7 +161,7 @@ class DeliveryWriter:
                                 remedy="Leave it out to follow the plate, or for EXR choose zip, zips, piz or dwaa")
 
     def _probe(self, like: Frame) -> None:
-        name = f".fresco-probe{self.pattern.path(0).suffix}"
+        name = f".fresco-probe.{secrets.token_hex(4)}{self.pattern.path(0).suffix}"
         spec = oiio.ImageSpec(like.metadata)
         spec.width, spec.height = min(8, spec.width), min(8, spec.height)
         alpha = None if like.alpha is None else _corner(like.alpha)
@@ -174,6 +175,11 @@ class DeliveryWriter:
             mine = part.name.startswith(f".{self.pattern.prefix}")
             if mine and time.time() - part.stat().st_mtime > _STALE:
                 part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """A name for a file that is not whole yet: hidden, beside it, and no other process's, on whatever machine."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
 
 
 def _corner(samples: FloatArray) -> FloatArray:
@@ -220,7 +226,7 @@ def make_writable(folder: Path) -> None:
     """Make a folder and prove by a small file that it can be written. Raises OutputDenied, DiskFull."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".fresco-probe.{os.getpid()}.part"
+        probe = part_of(folder / "fresco-probe")
         probe.write_bytes(b"fresco")
         probe.unlink()
     except OSError as error:

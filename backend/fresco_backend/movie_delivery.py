@@ -24,7 +24,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fresco_backend.deliveries import make_writable, refuse_sources, refused
+from fresco_backend.deliveries import make_writable, part_of, refuse_sources, refused
 from fresco_backend.movies import Sound
 from fresco_protocol.errors import OutputError, OutputPattern
 
@@ -58,7 +58,7 @@ def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fractio
     sound: copied packet by packet without a loss, except where MP4 cannot carry its codec (PCM): that becomes AAC.
     The file gets its name when it has been decoded again with every frame. Raises OutputError, DiskFull, OutputDenied.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         written = _encode(part, _container(path), pictures, rate, sound)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fresco_backend.deliveries import refused
+from fresco_backend.deliveries import part_of, refused
 from fresco_backend.engine.denoise import Anchors
 
 
@@ -100,7 +100,7 @@ class Scratch:
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file that has its name only when it is whole. Raises OSError; then nothing is left."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         with part.open("wb") as file:
             write(file)

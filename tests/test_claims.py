@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims on products of a job: one process has each, dead ones lose theirs, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fresco_backend import claims
+from fresco_backend.claims import Claims
+from fresco_protocol.errors import OutputDenied
+
+ROOT = Path(__file__).parents[1]
+
+
+class Clock:
+    """Monotonic seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ours(tmp_path: Path, clock: Clock) -> Iterator[Claims]:
+    with Claims(tmp_path / "claims", expiry=60, clock=clock) as made:
+        yield made
+
+
+def foreign(folder: Path, product: str, pid: int = 1, host: str = "another") -> Path:
+    """The claim of a process elsewhere."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{product}.0"
+    path.write_text(json.dumps({"host": host, "pid": pid}), encoding="utf-8")
+    return path
+
+
+def dead_process() -> int:
+    """The id of a process of this machine that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_a_product_has_one_claimant_until_it_is_released(ours: Claims, tmp_path: Path) -> None:
+    with Claims(tmp_path / "claims") as others:
+        assert ours.take("window.0")
+        assert not others.take("window.0")
+        assert others.take("window.1")
+        assert others.owner("window.0").startswith(f"process {os.getpid()} on ")
+        ours.release("window.0")
+        assert others.take("window.0")
+    assert ours.take("window.0")
+
+
+def test_names_that_begin_alike_are_not_taken_for_each_other(ours: Claims) -> None:
+    assert all(ours.take(product) for product in ("frame.1", "frame.10", "frame.-1", "frame"))
+
+
+def test_nothing_is_left_at_the_end(ours: Claims, tmp_path: Path) -> None:
+    ours.take("window.0")
+    ours.take("frame.1001")
+    ours.close()
+    assert not (tmp_path / "claims").exists()
+    ours.release("frame.1001")  # twice does no harm
+
+
+def test_the_end_of_one_process_leaves_the_claims_of_others(ours: Claims, tmp_path: Path) -> None:
+    theirs = foreign(tmp_path / "claims", "window.1")
+    ours.take("window.0")
+    ours.close()
+    assert list((tmp_path / "claims").iterdir()) == [theirs]
+
+
+def test_a_claim_that_nobody_touches_is_superseded(ours: Claims, clock: Clock, tmp_path: Path) -> None:
+    theirs = foreign(tmp_path / "claims", "window.0")
+    assert not ours.take("window.0")
+    clock.now = 60
+    assert not ours.take("window.0")
+    clock.now = 61
+    assert ours.take("window.0")
+    ours.release("window.0")
+    assert not theirs.exists()
+
+
+def test_a_touch_keeps_a_claim(ours: Claims, clock: Clock, tmp_path: Path) -> None:
+    theirs = foreign(tmp_path / "claims", "window.0")
+    for clock.now in (0, 50, 100, 150):
+        os.utime(theirs, (clock.now, clock.now))
+        assert not ours.take("window.0")
+
+
+def test_a_sleeper_that_wakes_up_does_not_end_the_claim_of_its_successor(clock: Clock, tmp_path: Path) -> None:
+    sleeper, successor, third = (Claims(tmp_path / "claims", expiry=60, clock=clock) for _ in range(3))
+    assert sleeper.take("window.0")
+    assert not successor.take("window.0")
+    clock.now = 61
+    assert successor.take("window.0")
+    sleeper.release("window.0")
+    assert not third.take("window.0")
+    successor.close()
+    assert third.take("window.0")
+    third.close()
+
+
+def test_of_two_that_see_a_stale_claim_one_gets_it(clock: Clock, tmp_path: Path) -> None:
+    foreign(tmp_path / "claims", "window.0")
+    first, second = (Claims(tmp_path / "claims", expiry=60, clock=clock) for _ in range(2))
+    assert not first.take("window.0")
+    assert not second.take("window.0")
+    clock.now = 61
+    assert [first.take("window.0"), second.take("window.0")] == [True, False]
+    first.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a dead process is known by its silence alone")
+def test_a_dead_process_of_this_machine_is_known_at_once(ours: Claims, tmp_path: Path) -> None:
+    gone = dead_process()
+    foreign(tmp_path / "claims", "window.0", pid=gone, host=claims._host())
+    foreign(tmp_path / "claims", "window.1", pid=gone)
+    foreign(tmp_path / "claims", "window.2", pid=os.getpid(), host=claims._host())
+    assert [ours.take(f"window.{place}") for place in range(3)] == [True, False, False]
+
+
+def test_a_claim_without_words_is_somebodys(ours: Claims, tmp_path: Path) -> None:
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "window.0.0").touch()
+    assert not ours.take("window.0")
+    assert ours.owner("window.0") == "another process"
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="this user may write anywhere")
+def test_a_folder_that_refuses_is_an_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputDenied):
+        Claims(tmp_path / "claims").take("window.0")
+
+
+RACE = """
+import sys
+from pathlib import Path
+from fresco_backend.claims import Claims
+with Claims(Path(sys.argv[1])) as claims:
+    won = [product for product in range(200) if claims.take(f"frame.{product}")]
+    print(*won)
+    sys.stdout.flush()
+    sys.stdin.read()
+"""
+
+
+def test_processes_that_race_share_the_products_out(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ("backend", "protocol"))}
+    racers = [subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path / "claims")], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
+    won = [list(map(int, (racer.stdout.readline() if racer.stdout else "").split())) for racer in racers]
+    for racer in racers:
+        racer.communicate()
+    assert sorted(product for products in won for product in products) == list(range(200))
+    assert not (tmp_path / "claims").exists()
