@@ -31,11 +31,14 @@ from fresco_protocol.shot import (
     Control,
     ControlKind,
     Delivery,
+    FreeU,
     Keyframing,
     Look,
+    Lora,
     Matte,
     Missing,
     Plate,
+    Prediction,
     Rate,
     Sampler,
     Shot,
@@ -111,7 +114,10 @@ def test_every_option_arrives_in_the_shot() -> None:
     found = shot(
         "--frames=-5-0,7-9x2", "--missing=hold", "--rate=23.976", "--color-space=srgb", "--matte=m.####.png",
         "--matte-channel=R", "--matte-invert", "--negative=blur", "--cue", "1001-1010:2: rain: heavy", "--cue=7:snow",
-        "--model=runwayml/sd", "--strength=0.5", "--guidance=4", "--steps=30", "--sampler=ddim", "--seed=7",
+        "--cue=1-9: dusk -> night", "--model=runwayml/sd", "--prediction=v_prediction", "--vae=owner/vae",
+        "--lora=ink.safetensors=-0.5", "--lora=owner/lora", "--free-u=1.1,1.2,0.9,.2", "--control=depth",
+        "--control-detector=depth=owner/depth", "--strength=0.5", "--guidance=4", "--steps=30", "--sampler=ddim",
+        "--seed=7",
         "--control=canny=0.8:0.1-.6", "--control=sequence", "--control-sequence=c.####.png",
         "--control-model=canny=owner/net", "--min-gap=3", "--max-gap=9", "--window=5", "--no-cross-frame",
         "--no-spatial", "--no-temporal", "--no-optimisation", "--no-background", "--compat=reference",
@@ -123,12 +129,16 @@ def test_every_option_arrives_in_the_shot() -> None:
                                 color_space="srgb")
     assert found.matte == Matte(sequence=str(here / "m.####.png"), channel="R", invert=True)
     assert found.look.controls == (
+        Control(kind=ControlKind.DEPTH, detector="owner/depth"),
         Control(kind=ControlKind.CANNY, strength=0.8, start=0.1, end=0.6, model="owner/net"),
         Control(kind=ControlKind.SEQUENCE, sequence=str(here / "c.####.png")))
-    assert [(str(cue.frames[0]), cue.prompt) for cue in found.look.cues] == [("1001-1010x2", "rain: heavy"),
-                                                                            ("7", "snow")]
-    assert dataclasses.replace(found.look, cues=(), controls=None) == Look(
-        prompt="a watercolour", negative_prompt="blur", model="runwayml/sd", strength=0.5, guidance=4.0, steps=30,
+    assert [(str(cue.frames[0]), cue.prompt, cue.to) for cue in found.look.cues] == [
+        ("1001-1010x2", "rain: heavy", None), ("7", "snow", None), ("1-9", "dusk", "night")]
+    assert found.look.loras == (Lora(model="ink.safetensors", weight=-0.5), Lora(model="owner/lora"))
+    assert found.look.free_u == FreeU(backbone_1=1.1, backbone_2=1.2, skip_1=0.9, skip_2=0.2)
+    assert dataclasses.replace(found.look, cues=(), controls=None, loras=(), free_u=None) == Look(
+        prompt="a watercolour", negative_prompt="blur", model="runwayml/sd", prediction=Prediction.VELOCITY,
+        vae="owner/vae", strength=0.5, guidance=4.0, steps=30,
         sampler=Sampler.DDIM, seed=7)
     assert found.keyframing == Keyframing(minimum_gap=3, maximum_gap=9, window=5)
     assert found.coherence == Coherence(cross_frame=False, spatial=None, temporal=None, optimisation=None,
@@ -165,6 +175,10 @@ def test_per_frame_is_no_coherence() -> None:
     assert shot("--per-frame").coherence is None
 
 
+def test_free_u_without_numbers_is_the_nouns_default() -> None:
+    assert shot("--free-u").look.free_u == FreeU()
+
+
 def test_a_farms_three_numbers_are_a_range() -> None:
     assert shot("--frame-start=-5", "--frame-end=10", "--frame-step=5").plate.frames == parse_frames("-5-10x5")
     assert shot("--frame-start=1", "--frame-end=1").plate.frames == parse_frames("1-1")
@@ -188,6 +202,17 @@ def test_a_farms_three_numbers_are_a_range() -> None:
     (["--control-model=canny=x"], "--control-model for canny"),
     (["--control-model=canny"], "KIND=MODEL"),
     (["--cue=rain"], "frames, a colon and words"),
+    (["--control=canny", "--control-detector=canny=x"], "--control (detector) is"),
+    (["--control-detector=depth=x"], "--control-detector for depth"),
+    (["--control-detector=depth"], "KIND=MODEL"),
+    (["--lora="], "FILE[=WEIGHT]"),
+    (["--lora=ink.safetensors=7"], "--lora (weight) is 7.0"),
+    (["--free-u=1,2"], "four numbers"),
+    (["--free-u=1,1,1,9"], "--free-u (skip_2) is 9.0"),
+    (["--prediction=v"], "invalid choice: 'v'"),
+    (["--vae="], '--vae is ""'),
+    (["--cue=1-9: dusk ->"], '--cue (to) is ""'),
+    (["--cue=1-9: a -> b -> c"], "--cue (to) is"),
     (["--cue=10-1: rain"], '--cue (frames) is "10-1"'),
     (["--keyframes=every:x"], "every:N with a whole number"),
     (["--keyframes=every:5", "--min-gap=3"], "--keyframes every:N sets both gaps"),

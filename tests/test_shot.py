@@ -22,11 +22,14 @@ from fresco_protocol.shot import (
     Delivery,
     FeatureOptimisation,
     FrameRange,
+    FreeU,
     Keyframing,
     Look,
+    Lora,
     Matte,
     Missing,
     Plate,
+    Prediction,
     Rate,
     Sampler,
     Shot,
@@ -48,10 +51,12 @@ FULL = Shot(  # every field differs from its default
     matte=Matte(sequence="matte.####.exr", channel="R", invert=True),
     look=Look(prompt="ein Gemälde, 水彩画", negative_prompt="blur", model="runwayml/some-model", strength=0.1 + 0.2,
               guidance=3, steps=50, sampler=Sampler.DDIM, seed=2**63 - 1,
-              cues=(Cue(frames=parse_frames("1010-1020"), prompt="at night"),),
+              cues=(Cue(frames=parse_frames("1010-1020"), prompt="dusk", to="night"),),
+              prediction=Prediction.VELOCITY, vae="owner/vae", loras=(Lora(model="ink.safetensors", weight=0.5),),
+              free_u=FreeU(backbone_1=1.1, backbone_2=1.2, skip_1=0.9, skip_2=0.2),
               controls=(Control(kind=ControlKind.SEQUENCE, sequence="lines.####.png", model="m", strength=0.7,
                                 start=0.1, end=0.9),
-                        Control(kind=ControlKind.DEPTH))),
+                        Control(kind=ControlKind.DEPTH, detector="owner/depth"))),
     keyframing=Keyframing(minimum_gap=2, maximum_gap=2, frames=parse_frames("1001,1009"), window=3),
     coherence=Coherence(cross_frame=False, spatial=SpatialGuidance(temperature=2, steps=3),
                         temporal=TemporalGuidance(temperature=1, until_timestep=0), optimisation=None,
@@ -81,10 +86,13 @@ def test_the_document_gives_back_an_equal_shot(noun: Shot) -> None:
 
 def test_the_full_shot_leaves_no_field_at_its_default() -> None:
     assert FULL.look.controls is not None
+    for kind, noun in [(Cue, FULL.look.cues[0]), (Lora, FULL.look.loras[0]), (FreeU, FULL.look.free_u)]:
+        assert all(getattr(noun, field.name) != field.default for field in dataclasses.fields(kind))
+    assert FULL.look.controls[1].detector is not None  # a sequence has none
     for kind, noun in [(Shot, FULL), (Plate, FULL.plate), (Look, FULL.look), (Control, FULL.look.controls[0]),
                        (Keyframing, FULL.keyframing), (Coherence, FULL.coherence), (Delivery, FULL.delivery)]:
         same = {field.name for field in dataclasses.fields(kind) if getattr(noun, field.name) == field.default}
-        assert same <= {"schema"}, f"{kind.__name__}.{same} would pass even if the document forgot it"
+        assert same <= {"schema", "detector"}, f"{kind.__name__}.{same} would pass even if the document forgot it"
 
 
 def test_the_document_is_readable_json_that_begins_with_its_schema() -> None:
@@ -120,7 +128,15 @@ def test_a_short_document_takes_the_defaults() -> None:
     ("look.promt", "x", "an unknown key", '"prompt"?'),
     ("look.zzz", "x", "an unknown key", "prompt, negative_prompt, cues"),
     ("look.sampler", "euler", '"euler"', '"ddpm" or "ddim"'),
-    ("look.sampler", ["ddim"], "a list", '"ddpm" or "ddim"'),
+    ("look.sampler", ["ddim"], "a list", '"ddpm" or "ddim" or "dpm++" or "lcm"'),
+    ("look.prediction", "v", '"v"', '"epsilon" or "v_prediction" or null'),
+    ("look.vae", "", '""', "a text that is not empty"),
+    ("look.loras.0.weight", 5, "5.0", "a number from -4 to 4"),
+    ("look.loras", "ink", '"ink"', "a list of: an object with model, weight"),
+    ("look.free_u.backbone_1", -1, "-1.0", "a number from 0 to 3"),
+    ("look.cues.0.to", "", '""', "a text that is not empty"),
+    ("look.cues.0.prompt", "dusk -> night", '"dusk -> night"', 'stands in "to"'),
+    ("look.controls.0.detector", "owner/depth", '"owner/depth"', 'kind is "sequence"'),
     ("look.steps", 20.0, "20.0", "a whole number from 1 to 1000"),
     ("look.steps", True, "true", "a whole number from 1 to 1000"),
     ("look.steps", 0, "0", "a whole number from 1 to 1000"),
@@ -262,7 +278,7 @@ def test_every_error_has_its_own_code_and_stands_in_the_tree() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FrescoError)]
     codes = [kind.code for kind in kinds]
     assert len(set(codes)) == len(codes)
-    assert {kind.exit_code for kind in kinds} == {1, 2, 3, 4, 5, 6, 7, 12, 69, 75, 76, 130}
+    assert {kind.exit_code for kind in kinds} == {1, 2, 3, 4, 5, 6, 7, 12, 69, 71, 75, 76, 130}
     rows = [line.lstrip("│├└─ ").split() for line in str(errors.__doc__).splitlines()]
     for kind in kinds:
         assert [kind.__name__, kind.code, str(kind.exit_code)] in [row[:3] for row in rows]

@@ -8,48 +8,31 @@ it. Options that are no single value have a plain `dest`, and a function here pu
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import re
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from fresco_protocol.document import write
+from fresco_backend import look_arguments
+from fresco_backend.look_arguments import add_controls, add_look, look_overrides
+from fresco_backend.option import add_option as _option
+from fresco_backend.option import values
 from fresco_protocol.errors import InputError, ShotError, UsageError
-from fresco_protocol.shot import (
-    SCHEMA,
-    BitDepth,
-    Coherence,
-    Compat,
-    ControlKind,
-    Delivery,
-    Keyframing,
-    Look,
-    Matte,
-    Missing,
-    Plate,
-    Sampler,
-    Shot,
-    frame_numbers,
-    parse_frames,
-)
+from fresco_protocol.shot import SCHEMA, BitDepth, Compat, Missing, Shot, frame_numbers, parse_frames
 
 Document = dict[str, Any]
 
-_NOUNS = {"plate": Plate, "matte": Matte, "look": Look, "keyframing": Keyframing, "coherence": Coherence,
-          "delivery": Delivery}
 # The options that speak for places of the document which are not their own `dest`.
 _SPOKEN_FOR = {"plate.sequence": "PLATE", "plate.frames": "--frames", "keyframing.frames": "--keyframes",
-               "look.controls": "--control", "look.cues": "--cue"}
+               **look_arguments.SPOKEN_FOR}
 _FRAMES = 'SPEC is "1001-1048", "1001-1048x2" or "1001-1010,1020"; write --frames=-5-0 when it begins with a minus'
 
 
 def add_shot_options(command: argparse.ArgumentParser) -> None:
     """Gives a command an option for each thing that a shot says; `shot_of` reads them."""
-    for add in (_add_plate, _add_look, _add_controls, _add_keyframing, _add_coherence, _add_delivery):
+    for add in (_add_plate, add_look, add_controls, _add_keyframing, _add_coherence, _add_delivery):
         add(command)
     flags = {action.dest: action.option_strings[0] for action in command._actions if "." in action.dest}
     command.set_defaults(flags={**flags, **_SPOKEN_FOR})
@@ -82,7 +65,7 @@ def _add_plate(command: argparse.ArgumentParser) -> None:
     group.add_argument("--frame-end", metavar="N", type=int, default=only, help="last frame, inclusive")
     group.add_argument("--frame-step", metavar="N", type=int, default=only, help="render every Nth frame (default: 1)")
     _option(group, "--missing", "plate.missing", "what to do at a frame that the plate lacks: stop, repeat the frame "
-            "before, leave it out", choices=_values(Missing))
+            "before, leave it out", choices=values(Missing))
     _option(group, "--rate", "plate.rate", "frames per second, such as 24 or 24000/1001 (default: the plate's own)",
             metavar="RATE")
     _option(group, "--color-space", "plate.color_space", "of the plate (default: what its files declare)",
@@ -93,35 +76,6 @@ def _add_plate(command: argparse.ArgumentParser) -> None:
             metavar="NAME")
     _option(group, "--matte-invert", "matte.invert", "black stylises, white keeps the plate", action="store_true")
     group.add_argument("--no-matte", action="store_true", help="without the matte of the document")
-
-
-def _add_look(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("look")
-    _option(group, "--prompt", "look.prompt", "what the result shall look like", metavar="TEXT")
-    _option(group, "--negative", "look.negative_prompt", "what it shall not look like", metavar="TEXT")
-    group.add_argument("--cue", metavar='"FRAMES: WORDS"', action="append", type=_cue, default=argparse.SUPPRESS,
-                       help='words added to the prompt on some frames, such as "1001-1010: rain"; may be repeated')
-    _option(group, "--model", "look.model", '"embedded", a diffusers folder, a .safetensors file or a hub id',
-            metavar="MODEL", type=_model)
-    _option(group, "--strength", "look.strength", "0 keeps the plate, 1 leaves a trace of it (default: what the model "
-            "recommends)", metavar="0-1", type=float)
-    _option(group, "--guidance", "look.guidance", "how closely the prompt is followed (default: what the model "
-            "recommends)", metavar="SCALE", type=float)
-    _option(group, "--steps", "look.steps", "denoising steps", metavar="N", type=int)
-    _option(group, "--sampler", "look.sampler", "how a denoising step is taken", choices=_values(Sampler))
-    _option(group, "--seed", "look.seed", "another seed is another take", metavar="N", type=int)
-
-
-def _add_controls(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("controls, which hold the structure (default: what the model recommends)")
-    group.add_argument("--control", metavar="KIND[=STRENGTH][:START-END]", action="append", type=_control,
-                       default=argparse.SUPPRESS,
-                       help=f"{', '.join(_values(ControlKind))} or none; STRENGTH from 0 to 2, START and END as parts "
-                            'of all steps, such as "soft-edge=0.8:0-0.6"; may be repeated')
-    group.add_argument("--control-sequence", metavar="SEQ", action="append", default=argparse.SUPPRESS,
-                       help="your own control images, for a control of kind sequence; may be repeated")
-    group.add_argument("--control-model", metavar="KIND=MODEL", action="append", type=_control_model,
-                       default=argparse.SUPPRESS, help="the ControlNet for a kind (default: the one of the model)")
 
 
 def _add_keyframing(command: argparse.ArgumentParser) -> None:
@@ -148,7 +102,7 @@ def _add_coherence(command: argparse.ArgumentParser) -> None:
     ):
         _option(group, flag, f"coherence.{field}", sentence, action="store_const", const=None)
     _option(group, "--compat", "coherence.compat", "whose arithmetic, where the authors' program departs from their "
-            "paper", choices=_values(Compat))
+            "paper", choices=values(Compat))
     group.add_argument("--per-frame", action="store_true", help="no coherence at all: each frame by itself")
 
 
@@ -158,7 +112,7 @@ def _add_delivery(command: argparse.ArgumentParser) -> None:
             metavar="OUT")
     _option(group, "--output-color-space", "delivery.color_space", "of the result (default: the plate's)",
             metavar="NAME")
-    _option(group, "--bit-depth", "delivery.bit_depth", "(default: the plate's)", choices=_values(BitDepth))
+    _option(group, "--bit-depth", "delivery.bit_depth", "(default: the plate's)", choices=values(BitDepth))
     _option(group, "--compression", "delivery.compression", "such as zip, dwaa:45, jpeg:95 (default: the plate's)",
             metavar="NAME")
     _option(group, "--handles", "delivery.handles", "extra frames at head and tail", metavar="N", type=int)
@@ -166,52 +120,6 @@ def _add_delivery(command: argparse.ArgumentParser) -> None:
             "the model's own)", metavar="PIXELS", type=int)
     _option(group, "--overwrite", "delivery.overwrite", "render delivered frames again (else they are kept if the shot "
             "is the same)", action="store_true")
-
-
-def _option(group: Any, names: str, place: str, sentence: str, **rest: Any) -> None:
-    shown = sentence if "(default: " in sentence or "action" in rest else sentence + _default(place)
-    group.add_argument(*names.split(), dest=place, default=argparse.SUPPRESS, help=shown, **rest)
-
-
-def _default(place: str) -> str:
-    """The default of a noun's field as the end of a help text; nothing when there is none to name."""
-    noun, name = place.split(".")
-    default = next(field.default for field in dataclasses.fields(_NOUNS[noun]) if field.name == name)
-    return "" if default in (dataclasses.MISSING, None, "") else f" (default: {write(default)})"
-
-
-def _values(kind: type[Enum]) -> list[str]:
-    return [member.value for member in kind]
-
-
-def _cue(text: str) -> Document:
-    # The words begin after the first colon, unless a step stands there: "1001-1020:2: rain".
-    match = re.fullmatch(r"([-0-9,x\s]+(?::\d+(?=\s*:))?)\s*:\s*(.+)", text, re.DOTALL)
-    if match is None:
-        raise argparse.ArgumentTypeError(f'found "{text}"; allowed: frames, a colon and words, as in "1001-1010: rain"')
-    return {"frames": match[1].strip(), "prompt": match[2]}
-
-
-def _model(text: str) -> str:
-    """A path that exists becomes absolute, so that a saved shot finds it from every folder."""
-    return str(Path(text).absolute()) if text != "embedded" and Path(text).exists() else text
-
-
-def _control(text: str) -> Document:
-    number = r"(\d+\.?\d*|\.\d+)"
-    match = re.fullmatch(rf"([a-z-]+)(?:={number})?(?::{number}-{number})?", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f'found "{text}"; allowed: KIND[=STRENGTH][:START-END], as in '
-                                         '"soft-edge", "canny=0.8" or "soft-edge=0.8:0-0.6"')
-    numbers = zip(("strength", "start", "end"), match.groups()[1:], strict=True)
-    return {"kind": match[1], **{name: float(found) for name, found in numbers if found is not None}}
-
-
-def _control_model(text: str) -> tuple[str, str]:
-    kind, mark, model = text.partition("=")
-    if not (kind and mark and model):
-        raise argparse.ArgumentTypeError(f'found "{text}"; allowed: KIND=MODEL, as in "canny=models/my-canny"')
-    return kind, _model(model)
 
 
 def _keyframing(text: str) -> Document:
@@ -278,11 +186,7 @@ def _overrides(given: Mapping[str, Any]) -> Document:
             found.setdefault(noun, {})[field] = value
     if "keyframes" in given:
         found["keyframing"] = _with_choice(found.get("keyframing", {}), given["keyframes"])
-    look = found.setdefault("look", {})
-    if "cue" in given:
-        look["cues"] = given["cue"]
-    if {"control", "control_sequence", "control_model"} & given.keys():
-        look["controls"] = _controls(given)
+    found["look"] = {**found.get("look", {}), **look_overrides(given)}
     return {**found, **_switched_off(given, found)}
 
 
@@ -305,31 +209,6 @@ def _with_choice(gaps: Document, choice: Document) -> Document:
     return {**gaps, **choice}
 
 
-def _controls(given: Mapping[str, Any]) -> list[Document]:
-    """The controls in the order of their options, each with its own images and network."""
-    sequences, models = given.get("control_sequence", []), dict(given.get("control_model", []))
-    controls = [dict(control) for control in given.get("control", [{"kind": "sequence"}] * len(sequences))]
-    kinds = [control["kind"] for control in controls]
-    if "none" in kinds:
-        if len(kinds) > 1 or sequences or models:
-            raise UsageError("--control none leaves no other control", remedy="Give it alone.")
-        return []
-    wanted = kinds.count("sequence")
-    if wanted != len(sequences):
-        raise UsageError(f"{wanted} controls are of kind sequence, and {len(sequences)} --control-sequence are given",
-                         remedy="Give one --control-sequence for each --control sequence.")
-    if models.keys() - set(kinds):
-        raise UsageError(f"--control-model for {', '.join(models.keys() - set(kinds))}, which is no --control here",
-                         remedy="Give that --control as well.")
-    waiting = iter(sequences)
-    for control in controls:
-        if control["kind"] in models:
-            control["model"] = models[control["kind"]]
-        if control["kind"] == "sequence":
-            control["sequence"] = next(waiting)
-    return controls
-
-
 def _merged(base: Document, overrides: Document) -> Document:
     merged = dict(base)
     for noun, fields in overrides.items():
@@ -347,6 +226,6 @@ def _as_option(error: ShotError, flags: Mapping[str, str]) -> UsageError:
         return error
     if error.found == "nothing":
         return UsageError(f"{flags[place]} is missing", remedy=f"It takes {error.allowed}.")
-    part = re.search(r"[a-z_]+$", error.path[len(place):])
+    part = re.search(r"[a-z_0-9]+$", error.path[len(place):])
     return UsageError(f"{flags[place]}{f' ({part[0]})' if part else ''} is {error.found}",
                       remedy=f"Allowed: {error.allowed}")

@@ -4,7 +4,7 @@
 Shot
 ├── plate       Plate ── frames: FrameRange…, rate: Rate, missing: Missing
 ├── matte       Matte | None
-├── look        Look ─── cues: Cue…, controls: Control…, sampler: Sampler
+├── look        Look ─── cues: Cue…, loras: Lora…, controls: Control…, free_u: FreeU | None, sampler: Sampler
 ├── keyframing  Keyframing
 ├── coherence   Coherence | None ── spatial, temporal, optimisation, background: each one or None, compat: Compat
 └── delivery    Delivery ── bit_depth: BitDepth
@@ -23,15 +23,25 @@ from enum import Enum
 from fractions import Fraction
 from typing import Annotated, Optional
 
-from fresco_protocol.document import FILLED, Written, noun, parse_json, parse_list, read, within, write
+from fresco_protocol.document import Written, noun, parse_json, read, within, write
 from fresco_protocol.errors import ShotError
+from fresco_protocol.frame_range import LONGEST_RANGE as LONGEST_RANGE
+from fresco_protocol.frame_range import FrameRange as FrameRange
+from fresco_protocol.frame_range import Frames
+from fresco_protocol.frame_range import frame_numbers as frame_numbers
+from fresco_protocol.frame_range import parse_frames as parse_frames
+from fresco_protocol.look import Control as Control
+from fresco_protocol.look import ControlKind as ControlKind
+from fresco_protocol.look import Cue as Cue
+from fresco_protocol.look import FreeU as FreeU
+from fresco_protocol.look import Look as Look
+from fresco_protocol.look import Lora as Lora
+from fresco_protocol.look import Prediction as Prediction
+from fresco_protocol.look import Sampler as Sampler
+from fresco_protocol.look import Text
 
 SCHEMA = 1
-LONGEST_RANGE = 1_000_000  # frames, eleven hours of film: a longer range is a slip of the hand
 
-Text = Annotated[str, FILLED]
-FrameNumber = Annotated[int, within(-99_999_999, 99_999_999)]
-Fraction01 = Annotated[float, within(0, 1)]
 Timestep = Annotated[int, within(0, 1000)]
 Temperature = Annotated[float, within(0.01, 100)]
 
@@ -51,22 +61,6 @@ class Missing(Enum):
     SKIP = "skip"  # the delivery lacks it too
 
 
-class ControlKind(Enum):
-    """What a control image shows."""
-
-    SOFT_EDGE = "soft-edge"
-    CANNY = "canny"
-    DEPTH = "depth"
-    SEQUENCE = "sequence"  # the artist's own images
-
-
-class Sampler(Enum):
-    """How a denoising step is taken."""
-
-    DDPM = "ddpm"  # ancestral: adds fresh noise at each step
-    DDIM = "ddim"  # deterministic
-
-
 class Compat(Enum):
     """Whose arithmetic the coherence follows where the paper's authors' program departs from the paper."""
 
@@ -81,55 +75,6 @@ class BitDepth(Enum):
     FLOAT = "float"
     UINT8 = "uint8"
     UINT16 = "uint16"
-
-
-@noun
-class FrameRange(Written):
-    """Frames first, first + step, … up to last INCLUSIVE; written "1001-1048x2", "-5--1" or "1001"."""
-
-    first: FrameNumber
-    last: FrameNumber
-    step: Annotated[int, within(1, LONGEST_RANGE)] = 1
-
-    allowed = 'frames such as "1001-1048", "1001-1048x2" or "1001-1010,1020"'
-
-    def __post_init__(self) -> None:
-        if not self.first <= self.last < self.first + LONGEST_RANGE:
-            raise ShotError("last", str(self.last), f"a frame from {self.first} to {self.first + LONGEST_RANGE - 1}")
-
-    @classmethod
-    def parse(cls, text: str) -> FrameRange:
-        """The range of its text; a colon means step too, as in OpenJD and Slurm (not fileseq's stagger)."""
-        match = re.fullmatch(r"(-?[0-9]{1,8})(?:-(-?[0-9]{1,8})(?:[x:]([0-9]{1,8}))?)?", text.strip())
-        if match is None:
-            raise ShotError("", f'"{text[:60]}"', cls.allowed)
-        first, last, step = match.groups()
-        try:
-            return cls(first=int(first), last=int(last or first), step=int(step or 1))
-        except ShotError as error:
-            raise ShotError("", f'"{text}", where {error.path} is {error.found}', error.allowed) from None
-
-    def __str__(self) -> str:
-        if self.step == 1 and self.first == self.last:
-            return str(self.first)
-        return f"{self.first}-{self.last}" + (f"x{self.step}" if self.step != 1 else "")
-
-    def numbers(self) -> range:
-        """The frame numbers, ascending."""
-        return range(self.first, self.last + 1, self.step)
-
-
-Frames = Annotated[tuple[FrameRange, ...], FILLED]
-
-
-def parse_frames(text: str) -> tuple[FrameRange, ...]:
-    """The ranges of a text such as "1001-1010,1020"; ShotError if it is none."""
-    return parse_list(FrameRange, text)
-
-
-def frame_numbers(ranges: tuple[FrameRange, ...]) -> tuple[int, ...]:
-    """The frames of the ranges, in the order written, each once."""
-    return tuple(dict.fromkeys(number for frames in ranges for number in frames.numbers()))
 
 
 @noun
@@ -189,59 +134,6 @@ class Matte:
     sequence: Text
     channel: Optional[Text] = None
     invert: bool = False
-
-
-@noun
-class Cue:
-    """Words that are added to the prompt on some frames."""
-
-    frames: Frames
-    prompt: Text
-
-
-@noun
-class Control:
-    """An image per frame that holds the structure (ControlNet).
-
-    model: None is the one that belongs to the look's model. sequence: the artist's images, for ControlKind.SEQUENCE
-    only. strength: scale of the residuals. start, end: when it acts, as parts of all steps.
-    """
-
-    kind: ControlKind
-    model: Optional[Text] = None
-    sequence: Optional[Text] = None
-    strength: Annotated[float, within(0, 2)] = 1.0
-    start: Fraction01 = 0.0
-    end: Fraction01 = 1.0
-
-    def __post_init__(self) -> None:
-        if self.kind is ControlKind.SEQUENCE and self.sequence is None:
-            raise ShotError("sequence", "null", 'a path pattern, because kind is "sequence"')
-        if self.kind is not ControlKind.SEQUENCE and self.sequence is not None:
-            raise ShotError("sequence", f'"{self.sequence}"', f'null, because kind is "{self.kind.value}"')
-        if self.start >= self.end:
-            raise ShotError("end", str(self.end), f"a number above start, which is {self.start}")
-
-
-@noun
-class Look:
-    """What the result shall look like.
-
-    model: "embedded", a diffusers folder, a hub id or a .safetensors file. controls, strength, guidance: None is what
-    the model recommends; an empty list of controls is none. strength: 0 keeps the plate, 1 leaves a trace of it.
-    guidance: scale of classifier-free guidance. seed: with it, a frame's number decides its noise.
-    """
-
-    prompt: Text
-    negative_prompt: str = ""
-    cues: tuple[Cue, ...] = ()
-    model: Text = "embedded"
-    controls: Optional[tuple[Control, ...]] = None
-    strength: Optional[Fraction01] = None
-    guidance: Optional[Annotated[float, within(0, 100)]] = None
-    steps: Annotated[int, within(1, 1000)] = 20
-    sampler: Sampler = Sampler.DDPM
-    seed: Annotated[int, within(0, 2**63 - 1)] = 0
 
 
 @noun
