@@ -13,7 +13,7 @@ import queues
 from queues import Clock, claim, drained, ended, live, shot, step, submit
 
 from fresco_backend.job_state import JobStatus, Wish
-from fresco_backend.jobs import RESUMPTIONS, WORKER_DIED, JobQueue, Limits
+from fresco_backend.jobs import RESUMPTIONS, JobQueue, Limits
 from fresco_protocol.errors import (
     Busy,
     FrescoError,
@@ -22,6 +22,7 @@ from fresco_protocol.errors import (
     JobUnknown,
     ShotError,
     UsageError,
+    WorkerDied,
 )
 from fresco_protocol.job import JobState, Problem
 from fresco_protocol.messages import Delivered, Finished, Planned
@@ -167,7 +168,7 @@ def test_after_two_resumptions_a_job_fails_with_its_last_words(queue: JobQueue) 
         (after,) = queue.recover()
     assert (after.state, after.interruptions, after.claims) == (JobState.FAILED, 3, 3)
     assert after.problem is not None
-    assert after.problem.code == WORKER_DIED
+    assert after.problem.code == WorkerDied.code
     assert after.problem.what.endswith("attempt 2\nSegmentation fault of device 2")
     again = queue.retry(job)
     assert (again.state, again.interruptions, again.problem, again.ended_at) == (JobState.QUEUED, 0, None, None)

@@ -67,12 +67,32 @@ class Advanced(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Previewed(Event):
+    """A keyframe after `step` of `steps`, small, as JPEG; width, height: pixels. Only where previews are wanted."""
+
+    frame: int
+    step: int
+    steps: int
+    width: int
+    height: int
+    jpeg: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivered(Event):
     """One frame lies at `path`, whole. keyframe: it was denoised itself."""
 
     frame: int
     path: str
     keyframe: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waited(Event):
+    """Another process makes a product that this one needs, such as "window.3"; said again while that lasts."""
+
+    product: str
+    owner: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ exit codes:
   7    weights of the model missing, damaged or not usable
   12   the device ran out of memory
   69   no server runs, or it does not answer
+  70   the worker of a job died again and again
+  71   the editing application did not do what it was asked
   75   busy: the same command succeeds later
   76   client and server do not understand each other: versions, token or a damaged message
   130  interrupted (Ctrl-C); the same command goes on
@@ -37,7 +39,7 @@ exit codes:
 
 def report(error: BaseException, *, as_json: bool, command: Sequence[str]) -> int:
     """Says what happened on stderr (and as a JSON object on stdout), and gives the exit code."""
-    known = error if isinstance(error, FrescoError) else _translated(error, command)
+    known = error if isinstance(error, FrescoError) else translated(error, command)
     place = f" ({known.where})" if known.where else ""
     label = "" if isinstance(known, Interrupted) else "error: "
     sys.stderr.write(f"fresco: {label}{known.what}{place} [{known.code}]\n")
@@ -56,7 +58,8 @@ def to_json(error: FrescoError) -> dict[str, Any]:
             "where": error.where, "remedy": error.remedy}
 
 
-def _translated(error: BaseException, command: Sequence[str]) -> FrescoError:
+def translated(error: BaseException, command: Sequence[str]) -> FrescoError:
+    """The error of the house for any exception; of a bug, the traceback is written to a file."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", terminated=isinstance(error, Terminated))
     if _is_out_of_memory(error):

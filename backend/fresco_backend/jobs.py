@@ -41,13 +41,12 @@ from fresco_backend.job_rows import (
 )
 from fresco_backend.job_state import ENDED, LIVE, WAITING, Claim, JobStatus, Progress, Wish, check_transition
 from fresco_backend.journal import Journal, Retention
-from fresco_protocol.errors import Busy, FrescoError, Interrupted, JobRefused, ShotError, UsageError
+from fresco_protocol.errors import Busy, FrescoError, Interrupted, JobRefused, ShotError, UsageError, WorkerDied
 from fresco_protocol.job import HIGHEST_PRIORITY, JobState, Problem
 from fresco_protocol.messages import JobChanged, JobEvent
 from fresco_protocol.shot import Shot
 
 RESUMPTIONS = 2  # after as many deaths of workers a job may still be queued again
-WORKER_DIED = "worker-died"  # code of the problem of a job that was resumed too often
 KEY_LENGTH = 128  # characters of a client key
 TEXT_LENGTH = 12_000  # characters of a problem
 
@@ -249,16 +248,17 @@ class JobQueue:
             status = _held(connection, claim)
             return self._enter(connection, status, _after_stop(status.wish))
 
-    def recover(self, alive: Collection[str] = ()) -> tuple[JobStatus, ...]:
+    def recover(self, alive: Collection[str] = (), *, blamed: bool = True) -> tuple[JobStatus, ...]:
         """Take their jobs from workers that are not alive or let their lease end; gives those jobs as they then are.
 
-        alive: the workers that run. At the start of the server none does.
+        alive: the workers that run. At the start of the server none does. blamed: the death counts against the job;
+        not where the server itself was ended, and its workers with it.
         """
         with self._database.changing() as connection:
             now = self._clock()
             lost = [status for status in running(connection)
                     if status.worker not in alive or status.lease_ends is None or status.lease_ends < now]
-            return tuple(self._interrupted(connection, status) for status in lost)
+            return tuple(self._interrupted(connection, status, int(blamed)) for status in lost)
 
     # What everybody may know.
 
@@ -320,15 +320,15 @@ class JobQueue:
         self._write(connection, status.id, priority=priority, position=position)
         return self._told(connection, status.id, lasting=False)
 
-    def _interrupted(self, connection: sqlite3.Connection, status: JobStatus) -> JobStatus:
-        times, state = status.interruptions + 1, _after_stop(status.wish)
+    def _interrupted(self, connection: sqlite3.Connection, status: JobStatus, deaths: int) -> JobStatus:
+        times, state = status.interruptions + deaths, _after_stop(status.wish)
         if state is not JobState.QUEUED or times <= RESUMPTIONS:
             return self._enter(connection, status, state, interruptions=times)
         log = self.journal.last_words(status.id) or "(nothing)"
         words = f"its worker died or fell silent {times} times; the end of its log:\n{log}"
-        problem = Problem(code=WORKER_DIED, where=f"job {status.id}", what=words[:TEXT_LENGTH],
+        died = WorkerDied(words[:TEXT_LENGTH], where=f"job {status.id}",
                           remedy="Retry it when the cause is gone; what it has finished is kept.")
-        return self._enter(connection, status, JobState.FAILED, interruptions=times, problem=problem)
+        return self._enter(connection, status, JobState.FAILED, interruptions=times, problem=Problem.of(died))
 
     def _forget(self, connection: sqlite3.Connection, *, at_most: int) -> None:
         """Bring what is remembered of ended jobs back to its bounds; of `at_most` jobs that cross them, -1: all."""

@@ -8,7 +8,7 @@ What is finished stays finished: keyframes and anchors in the scratch folder, fr
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -26,9 +26,23 @@ from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned,
 from fresco_backend.frames import Frame, cleaned
 from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.metrics import WarpError
+from fresco_backend.previews import Previews
 from fresco_backend.remaining import Batch, batches
 from fresco_backend.weights import Models, choose_device, choose_dtype, load
 from fresco_protocol.shot import Shot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attendance:
+    """What a worker of the server adds to a render.
+
+    admit: judges the job before anything is written, and raises what stands against it. load: as `weights.load`, out of
+    models that are kept. previews: makes pictures of keyframes as they are denoised.
+    """
+
+    admit: Callable[[Job], None]
+    load: Callable[..., Models]
+    previews: Previews
 
 
 def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False) -> Planned:
@@ -45,7 +59,8 @@ def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: 
 
 
 def render(
-    shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False, keep_scratch: bool = False
+    shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False, keep_scratch: bool = False,
+    attendance: Attendance | None = None,
 ) -> Generator[Event, None, None]:
     """Render a shot. selection: frame numbers wanted now; None is all. Yields events; `close()` cancels.
 
@@ -53,9 +68,11 @@ def render(
     the end of a whole shot; a selection leaves it to the other parts of the shot. Raises FrescoError.
     """
     with closing(open_job(shot, selection=selection, allow_download=allow_download)) as job:
+        if attendance is not None:
+            attendance.admit(job)
         if shot.delivery.overwrite and selection is None:
             job.scratch.remove()
-        yield from _Run(job=job, writer=job.writer()).events()
+        yield from _Run(job=job, writer=job.writer(), attendance=attendance).events()
         if not keep_scratch and selection is None:
             job.scratch.remove()
 
@@ -80,6 +97,7 @@ class _Run:
 
     job: Job
     writer: DeliveryWriter
+    attendance: Attendance | None = None
     began: float = field(default_factory=time.monotonic)
     done: set[int] = field(default_factory=set)
     denoised: int = 0
@@ -181,19 +199,22 @@ class _Run:
         with closing(denoise.denoise_window(parts, given, sampling, anchors)) as loop:
             while True:
                 try:
-                    step = next(loop).step
+                    passed = next(loop)
                 except StopIteration as finished:
                     result: denoise.WindowResult = finished.value
                     return result
-                done = before + step.index + 1
-                each = (time.monotonic() - began) / (step.index + 1)
+                done = before + passed.step.index + 1
+                each = (time.monotonic() - began) / (passed.step.index + 1)
                 yield Advanced(stage=Stage.KEYFRAMES, done=done, total=total, window=place + 1,
                                windows=len(choice.windows), seconds_left=(total - done) * each)
+                if self.attendance and (seen := self.attendance.previews.of(models.vae, given, passed, steps=steps)):
+                    yield seen
 
     def _load(self) -> Generator[Event, None, Models]:
         """Load the models, and say what they do not understand of the texts."""
         look = self.job.shot.look
-        models = self.models = load(look.model, controls=look.controls or ())
+        loading = load if self.attendance is None else self.attendance.load
+        models = self.models = loading(look.model, controls=look.controls or ())
         texts = [look.prompt, look.negative_prompt, *(cue.prompt for cue in look.cues)]
         unknown = [word for text in texts for word in models.unknown_words(text)]
         if unknown:

@@ -5,7 +5,8 @@ FrescoError                  bug                 1
 ├── UsageError               usage               2
 │   ├── ShotError            shot-invalid        2   names the path in the shot document
 │   ├── JobUnknown           job-unknown         2
-│   └── JobRefused           job-refused         2   its state does not allow what was asked
+│   ├── JobRefused           job-refused         2   its state does not allow what was asked
+│   └── PathRefused          path-refused        2   outside of the server's declared roots
 ├── InputError               input               3
 │   ├── PlateMissing         plate-missing       3
 │   ├── FrameGap             frame-gap           3
@@ -25,6 +26,8 @@ FrescoError                  bug                 1
 │   ├── WeightsRefused       weights-refused     7   wrong hash, unsafe format
 │   └── WeightsUnsupported   weights-unsupported 7   readable, but not an architecture that Fresco can drive
 ├── DeviceMemory             device-memory      12
+├── WorkerDied               worker-died        70   a job's workers died again and again
+├── HostRefused              host-refused       71   the application that Fresco works in did not do what it was asked
 ├── ServerError              server             69
 │   ├── ServerMissing        server-missing     69   nothing listens
 │   ├── ServerSilent         server-silent      69   no answer in time
@@ -115,6 +118,12 @@ class JobRefused(UsageError):
     """The job's state does not allow what was asked of it."""
 
     code = "job-refused"
+
+
+class PathRefused(UsageError):
+    """A path leads out of the folders that the server may read and write."""
+
+    code = "path-refused"
 
 
 class InputError(FrescoError):
@@ -235,6 +244,20 @@ class DeviceMemory(FrescoError):
 
     code = "device-memory"
     exit_code = 12
+
+
+class WorkerDied(FrescoError):
+    """The worker of a job died or fell silent more often than it is resumed."""
+
+    code = "worker-died"
+    exit_code = 70
+
+
+class HostRefused(FrescoError):
+    """The editing application did not do what it was asked."""
+
+    code = "host-refused"
+    exit_code = 71
 
 
 class ServerError(FrescoError):

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, cast, get_args
 
 from fresco_protocol.document import Rule, noun, within
+from fresco_protocol.frame_range import FrameNumber, FrameRange, Frames
 from fresco_protocol.job import ClientKey, Count, Job, JobId, JobState, Priority, Problem, Seconds, Stage, Worker
-from fresco_protocol.shot import FrameNumber, FrameRange, Frames, Shot, Text
+from fresco_protocol.shot import Shot, Text
 
 Portion = Annotated[int, within(1, 1000)]
 Pixels = Annotated[int, within(1, 1_000_000)]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declared roots: the folders in which the server reads plates and writes deliveries, and nowhere else.
+
+A path is judged as the system will follow it, every symbolic link resolved: when a shot is submitted, and again by the
+worker when the files are known that the job will open.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fresco_protocol.errors import InputError, PathRefused
+from fresco_protocol.shot import Shot
+
+if TYPE_CHECKING:
+    from fresco_backend.job import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roots:
+    """folders: where shots may read and write; models: where weights may lie besides. All exist and are resolved."""
+
+    folders: tuple[Path, ...]
+    models: tuple[Path, ...] = ()
+
+    @classmethod
+    def declared(cls, folders: Iterable[Path], models: Iterable[Path] = ()) -> Roots:
+        """The roots of these folders. Raises InputError for one that does not exist."""
+        found = []
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError("a root that is no folder", where=folder, remedy="Declare folders that exist.")
+            found.append(_resolved(str(folder)))
+        return cls(folders=tuple(dict.fromkeys(found)), models=tuple(_resolved(str(folder)) for folder in models))
+
+    def check_shot(self, shot: Shot) -> None:
+        """Raises PathRefused for the first path of a shot that leads out of the roots, and names its place."""
+        for place, path in _paths(shot):
+            self._check(path, place, self.folders)
+        for place, model in _models(shot):
+            self._check_model(model, place)
+
+    def check_job(self, job: Job) -> None:
+        """Raises PathRefused for the first file of an opened job that leads out of the roots."""
+        self.check_shot(job.shot)
+        for path in job.sources:
+            self._check(str(path), "a file of the plate, the matte or a control", self.folders)
+
+    def _check(self, path: str, place: str, folders: tuple[Path, ...]) -> None:
+        if not Path(path).is_absolute():
+            raise PathRefused(f"{place} is no absolute path", where=path[:300], remedy="Give the whole path.")
+        try:
+            found = _resolved(path)
+        except (ValueError, OSError) as error:  # a zero byte; a loop of links
+            raise PathRefused(f"{place} is no path: {error}", where=path[:300], remedy="Give another path.") from None
+        if not any(found.is_relative_to(folder) for folder in folders):
+            inside = ", ".join(map(str, self.folders)) or "none"
+            raise PathRefused(f"{place} leads outside of the server's roots ({inside})", where=path[:300],
+                              remedy="Start the server with --root FOLDER, or set FRESCO_ROOTS, and submit again.")
+
+    def _check_model(self, model: str, place: str) -> None:
+        if Path(model).is_absolute() or "~" in model:
+            self._check(str(Path(model).expanduser()), place, self.folders + self.models)
+        elif ".." in Path(model).parts:
+            raise PathRefused(f"{place} is no name of a model", where=model[:300], remedy="Give the whole path.")
+
+
+def _paths(shot: Shot) -> Iterator[tuple[str, str]]:
+    yield "plate.sequence", shot.plate.sequence
+    if shot.matte is not None:
+        yield "matte.sequence", shot.matte.sequence
+    for number, control in enumerate(shot.look.controls or ()):
+        if control.sequence is not None:
+            yield f"look.controls[{number}].sequence", control.sequence
+    yield "delivery.sequence", shot.delivery.sequence
+
+
+def _models(shot: Shot) -> Iterator[tuple[str, str]]:
+    yield "look.model", shot.look.model
+    for number, control in enumerate(shot.look.controls or ()):
+        for name in ("model", "detector"):
+            if (model := getattr(control, name)) is not None:
+                yield f"look.controls[{number}].{name}", model
+
+
+def _resolved(path: str) -> Path:
+    return Path(os.path.realpath(path))
