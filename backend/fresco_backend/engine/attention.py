@@ -29,12 +29,15 @@ class AttentionGuides:
     cross_frame: keys and values are the first frame's and of each later one what is new in it, the same for all frames.
     spatial: temperature with which queries are mixed by the plate's self-similarity; None is off, `TEMPERATURE` is
     the paper's. temporal: temperature with which results are mixed along pixel paths; None is off, likewise.
+    injected: queries and keys of all branches are those of the first one, which is the plate's (Tumanyan et al.,
+    "Plug-and-Play", CVPR 2023, section 4).
     Raises ValueError for temperatures that are not above 0.
     """
 
     cross_frame: bool = True
     spatial: float | None = None
     temporal: float | None = None
+    injected: bool = False
 
     def __post_init__(self) -> None:
         for name in ("spatial", "temporal"):
@@ -45,7 +48,7 @@ class AttentionGuides:
     @property
     def active(self) -> bool:
         """Whether any guide acts."""
-        return self.cross_frame or self.spatial is not None or self.temporal is not None
+        return self.cross_frame or self.spatial is not None or self.temporal is not None or self.injected
 
 
 class GuidedAttention:
@@ -143,7 +146,9 @@ class _GuidedProcessor:
     ) -> Tensor:
         size = correspondence.feature_size(hidden_states.shape[1])
         window = _by_window(hidden_states, correspondence.frames)
-        query, key = attn.to_q(hidden_states), attn.to_k(hidden_states)
+        source = hidden_states[: correspondence.frames] if guides.injected else hidden_states
+        branches = len(hidden_states) // len(source)
+        query, key = (project(source).repeat(branches, 1, 1) for project in (attn.to_q, attn.to_k))
         asked = query
         if guides.spatial is not None:
             asked = self._by_similarity(attn, query, guides.spatial)

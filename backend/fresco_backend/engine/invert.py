@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text-guided editing: the plate's own way to noise, and how its features hold those of the edit.
+
+Sources: DDIM inversion, Song et al., ICLR 2021, and Mokady et al., arXiv 2211.09794; injection of queries, keys and
+convolution features, Tumanyan et al., "Plug-and-Play Diffusion Features", CVPR 2023; both together with FRESCO, arXiv
+2512.03905.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Injection:
+    """How long the plate's features take the place of the edit's, as parts of all executed steps, in [0, 1].
+
+    attention: queries and keys of the guided self-attentions. convolution: the residual features of `injected_layer`.
+    """
+
+    attention: float = 0.5
+    convolution: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.attention <= 1 and 0 <= self.convolution <= 1):
+            raise ValueError(f"an injection lasts for a part of the steps in [0, 1], not {self}")
+
+    def holds_attention(self, step: Step) -> bool:
+        """Whether queries and keys are the plate's at a step."""
+        return step.index < int(self.attention * step.count)
+
+    def holds_convolution(self, step: Step) -> bool:
+        """Whether residual features are the plate's at a step."""
+        return step.index < int(self.convolution * step.count)
+
+    def acts(self, step: Step) -> bool:
+        """Whether anything is the plate's at a step."""
+        return self.holds_attention(step) or self.holds_convolution(step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The plate of a window as the model sees it on its own way to noise.
+
+    latents: gives the inverted latents (N, C, h, w), float32, of a time step that the run samples. caption: (N, T, C),
+    states of the text that the plate was inverted with. injection: of an edit, which then starts from these latents;
+    None for a translation, whose tokens only find each other by them.
+    """
+
+    latents: Callable[[int], Tensor]
+    caption: Tensor
+    injection: Injection | None = None
+
+
+def inversion_timesteps(schedule: NoiseSchedule, steps: int, sampled: Sequence[int]) -> tuple[int, ...]:
+    """Give the time steps of an inversion, ascending: those of a run of `steps`, and those that will be sampled."""
+    return tuple(sorted({*schedule.timesteps(steps), *sampled}))
+
+
+@torch.no_grad()
+def invert(
+    unet: Any, schedule: NoiseSchedule, clean: Tensor, caption: Tensor, timesteps: Sequence[int]
+) -> Generator[tuple[int, Tensor], None, None]:
+    """Yield each time step with the latents that DDIM would lead back to `clean`, float32 (N, C, h, w).
+
+    unet: a UNet2DConditionModel. clean: latents (N, C, h, w). caption: (N, T, C). timesteps: ascending. Frames do not
+    see each other, and there is no guidance.
+    """
+    latents, before = clean.float(), schedule.last_signal
+    caption = caption.to(unet.dtype)
+    for timestep in timesteps:
+        output = unet(latents.to(unet.dtype), timestep, encoder_hidden_states=caption, return_dict=False)[0].float()
+        noise = predicted_noise(schedule, latents, output, timestep)
+        here = schedule.signal[timestep]
+        latents = sqrt(here / before) * (latents - sqrt(1 - before) * noise) + sqrt(1 - here) * noise
+        before = here
+        yield timestep, latents
+
+
+def predicted_noise(schedule: NoiseSchedule, latents: Tensor, output: Tensor, timestep: int) -> Tensor:
+    """Give the noise that the model's output at a time step stands for, like the latents.
+
+    Velocity: Salimans and Ho, arXiv 2202.00512, appendix D.
+    """
+    if schedule.prediction is Prediction.EPSILON:
+        return output
+    signal = schedule.signal[timestep]
+    return sqrt(1 - signal) * latents + sqrt(signal) * output
+
+
+def injected_layer(unet: Any) -> Any:
+    """Give the convolution whose output is injected: the last one of the second residual block of the second up-block.
+
+    What it gives is added to the block's shortcut directly. Raises ValueError for a U-Net without it.
+    """
+    try:
+        return unet.up_blocks[1].resnets[1].conv2
+    except (AttributeError, IndexError) as missing:
+        raise ValueError(f"{type(unet).__name__} has no second residual block in its second up-block") from missing
+
+
+@contextmanager
+def injected_convolution(unet: Any, frames: int) -> Iterator[None]:
+    """Give all branches the residual features of the first one while open; leaves no trace.
+
+    Batches are branches * frames, the branches outermost and the plate's first.
+    """
+
+    def of_the_plate(_layer: Any, _inputs: Any, output: Tensor) -> Tensor:
+        return output[:frames].repeat(output.shape[0] // frames, 1, 1, 1)
+
+    hook = injected_layer(unet).register_forward_hook(of_the_plate)
+    try:
+        yield
+    finally:
+        hook.remove()

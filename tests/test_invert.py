@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inversion and injection: the reference's numbers, the way back, and no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from test_attention import OneLayer, Recorded
+from torch import Tensor, nn
+
+import tiny
+from fresco_backend.engine.attention import AttentionGuides, guided_attention
+from fresco_backend.engine.correspondence import Paths
+from fresco_backend.engine.invert import (
+    Injection,
+    injected_convolution,
+    injected_layer,
+    inversion_timesteps,
+    invert,
+    predicted_noise,
+)
+from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step, run_steps
+
+GOLDEN = Path(__file__).parent / "golden"
+SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    with np.load(GOLDEN / name) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+class Oracle:
+    """A U-Net whose answer to latents at a time step is known; dtype float32."""
+
+    dtype = torch.float32
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def __call__(self, latents: Tensor, timestep: int, **_: Any) -> tuple[Tensor]:
+        return (self._answer(latents, timestep),)
+
+
+def test_inversion_is_the_references() -> None:
+    numbers = golden("ddim.npz")
+
+    def answer(latents: Tensor, timestep: int) -> Tensor:
+        return torch.tanh(torch.einsum("oc,nchw->nohw", numbers["inv_M"], latents)) * timestep / 1000
+
+    text = torch.zeros(3, 1, 1)
+    found = dict(invert(Oracle(answer), SCHEDULE, numbers["sample"], text, numbers["inv_n20_t"].tolist()))
+    assert list(found) == numbers["inv_n20_t"].tolist()
+    for latents, expected in zip(found.values(), numbers["inv_n20_traj"], strict=True):
+        assert (latents - expected).abs().max() < 2e-5
+    assert (latents - numbers["inv_n20_final"]).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+def test_sampling_leads_back_where_the_noise_is_the_same_at_every_step(prediction: Prediction) -> None:
+    clean, noise = torch.randn(2, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    schedule = NoiseSchedule(
+        signal=SCHEDULE.signal, prediction=prediction, spacing=SCHEDULE.spacing, offset=1,
+        last_signal=SCHEDULE.last_signal,
+    )  # fmt: skip
+
+    def answer(latents: Tensor, timestep: int) -> Tensor:
+        """What a model says that knows the noise."""
+        signal = schedule.signal[timestep]
+        if prediction is Prediction.EPSILON:
+            return noise
+        return (noise - (1 - signal) ** 0.5 * latents) / signal**0.5
+
+    steps = run_steps(schedule, 10, 1.0)
+    *_, (_, latents) = invert(Oracle(answer), schedule, clean, torch.zeros(2, 1, 1), schedule.timesteps(10)[::-1])
+    for step in steps:
+        output = answer(latents, step.timestep)
+        assert torch.allclose(predicted_noise(schedule, latents, output, step.timestep), noise, atol=1e-4)
+        latents = schedule.ddim_step(latents, schedule.clean(latents, output, step.timestep), step)
+    assert (latents - clean).abs().max() < 1e-3
+
+
+def test_an_inversion_meets_every_step_that_is_sampled() -> None:
+    sampled = SCHEDULE.timesteps(20)
+    timesteps = inversion_timesteps(SCHEDULE, 50, sampled)
+    assert set(sampled) < set(timesteps) and set(SCHEDULE.timesteps(50)) < set(timesteps)
+    assert list(timesteps) == sorted(timesteps)
+    assert inversion_timesteps(SCHEDULE, 50, SCHEDULE.timesteps(50)) == SCHEDULE.timesteps(50)[::-1]
+
+
+@pytest.mark.parametrize("injected", [False, True])
+@pytest.mark.parametrize("guided", [False, True])
+def test_injected_attention_is_the_references(injected: bool, guided: bool) -> None:
+    numbers = golden("editing_attention.npz")
+    heads = int(numbers["heads"])
+    attention = Attention(query_dim=48, heads=heads, dim_head=48 // heads)
+    projections = (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0])
+    for linear, name in zip(projections, ("Wq", "Wk", "Wv", "Wo"), strict=True):
+        linear.weight.data = numbers[name]
+    attention.to_out[0].bias.data = numbers["bo"]
+    layer = OneLayer(attention).requires_grad_(False)
+    paths = Paths(
+        index=numbers["fwd_mapping"][:, 0], inverse=numbers["bwd_mapping"][:, 0],
+        linked=numbers["interattn_mask"][:, 0],
+    )  # fmt: skip
+    window = Recorded(numbers["attn_mask_s8"].flatten().nonzero().squeeze(1), paths)
+    guides = AttentionGuides(cross_frame=guided, temporal=5.0 if guided else None, injected=injected)
+    with guided_attention(layer, window, guides):
+        output = layer(numbers["hidden_states"])
+    expected = numbers[f"out_inj{int(injected)}_cf{int(guided)}_inter{int(guided)}"]
+    torch.testing.assert_close(output, expected, rtol=0, atol=5e-6)
+
+
+@pytest.fixture(scope="module")
+def residual_block() -> tuple[nn.Module, dict[str, Tensor]]:
+    """The reference's residual block where a U-Net has the injected one."""
+    numbers = golden("editing_attention.npz")
+    block = ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).requires_grad_(False)
+    block.load_state_dict({name[3:]: values for name, values in numbers.items() if name.startswith("rb/")})
+    unet, up_block = nn.Module(), nn.Module()
+    up_block.resnets = nn.ModuleList([nn.Identity(), block])
+    unet.up_blocks = nn.ModuleList([nn.Identity(), up_block])
+    return unet, numbers
+
+
+def test_injected_convolution_is_the_references(residual_block: tuple[nn.Module, dict[str, Tensor]]) -> None:
+    unet, numbers = residual_block
+    block = unet.up_blocks[1].resnets[1]
+    with injected_convolution(unet, 4):
+        injected = block(numbers["conv_h"], numbers["conv_temb"])
+    plain = block(numbers["conv_h"], numbers["conv_temb"])
+    torch.testing.assert_close(injected, numbers["conv_inj"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(plain, numbers["conv_noinj"], rtol=0, atol=2e-5)
+
+
+def test_a_unet_has_the_layer_that_is_injected() -> None:
+    unet = tiny.tiny_unet()
+    assert injected_layer(unet) is unet.up_blocks[1].resnets[1].conv2
+    with pytest.raises(ValueError, match="second residual block"):
+        injected_layer(nn.Module())
+
+
+def test_an_injection_ends_where_it_says() -> None:
+    injection = Injection(attention=0.5, convolution=0.8)
+    steps = [Step(index=index, count=10, timestep=1, following=None) for index in range(10)]
+    assert [injection.holds_attention(step) for step in steps] == [True] * 5 + [False] * 5
+    assert [injection.holds_convolution(step) for step in steps] == [True] * 8 + [False] * 2
+    assert [injection.acts(step) for step in steps] == [True] * 8 + [False] * 2
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        Injection(attention=1.5)
