@@ -15,15 +15,17 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from fresco_backend.deliveries import refused
+from fresco_backend.events import Waited
 
 BEAT = 15.0  # seconds between two touches
 EXPIRY = 180.0  # seconds without a touch that this process has watched; NFS may show times that are a minute old
+POLL = 1.0  # seconds between two looks at what another process makes
 _ATTEMPTS = 3  # another process that finishes may remove the folder while a claim is made
 
 
@@ -64,6 +66,18 @@ class Claims:
             self._stopped = threading.Event()
             threading.Thread(target=self._beat, args=(self._stopped,), name="claims", daemon=True).start()
         return True
+
+    def turn(self, product: str, is_there: Callable[[], bool]) -> Generator[Waited, None, bool]:
+        """Whether this process shall make a product: waits until it may, or until another process has made it."""
+        while not is_there():
+            if not self.take(product):
+                yield Waited(product=product, owner=self.owner(product))
+                time.sleep(POLL)
+            elif is_there():  # made between the two looks
+                self.release(product)
+            else:
+                return True
+        return False
 
     def release(self, product: str) -> None:
         """Give a claim up, the product made or not; and what dead processes left of it. Not ours: nothing happens."""

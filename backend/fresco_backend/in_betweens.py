@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 
@@ -18,10 +18,11 @@ from fresco_backend.windows import working_image
 HELD_PLATES = 4  # both keyframes of an interval, the frame, and one to spare
 
 
-def stylised(job: Job, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+def stylised(job: Job, frames: Iterable[int], keyframes: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
     """The frames with their stylised images (3, H, W) in [-1, 1] at working size, in order.
 
-    The stylised keyframes beside them must lie in the job's scratch folder. One frame is worked on at a time.
+    frames: ascending; asked for one interval at a time. The stylised keyframes beside them must lie in the job's
+    scratch folder. One frame is worked on at a time.
     """
 
     @lru_cache(maxsize=HELD_PLATES)

@@ -2,27 +2,32 @@
 """From a shot to its delivery: `render` runs the stages in order and tells what happens; `plan` tells what would.
 
 analyse -> for each window: denoise its keyframes, then deliver the frames up to its last one -> movie -> record.
-What is finished stays finished: keyframes and anchors in the scratch folder, frames in the delivery.
+What is finished stays finished: keyframes and anchors in the scratch folder, frames in the delivery. Several processes
+may render one shot: each claims a window or a frame before it makes it, and waits for what another one makes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 from diffusers import DDPMScheduler
 from torch import Tensor
 
 from fresco_backend import estimate, in_betweens, movie, record, windows
+from fresco_backend.claims import POLL, Claims
 from fresco_backend.color import composite, for_file, from_engine
 from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.engine import denoise
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
-from fresco_backend.engine.schedule import NoiseSchedule, run_steps
-from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
+from fresco_backend.engine.sampler import run_steps
+from fresco_backend.engine.schedule import NoiseSchedule
+from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
+from fresco_backend.farm_stage import FarmStage, require_frames, require_keyframes
 from fresco_backend.frames import Frame, cleaned
 from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.metrics import WarpError
@@ -51,7 +56,7 @@ def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: 
     It proves that the delivery can be written, by a small picture that it removes. Raises what stands in the way.
     """
     with closing(open_job(shot, selection=selection, allow_download=allow_download)) as job:
-        events = _Run(job=job, writer=job.writer()).events()
+        events = _Run(job=job, writer=job.writer(), claims=_claims(job)).events()
         with closing(events):
             planned = next(event for event in events if isinstance(event, Planned))
         job.scratch.remove_empty()
@@ -59,10 +64,12 @@ def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: 
 
 
 def render(
-    shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False, keep_scratch: bool = False,
-    attendance: Attendance | None = None,
+    shot: Shot, *, selection: Sequence[int] | None = None, stage: FarmStage | None = None,
+    allow_download: bool = False, keep_scratch: bool = False, attendance: Attendance | None = None,
 ) -> Generator[Event, None, None]:
-    """Render a shot. selection: frame numbers wanted now; None is all. Yields events; `close()` cancels.
+    """Render a shot. selection: frame numbers wanted now; None is all. stage: the only one to run; None is all of them.
+
+    Yields events; `close()` cancels.
 
     Cancelled or failed, it leaves whole frames only, and the same shot goes on from there. The scratch folder goes at
     the end of a whole shot; a selection leaves it to the other parts of the shot. Raises FrescoError.
@@ -70,11 +77,17 @@ def render(
     with closing(open_job(shot, selection=selection, allow_download=allow_download)) as job:
         if attendance is not None:
             attendance.admit(job)
-        if shot.delivery.overwrite and selection is None:
+        if shot.delivery.overwrite and selection is None and stage in (None, FarmStage.KEYFRAMES):
             job.scratch.remove()
-        yield from _Run(job=job, writer=job.writer(), attendance=attendance).events()
-        if not keep_scratch and selection is None:
+        with _claims(job) as claims:
+            run = _Run(job=job, writer=job.writer(), claims=claims, stage=stage, attendance=attendance)
+            yield from run.events()
+        if not keep_scratch and selection is None and stage in (None, FarmStage.VERIFY):
             job.scratch.remove()
+
+
+def _claims(job: Job) -> Claims:
+    return Claims(job.scratch.folder / "claims")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +106,20 @@ class _Choice:
 
 @dataclass(kw_only=True)
 class _Run:
-    """One render as it goes on. done: selected frames that are delivered. denoised: windows that this run finished."""
+    """One render as it goes on.
+
+    done: selected frames that are delivered. rendered: how many of them by this run. denoised: windows that were
+    finished since it began.
+    """
 
     job: Job
     writer: DeliveryWriter
+    claims: Claims
+    stage: FarmStage | None = None
     attendance: Attendance | None = None
     began: float = field(default_factory=time.monotonic)
     done: set[int] = field(default_factory=set)
+    rendered: int = 0
     denoised: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     warp_error: WarpError = field(default_factory=WarpError)
@@ -108,28 +128,51 @@ class _Run:
     def events(self) -> Generator[Event, None, None]:
         """The stages, in order."""
         self.done = self._delivered()
-        reused = len(self.done)
         if self._is_finished():
             yield self._planned(None)
         else:
+            if self.stage is FarmStage.VERIFY:
+                require_frames(self.job, self.done)
+            elif self.stage is FarmStage.IN_BETWEENS:
+                require_keyframes(self.job)
             choice = yield from self._choice()
             yield self._planned(choice)
-            self.job.scratch.save_keyframes(choice.keyframes)
-            for batch in choice.batches:
-                yield from self._timed(Stage.KEYFRAMES, self._denoise(batch.windows, choice))
-                yield from self._timed(Stage.DELIVER, self._deliver(batch.frames, choice.keyframes))
-            if self.job.is_movie:
-                yield from self._timed(Stage.MOVIE, self._movie())
-            record.write(self.job, self._measures(choice, reused))
+            yield from self._work(choice)
         yield Finished(
-            rendered=len(self.done) - reused, reused=reused, seconds=time.monotonic() - self.began,
+            rendered=self.rendered, reused=len(self.done) - self.rendered, seconds=time.monotonic() - self.began,
             sidecar=str(record.path_of(self.job.shot.delivery.sequence)), outputs=self._outputs(),
         )  # fmt: skip
+
+    def _work(self, choice: _Choice) -> Iterator[Event]:
+        """What is left of the stages that this run does."""
+        if self.stage is FarmStage.IN_BETWEENS:
+            require_keyframes(self.job, [key for place in choice.to_denoise for key in choice.windows[place].keys])
+        self.job.scratch.save_keyframes(choice.keyframes)
+        for batch in choice.batches:
+            yield from self._timed(Stage.KEYFRAMES, self._denoise(batch.windows, choice))
+            if self.stage is not FarmStage.KEYFRAMES:
+                yield from self._timed(Stage.DELIVER, self._deliver(batch.frames, choice.keyframes))
+        if self.stage is not FarmStage.KEYFRAMES:
+            yield from self._timed(Stage.DELIVER, self._await_frames(choice.keyframes))
+        if self.stage in (None, FarmStage.VERIFY):
+            yield from self._conclude(choice)
+
+    def _conclude(self, choice: _Choice) -> Iterator[Event]:
+        """The movie, when one is asked for, and the record."""
+        if not self.job.is_movie:
+            record.write(self.job, self._measures(choice))
+        elif (yield from self.claims.turn("movie", self._has_movie)):
+            yield from self._timed(Stage.MOVIE, self._movie())
+            record.write(self.job, self._measures(choice))
+            self.claims.release("movie")
+
+    def _has_movie(self) -> bool:
+        return not self.job.shot.delivery.overwrite and record.has_movie(self.job)
 
     def _delivered(self) -> set[int]:
         """The selected frames that lie there as this very job made them."""
         job = self.job
-        if job.shot.delivery.overwrite:
+        if job.shot.delivery.overwrite and self.stage is not FarmStage.VERIFY:
             return set()
         if job.is_movie and record.has_movie(job):
             return set(job.selected)
@@ -179,14 +222,23 @@ class _Run:
     def _denoise(self, places: Sequence[int], choice: _Choice) -> Iterator[Event]:
         """Denoise windows, and keep their keyframes and anchors."""
         for place in places:
-            models = self.models or (yield from self._load())
-            window = choice.windows[place]
-            result = yield from self._steps(models, place, choice)
-            keys = decode(models.vae, result.latents[len(window.anchors) :])
-            for frame, image in zip(window.keys, keys, strict=True):
-                self.job.scratch.save_key(frame, image)
-            self.job.scratch.save_anchors(place, result.anchors)
+            product = f"window.{place}"
+            if (yield from self.claims.turn(product, partial(self._is_denoised, place, choice.windows[place]))):
+                yield from self._window(place, choice)
+                self.claims.release(product)
             self.denoised += 1
+
+    def _is_denoised(self, place: int, window: Window) -> bool:
+        return self.job.scratch.has_anchors(place) and all(map(self.job.scratch.has_key, window.keys))
+
+    def _window(self, place: int, choice: _Choice) -> Iterator[Event]:
+        models = self.models or (yield from self._load())
+        window = choice.windows[place]
+        result = yield from self._steps(models, place, choice)
+        keys = decode(models.vae, result.latents[len(window.anchors) :])
+        for frame, image in zip(window.keys, keys, strict=True):
+            self.job.scratch.save_key(frame, image)
+        self.job.scratch.save_anchors(place, result.anchors)
 
     def _steps(self, models: Models, place: int, choice: _Choice) -> Generator[Event, None, denoise.WindowResult]:
         window, sampling = choice.windows[place], windows.sampling(self.job.shot.look, self.job.shot.coherence)
@@ -226,15 +278,39 @@ class _Run:
         return models
 
     def _deliver(self, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[Event]:
-        """Write frames, keyframes and in-betweens, in order."""
+        """Write those of the frames that no other process makes, keyframes and in-betweens, in order."""
         began = time.monotonic()
-        for count, (frame, image) in enumerate(self._stylised(frames, keyframes), 1):
+        for count, (frame, image) in enumerate(self._stylised(self._claimed(frames), keyframes), 1):
             yield from self._write(frame, image, keyframe=frame in keyframes)
+            self.claims.release(f"frame.{frame}")
             left = len(self.job.selected) - len(self.done)
             yield Advanced(stage=Stage.DELIVER, done=len(self.done), total=len(self.job.selected), frame=frame,
                            seconds_left=left * (time.monotonic() - began) / count)
 
-    def _stylised(self, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
+    def _claimed(self, frames: Iterable[int]) -> Iterator[int]:
+        """The frames that are not delivered and that nobody else has claimed."""
+        for frame in frames:
+            if not self._find(frame) and self.claims.take(f"frame.{frame}"):
+                if self._find(frame):  # delivered between the two looks
+                    self.claims.release(f"frame.{frame}")
+                else:
+                    yield frame
+
+    def _find(self, frame: int) -> bool:
+        """Whether a frame is delivered by now, perhaps by another process."""
+        if not self.job.shot.delivery.overwrite and self.writer.is_delivered(frame, self.job.identity):
+            self.done.add(frame)
+        return frame in self.done
+
+    def _await_frames(self, keyframes: Sequence[int]) -> Iterator[Event]:
+        """Wait for the frames that other processes make, and make those that they give up."""
+        while left := [frame for frame in self.job.selected if frame not in self.done]:
+            yield from self._deliver(left, keyframes)
+            if left[0] not in self.done:
+                yield Waited(product=f"frame.{left[0]}", owner=self.claims.owner(f"frame.{left[0]}"))
+                time.sleep(POLL)
+
+    def _stylised(self, frames: Iterable[int], keyframes: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
         """The stylised frames at working size; None stands for the plate itself, when nothing is denoised."""
         if keyframes:
             yield from in_betweens.stylised(self.job, frames, keyframes)
@@ -248,6 +324,7 @@ class _Run:
         ready = for_file(delivered, job.space, job.delivered_space, self.writer.file_type)
         written = self.writer.write(number, ready, job.identity)
         self.done.add(number)
+        self.rendered += 1
         broken = max(cleaned(plate.pixels).replaced, written.replaced)
         if broken:
             text = f"{broken} NaN or infinite samples of the plate replaced"
@@ -281,11 +358,12 @@ class _Run:
             return (self.job.shot.delivery.sequence,)
         return tuple(str(self.writer.path(frame)) for frame in self.job.selected)
 
-    def _measures(self, choice: _Choice, reused: int) -> record.Measures:
+    def _measures(self, choice: _Choice) -> record.Measures:
         models = self.models
         return record.Measures(
             keyframes=choice.keyframes, windows=tuple(window.frames for window in choice.windows),
-            seconds=self.seconds, warp_error=self.warp_error.mean, rendered=len(self.done) - reused, reused=reused,
+            seconds=self.seconds, warp_error=self.warp_error.mean, rendered=self.rendered,
+            reused=len(self.done) - self.rendered,
             device=str(models.device) if models else None,
             precision=str(models.dtype).removeprefix("torch.") if models else None,
         )  # fmt: skip
