@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from fresco_backend.engine.invert import (
     invert,
     predicted_noise,
 )
-from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step, run_steps
+from fresco_backend.engine.sampler import run_steps
+from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
@@ -73,9 +75,8 @@ def test_sampling_leads_back_where_the_noise_is_the_same_at_every_step(predictio
     def answer(latents: Tensor, timestep: int) -> Tensor:
         """What a model says that knows the noise."""
         signal = schedule.signal[timestep]
-        if prediction is Prediction.EPSILON:
-            return noise
-        return (noise - (1 - signal) ** 0.5 * latents) / signal**0.5
+        velocity: Tensor = (noise - sqrt(1 - signal) * latents) / sqrt(signal)
+        return noise if prediction is Prediction.EPSILON else velocity
 
     steps = run_steps(schedule, 10, 1.0)
     *_, (_, latents) = invert(Oracle(answer), schedule, clean, torch.zeros(2, 1, 1), schedule.timesteps(10)[::-1])
@@ -118,7 +119,7 @@ def test_injected_attention_is_the_references(injected: bool, guided: bool) -> N
 
 
 @pytest.fixture(scope="module")
-def residual_block() -> tuple[nn.Module, dict[str, Tensor]]:
+def residual_block() -> tuple[Any, dict[str, Tensor]]:
     """The reference's residual block where a U-Net has the injected one."""
     numbers = golden("editing_attention.npz")
     block = ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).requires_grad_(False)
@@ -129,7 +130,7 @@ def residual_block() -> tuple[nn.Module, dict[str, Tensor]]:
     return unet, numbers
 
 
-def test_injected_convolution_is_the_references(residual_block: tuple[nn.Module, dict[str, Tensor]]) -> None:
+def test_injected_convolution_is_the_references(residual_block: tuple[Any, dict[str, Tensor]]) -> None:
     unet, numbers = residual_block
     block = unet.up_blocks[1].resnets[1]
     with injected_convolution(unet, 4):
@@ -148,7 +149,7 @@ def test_a_unet_has_the_layer_that_is_injected() -> None:
 
 def test_an_injection_ends_where_it_says() -> None:
     injection = Injection(attention=0.5, convolution=0.8)
-    steps = [Step(index=index, count=10, timestep=1, following=None) for index in range(10)]
+    steps = [Step(index=index, count=10, timestep=1, following=None, beginning=1) for index in range(10)]
     assert [injection.holds_attention(step) for step in steps] == [True] * 5 + [False] * 5
     assert [injection.holds_convolution(step) for step in steps] == [True] * 8 + [False] * 2
     assert [injection.acts(step) for step in steps] == [True] * 8 + [False] * 2

@@ -130,7 +130,7 @@ class _Pivots:
 @contextmanager
 def _processors(unet: nn.Module, make: Any) -> Iterator[None]:
     """Give every self-attention of a transformer block another processor while open."""
-    layers = [block.attn1 for block in unet.modules() if hasattr(block, "attn1") and hasattr(block, "attn2")]
+    layers: list[Any] = [block.attn1 for block in unet.modules() if hasattr(block, "attn1") and hasattr(block, "attn2")]
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.set_processor, layer.processor)
