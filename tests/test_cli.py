@@ -187,6 +187,7 @@ def test_a_farms_three_numbers_are_a_range() -> None:
 @pytest.mark.parametrize(("options", "sentence"), [
     (["--strength=2"], "--strength is 2.0 [usage]\n  Allowed: a number from 0 to 1"),
     (["--strength=nan"], "--strength is NaN"),
+    (["--sampler=lcm", "--steps=51"], "--steps is 51"),
     (["--steps=2.5"], "--steps: invalid int value"),
     (["--frames=10-1"], '--frames is "10-1", where last is 1'),
     (["--frames", "-5-0"], "--frames=-5-0"),

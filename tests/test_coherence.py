@@ -2,13 +2,15 @@
 """When each constraint acts: the reference's table for 20 steps, and the same stretch of noise for any other number."""
 
 from dataclasses import replace
+from math import ceil
 
 import pytest
 
 import tiny
 from fresco_backend.engine.coherence import Coherence, FeatureGuidance, PixelSmoothing, TemporalGuidance
 from fresco_backend.engine.features import FeatureOptimisation
-from fresco_backend.engine.schedule import NoiseSchedule, run_steps
+from fresco_backend.engine.sampler import Sampler, run_steps
+from fresco_backend.engine.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
 COHERENCE = Coherence()
@@ -33,6 +35,15 @@ def test_constraints_act_at_the_same_noise_whatever_the_number_of_steps(count: i
     smoothed = [step.timestep for step in steps if COHERENCE.smooths_pixels(step)]
     assert len(smoothed) == pytest.approx(count / 10, abs=1)
     assert all(75 <= timestep <= 175 for timestep in smoothed)
+    assert sum(COHERENCE.attention(step).spatial is not None for step in steps) == ceil(count / 20)
+
+
+@pytest.mark.parametrize("sampler", list(Sampler))
+def test_constraints_act_in_runs_of_few_steps(sampler: Sampler) -> None:
+    steps = run_steps(SCHEDULE, 4, 1.0, sampler)
+    assert [COHERENCE.attention(step).spatial is not None for step in steps] == [True, False, False, False]
+    assert [COHERENCE.optimises(step) for step in steps][:3] == [True, True, True]
+    assert [COHERENCE.attention(step).temporal is not None for step in steps] == [t.timestep >= 350 for t in steps]
 
 
 def test_constraints_that_are_off_do_not_act() -> None:

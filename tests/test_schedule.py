@@ -10,7 +10,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 import tiny
-from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Spacing, Step, run_steps
+from fresco_backend.engine.sampler import run_steps
+from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Spacing, Step
 
 GOLDEN = Path(__file__).parent / "golden"
 DDPM = np.load(GOLDEN / "ddpm_step.npz")

@@ -10,6 +10,7 @@ from fresco_protocol.errors import ShotError
 from fresco_protocol.frame_range import Frames
 
 Text = Annotated[str, FILLED]
+LCM_STEPS = 50  # as many as latent consistency models are distilled at
 Fraction01 = Annotated[float, within(0, 1)]
 
 
@@ -130,3 +131,7 @@ class Look:
     steps: Annotated[int, within(1, 1000)] = 20
     sampler: Sampler = Sampler.DDPM
     seed: Annotated[int, within(0, 2**63 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        if self.sampler is Sampler.LCM and self.steps > LCM_STEPS:
+            raise ShotError("steps", str(self.steps), f'from 1 to {LCM_STEPS}, because sampler is "lcm"')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which FRESCO constraint acts at which denoising step, and their hold on a U-Net while a window is denoised.
 
-Limits are training time steps, not step numbers, so that they mean the same in a run of 10 steps and in one of 50.
+Limits are training time steps, not step numbers, so that they mean the same in a run of 4 steps and in one of 50.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,13 @@ from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.features import FeatureOptimisation, OptimisedFeatures, optimised_features
 from fresco_backend.engine.schedule import Step
 
+STRIDE = 50
+"""Training time steps from one step to the next in a run of 20, for which the method's numbers were chosen."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialGuidance:
-    """Attention kept to the plate's self-similarity for the first `steps` executed steps."""
+    """Attention kept to the plate's self-similarity for as long as the first `steps` steps of a run of 20 take."""
 
     temperature: float = 5.0
     steps: int = 1
@@ -75,7 +78,7 @@ class Coherence:
         spatial, temporal = self.spatial, self.temporal
         return AttentionGuides(
             cross_frame=self.cross_frame,
-            spatial=spatial.temperature if spatial and step.index < spatial.steps else None,
+            spatial=spatial.temperature if spatial and _begins(step, spatial.steps) else None,
             temporal=temporal.temperature if temporal and step.timestep >= temporal.until_timestep else None,
         )
 
@@ -91,6 +94,11 @@ class Coherence:
     @property
     def _compares_features(self) -> bool:
         return self.features is not None and self.features.optimisation.spatial_weight is not None
+
+
+def _begins(step: Step, steps: int) -> bool:
+    """Whether a step falls into the stretch of noise of the first `steps` steps of a run of 20."""
+    return step.beginning - step.timestep < steps * STRIDE
 
 
 @dataclass(frozen=True, kw_only=True)

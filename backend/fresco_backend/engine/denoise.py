@@ -7,7 +7,6 @@ Source: Yang et al., "FRESCO: Spatial-Temporal Correspondence for Zero-Shot Vide
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -15,15 +14,9 @@ from torch import Tensor
 
 from fresco_backend.engine.coherence import Guide, WindowGuidance, guided
 from fresco_backend.engine.latents import Encoding, NoiseSharing, Purpose, Seeds, decode, draw, encode
-from fresco_backend.engine.schedule import NoiseSchedule, Step, run_steps
+from fresco_backend.engine.sampler import Sampler, Stepper, run_steps
+from fresco_backend.engine.schedule import NoiseSchedule, Step
 from fresco_backend.engine.smoothing import smooth_background
-
-
-class Sampler(StrEnum):
-    """How a denoising step is taken."""
-
-    DDPM = "ddpm"
-    DDIM = "ddim"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +154,10 @@ class _Run:
     def __init__(self, models: DiffusionModels, window: WindowInput, settings: Sampling) -> None:
         self._models, self._window, self._settings = models, window, settings
         self._schedule = models.schedule
-        self.steps = run_steps(models.schedule, settings.steps, settings.strength)
+        self.steps = run_steps(models.schedule, settings.steps, settings.strength, settings.sampler)
         self._seeds = Seeds(seed=settings.seed, frames=window.frames, sharing=settings.sharing)
-        self._step_noise = self._seeds.generators(Purpose.STEP)
+        noise = self._seeds.generators(Purpose.STEP)
+        self._stepper = Stepper(models.schedule, settings.sampler, lambda latents: draw(noise, latents))
         self._plate = self._encode(window.images)
         text = [window.prompt] if settings.guidance == 1 else [window.negative, window.prompt]
         self._text = torch.cat(text).to(models.unet.dtype)
@@ -198,17 +192,15 @@ class _Run:
 
     def advance(self, latents: Tensor, clean: Tensor, step: Step) -> Tensor:
         """Give the latents of the following time step."""
-        if self._settings.sampler is Sampler.DDIM:
-            return self._schedule.ddim_step(latents, clean, step)
-        return self._schedule.ddpm_step(latents, clean, step, draw(self._step_noise, latents))
+        return self._stepper.advance(latents, clean, step)
 
     def _encode(self, images: Tensor) -> Tensor:
         seeds = self._seeds if self._settings.encoding is Encoding.SAMPLE else None
         return encode(self._models.vae, images, seeds, chunk=self._settings.chunk)
 
     def _record_plate(self, guide: Guide) -> None:
-        """Show the U-Net the plate with next to no noise: at the last time step, without controls (FRESCO, 4.1)."""
-        timestep = self.steps[-1].timestep
+        """Show the U-Net the plate with next to no noise, without controls (FRESCO, 4.1)."""
+        timestep = self._schedule.clearest
         noise = draw(self._seeds.generators(Purpose.REFERENCE), self._plate)
         with guide.recording():
             self._output(self._schedule.add_noise(self._plate, noise, timestep), timestep, {})

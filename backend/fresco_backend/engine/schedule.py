@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise schedule of a diffusion model: time steps, noising, and the rules of one denoising step.
+"""The noise schedule of a diffusion model: time steps, noising, and the rules of one step of DDPM and of DDIM.
 
 Latents are tensors (N, C, h, w) of any float type; arithmetic is done in theirs, coefficients in double precision.
 "Clean" is what the model believes the latents to be without noise (x0 of the papers).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
@@ -32,13 +33,14 @@ class Spacing(StrEnum):
 class Step:
     """One executed step of a run: from a time step to the following one, None after the last.
 
-    index: 0 for the first executed step; count: how many are executed.
+    index: 0 for the first executed step; count: how many are executed; beginning: time step of the first one.
     """
 
     index: int
     count: int
     timestep: int
     following: int | None
+    beginning: int
 
     @property
     def progress(self) -> float:
@@ -91,6 +93,11 @@ class NoiseSchedule:
             return tuple(round(total - k * total / count) - 1 for k in range(count))
         return tuple(round((total - 1) * k / max(count - 1, 1)) for k in reversed(range(count)))
 
+    @property
+    def clearest(self) -> int:
+        """The time step with the least noise that a run visits: its model sees the picture as it is."""
+        return self.offset
+
     def add_noise(self, clean: Tensor, noise: Tensor, timestep: int) -> Tensor:
         """Give the latents at a time step, sqrt(ᾱ) clean + sqrt(1 - ᾱ) noise. Source: Ho et al. 2020, equation 4."""
         signal = self.signal[timestep]
@@ -126,16 +133,10 @@ class NoiseSchedule:
         return sqrt(after) * clean + sqrt(1 - after) * noise
 
 
-def run_steps(schedule: NoiseSchedule, steps: int, strength: float) -> tuple[Step, ...]:
-    """Give the steps that a run of `steps` executes at a strength: the last round(strength * steps) ones.
-
-    strength: [0, 1]; 0 executes none. Source: Meng et al., "SDEdit", ICLR 2022. Raises ValueError outside that range.
-    """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength lies in [0, 1], not {strength}")
-    executed = schedule.timesteps(steps)[steps - round(strength * steps) :]
-    count = len(executed)
+def steps_of(timesteps: Sequence[int]) -> tuple[Step, ...]:
+    """Give the steps of a run that executes these time steps, in order."""
+    following = [*timesteps[1:], None][: len(timesteps)]
     return tuple(
-        Step(index=index, count=count, timestep=here, following=executed[index + 1] if index + 1 < count else None)
-        for index, here in enumerate(executed)
+        Step(index=index, count=len(timesteps), timestep=here, following=after, beginning=timesteps[0])
+        for index, (here, after) in enumerate(zip(timesteps, following, strict=True))
     )
