@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which clips are meant, and all that must be known of them."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from fresco_davinci.clip import Clip, Media, frames_of, rate_of, sequence_pattern
+from fresco_davinci.timeline.host import Host, Item
+from fresco_protocol.errors import InputError
+from fresco_protocol.shot import Rate
+
+TRACK = "FRESCO"  # begins the names of tracks that hold results
+MARK = "fresco:"  # begins the custom data of our markers; the path of the record follows
+
+
+def collect(host: Host) -> tuple[Clip, ...]:
+    """The selected clips (21.0.4 and later), else the clip under the playhead; results of Fresco are looked through.
+
+    Raises InputError when there is none.
+    """
+    timeline = host.timeline
+    found = [pair for pair in _chosen(timeline) if not is_ours(timeline, pair[0])] or _beneath(host, timeline)
+    if not found:
+        raise InputError("no video clip lies under the playhead", where=timeline.GetName(),
+                         remedy="Put the playhead onto a clip, or select clips (21.0.4 and later).")
+    return tuple(_clip(host, timeline, track, item) for track, item in found)
+
+
+def records(host: Host) -> tuple[str, ...]:
+    """Paths of the records of the results that are selected or under the playhead, for redo. Raises InputError."""
+    timeline = host.timeline
+    found = [path for _, item in _chosen(timeline) for path in _marked(item)]
+    if not found:
+        raise InputError("the clip under the playhead is no result of Fresco", where=timeline.GetName(),
+                         remedy="Put the playhead onto a clip that Fresco placed.")
+    return tuple(dict.fromkeys(found))
+
+
+def _marked(item: Item) -> list[str]:
+    """The records that a clip's markers name, the newest last."""
+    texts = [str(mark.get("customData", "")) for _, mark in sorted((item.GetMarkers() or {}).items())]
+    return [text[len(MARK):] for text in texts if text.startswith(MARK)][-1:]
+
+
+def _chosen(timeline: Item) -> list[tuple[int, Item]]:
+    places = {item.GetUniqueId(): (track, item) for track, item in items(timeline)}
+    selected = (timeline.GetSelectedClips() or []) if "GetSelectedClips" in dir(timeline) else []
+    current = timeline.GetCurrentVideoItem()
+    wanted = [item.GetUniqueId() for item in selected] or ([current.GetUniqueId()] if current else [])
+    return [places[id] for id in wanted if id in places]
+
+
+def items(timeline: Item) -> Iterator[tuple[int, Item]]:
+    """Every clip with the number of its video track; "None" for an empty track is no clip."""
+    for track in range(1, timeline.GetTrackCount("video") + 1):
+        yield from ((track, item) for item in timeline.GetItemListInTrack("video", track) or ())
+
+
+def is_ours(timeline: Item, track: int) -> bool:
+    return str(timeline.GetTrackName("video", track)).startswith(TRACK)
+
+
+def _beneath(host: Host, timeline: Item) -> list[tuple[int, Item]]:
+    """The highest clip at the playhead on an enabled track that is not ours."""
+    frame = playhead(timeline)
+    under = [(track, item) for track, item in items(timeline)
+             if item.GetStart() <= frame < item.GetStart() + item.GetDuration()
+             and not is_ours(timeline, track) and timeline.GetIsTrackEnabled("video", track)]
+    return under[-1:]
+
+
+def playhead(timeline: Item) -> int:
+    """Its absolute frame: the distance of two timecodes, so that no convention of counting matters."""
+    rate, drop = rate_of(str(timeline.GetSetting("timelineFrameRate")))
+    current, start = (frames_of(str(text), rate, drop_frame=drop)
+                      for text in (timeline.GetCurrentTimecode(), timeline.GetStartTimecode()))
+    return int(timeline.GetStartFrame()) + current - start
+
+
+def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
+    rate, drop = rate_of(str(timeline.GetSetting("timelineFrameRate")))
+    first, count, media = int(item.GetStart()), int(item.GetDuration()), _media(item.GetMediaPoolItem())
+    head, tail = (int(item.GetLeftOffset()), int(item.GetRightOffset())) if media else (0, 0)
+    position = playhead(timeline) - first + 1
+    managed = str(host.project.GetSetting("colorScienceMode")).startswith("davinciYRGBColorManaged")
+    return Clip(
+        timeline=timeline.GetUniqueId(), timeline_name=timeline.GetName(), project=str(host.project.GetName() or ""),
+        item=item.GetUniqueId(), name=str(item.GetName()), track=track, first=first, count=count, rate=rate,
+        drop_frame=drop, media=media, head=head, tail=tail, playhead=position if 1 <= position <= count else None,
+        size=tuple(int(timeline.GetSetting(f"timelineResolution{side}")) for side in ("Width", "Height")),
+        space=str(timeline.GetSetting("colorSpaceOutput" if managed else "colorSpaceTimeline")) or None,
+        steady=media is not None and _is_steady(item, media, rate, head + count + tail))
+
+
+def _media(pool_item: Item) -> Optional[Media]:
+    """What lies behind a clip; None when it is made inside Resolve (a title, a generator, a compound clip)."""
+    path = str(pool_item.GetClipProperty("File Path") or "") if pool_item else ""
+    if not path:
+        return None
+    values = {key: str(pool_item.GetClipProperty(key) or "") for key in ("Start", "End", "FPS", "Resolution")}
+    width, _, height = values["Resolution"].partition("x")
+    pattern = sequence_pattern(path)
+    return Media(path=pattern or path, sequence=pattern is not None, rate=rate_of(values["FPS"])[0],
+                 first=int(values["Start"]), last=int(values["End"]),
+                 size=(int(width), int(height)) if height.isdigit() else None,
+                 color_space=str(pool_item.GetClipProperty("Input Color Space") or "") or None)
+
+
+def _is_steady(item: Item, media: Media, rate: Rate, span: int) -> bool:
+    """Whether the media runs at its own speed: by rates, by the room to both sides, by the source range, by speed.
+
+    One frame of difference is rounding: GetSourceEndFrame is read both ways by different releases.
+    """
+    speed = item.GetProperty("Speed")
+    shown = (item.GetSourceEndFrame() - item.GetSourceStartFrame() if "GetSourceEndFrame" in dir(item)
+             else item.GetDuration())
+    return (media.rate == rate and abs(span - media.count) <= 1 and abs(shown - item.GetDuration()) <= 1
+            and not (isinstance(speed, (int, float)) and speed != 100))
+
+
+def find(host: Host, clip: Clip) -> Item:
+    """The clip's item as it is now; current is its timeline. Raises InputError when it is gone or was moved."""
+    timeline = host.timeline
+    if timeline.GetUniqueId() != clip.timeline:
+        raise InputError(f'the timeline "{clip.timeline_name}" is no longer the current one', where=clip.name,
+                         remedy="Open it again, and do it again.")
+    found = [item for track, item in items(timeline) if item.GetUniqueId() == clip.item]
+    if not found or (found[0].GetStart(), found[0].GetDuration()) != (clip.first, clip.count):
+        raise InputError("the clip was moved, trimmed or deleted meanwhile", where=clip.name,
+                         remedy="Do it again with the clip as it is now.")
+    return found[0]
