@@ -26,6 +26,7 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.Watch(since=2**40, journal="journal", job=JOB),
     m.Cancel(job=JOB), m.Pause(job=JOB), m.Resume(job=JOB), m.Retry(job=JOB),
     m.SetPriority(job=JOB, priority=100),
+    m.Move(job=JOB, before="09f8e7d6-job"),
     m.Logs(job=JOB, since=3, limit=4),
     m.Preview(job=JOB),
     m.Status(),

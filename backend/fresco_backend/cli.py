@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from fresco_backend import failure
 from fresco_backend.events import Event
 from fresco_backend.interruption import Terminated, interruptible
+from fresco_backend.job_commands import add_job_commands
+from fresco_backend.serve_command import add_serve
 from fresco_backend.shot_arguments import add_shot_options, shot_of
 from fresco_protocol.errors import InputError, Interrupted, OutputDenied, UsageError
 from fresco_protocol.shot import Shot
@@ -34,6 +36,7 @@ ENVIRONMENT = """\
 environment:
   FRESCO_DEVICE     auto, cpu, cuda, cuda:1 or mps    FRESCO_SCRATCH    folder for what can be made again
   FRESCO_MODELS     folder of models known by name    FRESCO_OFFLINE    1: never download
+  FRESCO_QUEUE      file of the server's jobs         FRESCO_ROOTS      folders in which the server works
   FRESCO_TRACEBACK  1: show where an error arose      NO_COLOR          no colours"""
 RENDER = """\
 Renders a plate, or a shot document (a file that ends in .json); options override what the document says.
@@ -109,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
     _add_render(commands)
     _add_demo(commands)
     _add_models(commands)
+    add_serve(commands)
+    add_job_commands(commands)
     doctor = commands.add_parser("doctor", help="check this machine: libraries, device, memory, folders",
                                  description="Checks what a render needs; each line says ok, warn or fail.")
     _add_json(doctor)

@@ -79,8 +79,13 @@ def _paths(shot: Shot) -> Iterator[tuple[str, str]]:
 
 
 def _models(shot: Shot) -> Iterator[tuple[str, str]]:
-    yield "look.model", shot.look.model
-    for number, control in enumerate(shot.look.controls or ()):
+    look = shot.look
+    yield "look.model", look.model
+    if look.vae is not None:
+        yield "look.vae", look.vae
+    for number, lora in enumerate(look.loras):
+        yield f"look.loras[{number}].model", lora.model
+    for number, control in enumerate(look.controls or ()):
         for name in ("model", "detector"):
             if (model := getattr(control, name)) is not None:
                 yield f"look.controls[{number}].{name}", model

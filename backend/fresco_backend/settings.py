@@ -6,8 +6,11 @@ Every function reads the environment when it is called and makes no folder: whoe
     FRESCO_SCRATCH      scratch folder                      default: the user's cache folder; .fresco for shots
     FRESCO_MODELS       folder of models known by a name    default: the user's data folder
     FRESCO_CONNECTION   connection file of the server       default: the user's runtime folder
+    FRESCO_QUEUE        file of the server's jobs           default: in the user's state folder
+    FRESCO_ROOTS        folders in which the server works   default: home, temporary and current folder
     FRESCO_OFFLINE      1: never download                   default: 0
     FRESCO_DEVICE       auto, cpu, cuda, cuda:1, mps        default: auto
+    OCIO                colour configuration                default: a built-in one
 
 Source of the default folders: XDG Base Directory Specification 0.8; Apple's File System Programming Guide; Known
 Folders of Windows.
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from fresco_protocol.connection import default_file
@@ -49,6 +53,24 @@ def connection_file() -> Path:
     return Path(default_file())
 
 
+def queue_file() -> Path:
+    """The database of the server's jobs, which outlives it and the machine's restarts."""
+    state = _user_folder("XDG_STATE_HOME", ".local/state", mac="Application Support")
+    return _from_environment("FRESCO_QUEUE") or state / "queue.sqlite"
+
+
+def server_log() -> Path:
+    """The log of a server that was started in the background."""
+    return queue_file().with_name("server.log")
+
+
+def root_folders() -> tuple[Path, ...]:
+    """The folders in which the server reads and writes when its command names none."""
+    stated = [Path(text).expanduser().absolute() for text in os.environ.get("FRESCO_ROOTS", "").split(os.pathsep)
+              if text.strip()]
+    return tuple(stated) or (Path.home(), Path(tempfile.gettempdir()), Path.cwd())
+
+
 def offline() -> bool:
     """True when nothing may be downloaded. Raises UsageError when FRESCO_OFFLINE is no yes or no."""
     word = os.environ.get("FRESCO_OFFLINE", "").strip().lower() or "0"
@@ -60,6 +82,11 @@ def offline() -> bool:
 def device_name() -> str:
     """The device that the environment asks for, or "auto"."""
     return os.environ.get("FRESCO_DEVICE", "").strip().lower() or "auto"
+
+
+def color_configuration() -> str | None:
+    """The colour configuration that the environment names: a path or "ocio://..."; None when it names none."""
+    return os.environ.get("OCIO", "").strip() or None
 
 
 def _from_environment(variable: str) -> Path | None:

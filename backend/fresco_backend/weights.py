@@ -136,7 +136,7 @@ def choose_device(name: str | None = None) -> torch.device:
     Raises UsageError, which lists what there is, when the machine has no such device.
     """
     name = name or settings.device_name()
-    present = _devices()
+    present = devices()
     if name == "auto":
         return torch.device(present[0])
     if name not in present and not (name == "cuda" and present[0].startswith("cuda")):
@@ -184,7 +184,8 @@ def _silence_libraries() -> None:
         logging.disable_progress_bar()
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
+    """The devices of this machine, the best one first."""
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 

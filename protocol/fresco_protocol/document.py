@@ -27,6 +27,8 @@ else:
 
 T = TypeVar("T")
 
+UNIONS = (Union,) if sys.version_info < (3, 10) else (Union, type(int | str))  # Optional[X], and X | None
+
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -97,7 +99,7 @@ def admit(value: object, hint: Any, declared: Any = None) -> object:
         kind, *rules = get_args(hint)
         value = admit(value, kind, declared)
         return value if all(rule.holds(value) for rule in rules) else _refuse(value, declared)
-    if origin is Union:
+    if origin in UNIONS:
         return None if value is None else admit(value, _present(hint), declared)
     if origin is tuple:
         return _admit_items(value, get_args(hint)[0]) if isinstance(value, tuple) else _refuse(value, declared)
@@ -129,7 +131,7 @@ def read(found: object, hint: Any, declared: Any = None) -> Any:
     declared, origin = declared or hint, get_origin(hint)
     if origin is Annotated:
         return read(found, get_args(hint)[0], declared)
-    if origin is Union:
+    if origin in UNIONS:
         return None if found is None else read(found, _present(hint), declared)
     if origin is tuple:
         return _read_items(found, get_args(hint)[0], declared)
@@ -214,7 +216,7 @@ def describe(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Annotated:
         return " ".join([describe(get_args(hint)[0])] + [rule.text for rule in get_args(hint)[1:]])
-    if origin is Union:
+    if origin in UNIONS:
         return f"{describe(_present(hint))} or null"
     if origin is tuple:
         kind = get_args(hint)[0]

@@ -179,6 +179,14 @@ class SetPriority(Request[Changed]):
 
 
 @noun
+class Move(Request[Changed]):
+    """Puts a waiting job directly before another one, whose priority it takes."""
+
+    job: JobId
+    before: JobId
+
+
+@noun
 class Lines(Reply):
     """Lines of a log. next: the `since` of the next request."""
 
@@ -392,7 +400,8 @@ class ServerStopping(Event):
 
 
 REQUESTS: tuple[type[Request[Any]], ...] = (
-    Hello, Submit, ListJobs, ShowJob, Watch, Cancel, Pause, Resume, Retry, SetPriority, Logs, Preview, Status, Stop)
+    Hello, Submit, ListJobs, ShowJob, Watch, Cancel, Pause, Resume, Retry, SetPriority, Move, Logs,
+    Preview, Status, Stop)
 REPLIES: tuple[type[Reply], ...] = (
     Welcome, Submitted, Jobs, JobShown, Watching, Changed, Lines, PreviewImage, ServerStatus, Stopping, Failed)
 EVENTS: tuple[type[Event], ...] = (

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's end of the wire: one ROUTER, from which only requests come that are signed, fresh and well formed.
+
+A stranger costs one signature's check and gets no answer; what is refused is logged once a kind, then counted.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import zmq
+
+from fresco_protocol.errors import FrescoError, MessageMalformed, ProtocolError, UsageError
+from fresco_protocol.job import Problem
+from fresco_protocol.messages import Failed, Message, Request
+from fresco_protocol.seal import ReplayGuard
+from fresco_protocol.wire import LARGEST_BODY, MOST_PARTS, decode, encode
+
+LOOPBACK = "127.0.0.1"
+LINGER = 500  # milliseconds that the last words may take
+MOST_WAITING = 256  # messages that wait for one client that does not read
+PING, DEAF = 30_000, 300_000  # milliseconds; a host's interface may be busy for minutes, and its jobs go on anyway
+REFUSALS_SAID_EACH = 60.0  # seconds
+
+
+class Sent(Enum):
+    """What became of a message."""
+
+    SENT = "sent"
+    FULL = "full"  # the client does not read: so many messages wait for it already
+    GONE = "gone"
+
+
+class Asked(NamedTuple):
+    """A request, with the routing id of the connection that it came from."""
+
+    client: bytes
+    request: Request[Any]
+    id: str
+
+
+@dataclass(kw_only=True)
+class _Refusals:
+    """How often messages were refused, by why: said at the first time, then once in a while."""
+
+    say: Callable[[str], None]
+    counts: dict[str, int] = field(default_factory=dict)
+    due: dict[str, float] = field(default_factory=dict)
+
+    def add(self, error: ProtocolError) -> None:
+        kind = f"{error.code}: {error.what.split(':')[0][:80]}" if error.code != "message-malformed" else error.code
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        now = time.monotonic()
+        if now >= self.due.get(kind, 0.0):
+            self.due[kind] = now + REFUSALS_SAID_EACH
+            times = f", {self.counts[kind]} so far" if self.counts[kind] > 1 else ""
+            self.say(f"refused a message: {error.what[:200]} [{error.code}]{times}")
+
+
+class Listener:
+    """The ROUTER, bound to the loopback. port: 0 is any free one. say: writes a line into the server's log.
+
+    Raises UsageError when the port is taken.
+    """
+
+    def __init__(self, token: str, *, port: int = 0, say: Callable[[str], None]) -> None:
+        self._token = token
+        self._guard = ReplayGuard()
+        self._refusals = _Refusals(say=say)
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        for option, value in ((zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1), (zmq.LINGER, LINGER),
+                              (zmq.MAXMSGSIZE, LARGEST_BODY), (zmq.SNDHWM, MOST_WAITING), (zmq.RCVHWM, MOST_WAITING),
+                              (zmq.HEARTBEAT_IVL, PING), (zmq.HEARTBEAT_TIMEOUT, DEAF), (zmq.BACKLOG, 512)):
+            self.socket.setsockopt(option, value)
+        try:
+            self.socket.bind(f"tcp://{LOOPBACK}:{port or '*'}")
+        except zmq.ZMQError as error:
+            self.socket.close()
+            raise UsageError(f"cannot listen: {error}", where=f"{LOOPBACK}:{port}",
+                             remedy="Take another --port, or none: then any free one is taken.") from error
+        self.endpoint: str = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def receive(self) -> Asked | None:
+        """The next request; None when none is waiting. What is no request of a client is answered or dropped here."""
+        while True:
+            try:
+                client, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            try:
+                return self._asked(client, parts)
+            except ProtocolError as error:
+                self._refusals.add(error)
+                if error.request is not None:
+                    self.send(client, Failed(problem=Problem.of(error)), error.request)
+
+    def send(self, client: bytes, message: Message, id: str | None = None) -> Sent:
+        """Sends a message; a reply that is beyond the limits of the wire becomes Failed."""
+        try:
+            parts = encode(message, self._token, id=id)
+        except FrescoError as error:
+            if not isinstance(error, MessageMalformed) or id is None:
+                raise
+            parts = encode(Failed(problem=Problem.of(error)), self._token, id=id)
+        return self.send_parts(client, parts)
+
+    def encoded(self, message: Message) -> list[bytes]:
+        """The parts of an event, to be sent to many."""
+        return encode(message, self._token)
+
+    def send_parts(self, client: bytes, parts: list[bytes]) -> Sent:
+        """Sends what `encoded` gave."""
+        try:
+            self.socket.send_multipart([client, *parts], zmq.NOBLOCK)
+        except zmq.Again:
+            return Sent.FULL
+        except zmq.ZMQError:  # EHOSTUNREACH
+            return Sent.GONE
+        return Sent.SENT
+
+    def close(self) -> None:
+        """Ends all connections; what is on the way has LINGER to arrive."""
+        self.socket.close()
+
+    def _asked(self, client: bytes, parts: list[bytes]) -> Asked:
+        if len(parts) > MOST_PARTS:
+            raise MessageMalformed(f"{len(parts)} parts; at most {MOST_PARTS} are allowed")
+        message, id = decode(parts, self._token, guard=self._guard)
+        if not isinstance(message, Request) or id is None:
+            raise MessageMalformed("what is no request")
+        return Asked(client, message, id)

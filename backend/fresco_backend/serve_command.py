@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fresco serve` and `fresco stop`."""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fresco_backend import __version__
+
+if TYPE_CHECKING:
+    from fresco_backend.server import Server
+
+SERVE = """\
+Runs the server in this terminal: it queues jobs durably and renders them, one at a time on each device. Ctrl-C stops
+it; its jobs go on at the next start. It reads and writes in its roots only, and listens on this machine only."""
+
+
+def add_serve(commands: Any) -> None:
+    """Adds the two commands."""
+    command = commands.add_parser("serve", help="run the server that queues and renders jobs", description=SERVE)
+    command.add_argument("--root", metavar="DIR", type=Path, action="append", default=[],
+                         help="folder in which jobs may read and write; may be repeated (default: FRESCO_ROOTS, else "
+                              "home, temporary and current folder)")
+    command.add_argument("--port", type=int, default=0, help="default: any free one")
+    command.add_argument("--device", metavar="NAME", action="append", default=[],
+                         help="cuda:0, mps or cpu; may be repeated (default: every GPU, else the best there is)")
+    command.add_argument("--idle-exit", metavar="MIN", type=float, help="end after so many minutes without work")
+    command.add_argument("--queue", metavar="FILE", type=Path, help="the jobs' database (default: FRESCO_QUEUE)")
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout when it listens")
+    command.set_defaults(run=_serve)
+    stop = commands.add_parser("stop", help="stop the server; its queue goes on at the next start",
+                               description="Stops the server after the running steps.")
+    stop.add_argument("--now", action="store_true", help="do not wait for the running steps")
+    stop.add_argument("--json", action="store_true", help="JSON on stdout")
+    stop.set_defaults(run=_stop)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from fresco_backend.server import options_of, serve
+
+    def said(server: Server) -> None:
+        if arguments.json:
+            connection = server.connection
+            found = {"event": "listening", "endpoint": connection.endpoint, "pid": connection.pid,
+                     "connection": str(server.options.connection)}
+            sys.stdout.write(json.dumps(found) + "\n")
+            sys.stdout.flush()
+
+    idle = None if arguments.idle_exit is None else 60 * arguments.idle_exit
+    devices = {"devices": tuple(arguments.device)} if arguments.device else {}
+    serve(options_of(roots=tuple(root.absolute() for root in arguments.root), queue=arguments.queue,
+                     port=arguments.port, idle_exit=idle, **devices), said=said)
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from fresco_protocol.client import Client
+    from fresco_protocol.messages import Stop
+
+    with Client(software=f"fresco {__version__}") as client:
+        client.request(Stop(at_once=arguments.now))
+    if arguments.json:
+        sys.stdout.write(json.dumps({"event": "stopping"}) + "\n")
+    else:
+        sys.stderr.write("the server stops; its jobs go on at the next start\n")
+    return 0
