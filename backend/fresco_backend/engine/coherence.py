@@ -6,7 +6,7 @@ Limits are training time steps, not step numbers, so that they mean the same in 
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -91,6 +91,18 @@ class Coherence:
         pixels = self.pixels
         return pixels is not None and pixels.until_timestep <= step.timestep <= pixels.from_timestep
 
+    def compares(self, step: Step) -> bool:
+        """Whether a constraint compares with the plate's own features at a step."""
+        return self.attention(step).spatial is not None or (self._compares_features and self.optimises(step))
+
+    def between_pivots(self) -> "Coherence":
+        """Give what holds frames whose self-attention is taken from pivots: the temporal loss on their features."""
+        features = self.features
+        if features is not None:
+            alone = replace(features.optimisation, spatial_weight=None)
+            features = replace(features, optimisation=alone) if alone.temporal_weight is not None else None
+        return Coherence(cross_frame=False, spatial=None, temporal=None, features=features, pixels=self.pixels)
+
     @property
     def _compares_features(self) -> bool:
         return self.features is not None and self.features.optimisation.spatial_weight is not None
@@ -112,20 +124,29 @@ class WindowGuidance:
     correspondence: Correspondence
     background: Tensor | None = None
 
+    def between_pivots(self) -> "WindowGuidance":
+        """Give what holds frames whose self-attention is taken from pivots."""
+        return replace(self, coherence=self.coherence.between_pivots(), background=None)
+
 
 class Guide:
     """The hold of one window's constraints on a U-Net."""
 
     def __init__(self, coherence: Coherence, attention: GuidedAttention, features: OptimisedFeatures | None) -> None:
-        self._coherence = coherence
+        self.coherence = coherence
         self._attention = attention
         self._features = features
 
-    def at(self, step: Step) -> None:
-        """Switch to the constraints of a step, for the U-Net calls that follow."""
-        self._attention.guides = self._coherence.attention(step)
+    def at(self, step: Step, *, injected: bool = False, untouched: int = 0) -> None:
+        """Switch to the constraints of a step, for the U-Net calls that follow.
+
+        injected: queries and keys are the plate's, whose branch comes first. untouched: rows of that branch, whose
+        features are left as they are.
+        """
+        self._attention.guides = replace(self.coherence.attention(step), injected=injected)
         if self._features is not None:
-            self._features.enabled = self._coherence.optimises(step)
+            self._features.enabled = self.coherence.optimises(step)
+            self._features.untouched = untouched
 
     @contextmanager
     def recording(self) -> Iterator[None]:

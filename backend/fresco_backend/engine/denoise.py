@@ -4,19 +4,24 @@
 Source: Yang et al., "FRESCO: Spatial-Temporal Correspondence for Zero-Shot Video Translation", CVPR 2024.
 """
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fresco_backend.engine.coherence import Guide, WindowGuidance, guided
+from fresco_backend.engine.branches import Branches
+from fresco_backend.engine.coherence import WindowGuidance
+from fresco_backend.engine.invert import Source
 from fresco_backend.engine.latents import Encoding, NoiseSharing, Purpose, Seeds, decode, draw, encode
+from fresco_backend.engine.predictors import Predict, Reference, predictor
 from fresco_backend.engine.sampler import Sampler, Stepper, run_steps
 from fresco_backend.engine.schedule import NoiseSchedule, Step
 from fresco_backend.engine.smoothing import smooth_background
+from fresco_backend.engine.tokenflow import Propagation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,8 @@ class WindowInput:
 
     frames: their numbers in the plate, N of them: with the seed they decide the noise. images: (N, 3, H, W) in [-1, 1].
     prompt, negative: (N, T, C), states of the text encoder. anchored: how many frames at the head are anchors, 0 to 2.
-    guidance: None denoises each frame by itself.
+    guidance: None denoises each frame by itself. source: the plate on its way to noise, for an edit and for
+    propagation. propagation: None denoises all frames in one call; else `guidance` only smooths the background.
     """
 
     frames: tuple[int, ...]
@@ -67,9 +73,15 @@ class WindowInput:
     controls: tuple[Control, ...] = ()
     anchored: int = 0
     guidance: WindowGuidance | None = None
+    source: Source | None = None
+    propagation: Propagation | None = None
 
     def __post_init__(self) -> None:
         batches = [self.images, self.prompt, self.negative, *(control.images for control in self.controls)]
+        if self.source is not None:
+            batches.append(self.source.caption)
+        elif self.propagation is not None:
+            raise ValueError("features are propagated by those of the plate: give its source")
         sizes = {len(self.frames), *(batch.shape[0] for batch in batches)}
         if len(sizes) > 1:
             raise ValueError(f"a window's frames, images, texts and controls must be as many, not {sorted(sizes)}")
@@ -135,14 +147,12 @@ def denoise_window(
     latents = run.start()
     record = latents.new_empty(len(run.steps), 2, *latents.shape[1:])
     _check_anchors(window, anchors, record)
-    with run.hold() as guide:
+    with run.predictor() as predict:
         for step in run.steps:
             if anchors is not None:
                 latents[: window.anchored] = anchors.latents[step.index, : window.anchored]
             record[step.index] = latents[[0, -1]]
-            if guide is not None:
-                guide.at(step)
-            clean = run.clean(latents, step)
+            clean = run.clean(latents, step, predict(latents, step))
             latents = run.advance(latents, clean, step)
             yield StepResult(step=step, clean=clean)
     return WindowResult(latents=latents, anchors=Anchors(latents=record))
@@ -158,32 +168,28 @@ class _Run:
         self._seeds = Seeds(seed=settings.seed, frames=window.frames, sharing=settings.sharing)
         noise = self._seeds.generators(Purpose.STEP)
         self._stepper = Stepper(models.schedule, settings.sampler, lambda latents: draw(noise, latents))
-        self._plate = self._encode(window.images)
-        text = [window.prompt] if settings.guidance == 1 else [window.negative, window.prompt]
-        self._text = torch.cat(text).to(models.unet.dtype)
 
     def start(self) -> Tensor:
-        """Give the plate's latents with the noise of the first executed step; the plate itself when there is none."""
+        """Give the latents of the first executed step: the plate's with noise, those of its inversion for an edit.
+
+        When no step is executed they are the plate itself.
+        """
+        source = self._window.source
         if not self.steps:
             return self._plate
+        if source is not None and source.injection is not None:
+            return source.latents(self.steps[0].timestep)
         noise = draw(self._seeds.generators(Purpose.INITIAL), self._plate)
         return self._schedule.add_noise(self._plate, noise, self.steps[0].timestep)
 
-    @contextmanager
-    def hold(self) -> Iterator[Guide | None]:
-        """Hold the U-Net by the window's guidance, which then knows the plate's features; None without guidance."""
-        if self._window.guidance is None or not self.steps:
-            yield None
-            return
-        with guided(self._models.unet, self._window.guidance) as guide:
-            if self._window.guidance.coherence.needs_reference:
-                self._record_plate(guide)
-            yield guide
+    def predictor(self) -> AbstractContextManager[Predict]:
+        """Give what predicts the steps; see `predictors.predictor`."""
+        branches = Branches(self._models, self._window, self._settings.guidance)
+        return predictor(branches, self._window, lambda: self._reference)
 
-    def clean(self, latents: Tensor, step: Step) -> Tensor:
+    def clean(self, latents: Tensor, step: Step, output: Tensor) -> Tensor:
         """Give what the models believe the latents to be without noise, its background smoothed where that is due."""
-        output = self._output(latents, step.timestep, self._residuals(latents, step))
-        clean = self._schedule.clean(latents, self._guided(output), step.timestep)
+        clean = self._schedule.clean(latents, output, step.timestep)
         guidance = self._window.guidance
         if guidance is None or guidance.background is None or not guidance.coherence.smooths_pixels(step):
             return clean
@@ -194,58 +200,19 @@ class _Run:
         """Give the latents of the following time step."""
         return self._stepper.advance(latents, clean, step)
 
+    @cached_property
+    def _plate(self) -> Tensor:
+        return self._encode(self._window.images)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        timestep = self._schedule.clearest
+        noise = draw(self._seeds.generators(Purpose.REFERENCE), self._plate)
+        return Reference(latents=self._schedule.add_noise(self._plate, noise, timestep), timestep=timestep)
+
     def _encode(self, images: Tensor) -> Tensor:
         seeds = self._seeds if self._settings.encoding is Encoding.SAMPLE else None
         return encode(self._models.vae, images, seeds, chunk=self._settings.chunk)
-
-    def _record_plate(self, guide: Guide) -> None:
-        """Show the U-Net the plate with next to no noise, without controls (FRESCO, 4.1)."""
-        timestep = self._schedule.clearest
-        noise = draw(self._seeds.generators(Purpose.REFERENCE), self._plate)
-        with guide.recording():
-            self._output(self._schedule.add_noise(self._plate, noise, timestep), timestep, {})
-
-    def _output(self, latents: Tensor, timestep: int, residuals: dict[str, Any]) -> Tensor:
-        """Give the U-Net's output for all branches, (branches * N, C, h, w) float32."""
-        rows = self._rows(latents)
-        output = self._models.unet(rows, timestep, encoder_hidden_states=self._text, return_dict=False, **residuals)
-        prediction: Tensor = output[0].float()
-        return prediction
-
-    def _residuals(self, latents: Tensor, step: Step) -> dict[str, Any]:
-        """Give the sum of what the acting controls add to the U-Net, as its keyword arguments."""
-        added = [self._control(control, latents, step) for control in self._window.controls if control.acts(step)]
-        if not added:
-            return {}
-        down = [torch.stack(layers).sum(0) for layers in zip(*(layers for layers, _ in added), strict=True)]
-        return {
-            "down_block_additional_residuals": down,
-            "mid_block_additional_residual": torch.stack([layer for _, layer in added]).sum(0),
-        }
-
-    def _control(self, control: Control, latents: Tensor, step: Step) -> tuple[list[Tensor], Tensor]:
-        rows = self._rows(latents)
-        down, middle = control.network(
-            rows,
-            step.timestep,
-            encoder_hidden_states=self._text,
-            controlnet_cond=self._rows(control.images),
-            conditioning_scale=control.strength,
-            return_dict=False,
-        )
-        return down, middle
-
-    def _rows(self, frames: Tensor) -> Tensor:
-        """Give the frames once per branch of guidance, in the U-Net's type."""
-        branches = self._text.shape[0] // frames.shape[0]
-        return frames.repeat(branches, 1, 1, 1).to(self._text)
-
-    def _guided(self, output: Tensor) -> Tensor:
-        """Give the guided prediction (N, C, h, w). Source: Ho and Salimans, arXiv 2207.12598."""
-        if self._settings.guidance == 1:
-            return output
-        negative, prompt = output.chunk(2)
-        return negative + self._settings.guidance * (prompt - negative)
 
 
 def _check_anchors(window: WindowInput, anchors: Anchors | None, record: Tensor) -> None:

@@ -53,13 +53,15 @@ class FeatureOptimisation:
 class OptimisedFeatures:
     """The handle that `optimised_features` gives: records the reference, and switches the optimisation.
 
-    enabled: whether U-Net calls optimise (and smooth) features; may change between calls.
+    enabled: whether U-Net calls optimise (and smooth) features; may change between calls. untouched: how many rows at
+    the head of a batch are left as they are, the plate's own branch.
     """
 
     def __init__(
         self, correspondence: Correspondence, settings: FeatureOptimisation, background: Tensor | None = None
     ) -> None:
         self.enabled = True
+        self.untouched = 0
         self._correspondence = correspondence
         self._settings = settings
         self._background = background
@@ -83,9 +85,17 @@ class OptimisedFeatures:
         Raises ValueError when the batch is not whole windows or not that of the reference, and RuntimeError when the
         spatial loss is on and no reference was recorded.
         """
-        if self._recording and self._settings.spatial_weight is not None:
-            self._targets[block] = unit_rows(features)
-        if self._recording or not self.enabled:
+        if not (self._recording or self.enabled):
+            return features
+        if self.untouched:
+            kept, rest = features[: self.untouched], features[self.untouched :]
+            return torch.cat([kept, self._changed(block, rest)])
+        return self._changed(block, features)
+
+    def _changed(self, block: int, features: Tensor) -> Tensor:
+        if self._recording:
+            if self._settings.spatial_weight is not None:
+                self._targets[block] = unit_rows(features)
             return features
         features = optimise(features, self._losses(block, features), self._settings)
         if self._background is None:

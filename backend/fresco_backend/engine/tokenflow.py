@@ -9,7 +9,7 @@ Sources: Geyer et al., "TokenFlow", ICLR 2024; together with FRESCO: arXiv 2512.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fresco_backend.engine.coherence import WindowGuidance
 from fresco_backend.engine.keyframes import rotating_groups
 
 TILE = 1024
@@ -36,6 +37,19 @@ class Blend(Enum):
 
     LINEAR = "linear"
     REFERENCE = "reference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Propagation:
+    """How the frames of a window are made by way of pivots.
+
+    radix: groups of pivots that take turns. guidance: gives what holds some frames of the window together, by their
+    places in it; None leaves each to itself.
+    """
+
+    radix: int
+    blend: Blend
+    guidance: Callable[[tuple[int, ...]], WindowGuidance | None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One U-Net call for frames of a window: the branches of guidance, and the plate's own before them where it is needed.
+
+Rows are branches * frames, the branches outermost: [plate | negative | prompt], the plate's and the negative one as far
+as there are any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fresco_backend.engine.invert import injected_convolution
+from fresco_backend.engine.schedule import Step
+
+if TYPE_CHECKING:
+    from fresco_backend.engine.denoise import Control, DiffusionModels, WindowInput
+
+
+class Branches:
+    """The U-Net's calls on one window. guidance: scale of classifier-free guidance; 1 has no negative branch."""
+
+    def __init__(self, models: DiffusionModels, window: WindowInput, guidance: float) -> None:
+        self._models, self._window, self._guidance = models, window, guidance
+        self._text = [window.prompt] if guidance == 1 else [window.negative, window.prompt]
+
+    @property
+    def unet(self) -> Any:
+        """The U-Net."""
+        return self._models.unet
+
+    def injects(self, step: Step) -> bool:
+        """Whether an edit takes features of the plate at a step, so that the plate's branch is needed."""
+        source = self._window.source
+        return source is not None and source.injection is not None and source.injection.acts(step)
+
+    def injects_attention(self, step: Step) -> bool:
+        """Whether queries and keys are the plate's at a step."""
+        source = self._window.source
+        return source is not None and source.injection is not None and source.injection.holds_attention(step)
+
+    def predict(self, latents: Tensor, step: Step, places: Sequence[int], *, with_plate: bool) -> Tensor:
+        """Give the guided output of the U-Net, float32 (n, C, h, w), for n frames of the window.
+
+        latents: (N, C, h, w) of all its frames. places: those of the n frames in it.
+        """
+        chosen, source = list(places), self._window.source
+        rows = [latents[chosen]] * len(self._text)
+        if with_plate and source is not None:
+            rows = [source.latents(step.timestep)[chosen].to(latents), *rows]
+        with self._injected(step, len(chosen), with_plate):
+            residuals = self._residuals(latents[chosen], step, chosen, with_plate)
+            output = self._call(torch.cat(rows), step.timestep, self._states(chosen, with_plate), residuals)
+        return self._guided(output[len(chosen) :] if with_plate else output)
+
+    def show(self, plate: Tensor, timestep: int, places: Sequence[int], *, with_plate: bool) -> None:
+        """Show the U-Net the plate's latents (N, C, h, w) of a time step in all branches, without controls."""
+        chosen = list(places)
+        states = self._states(chosen, with_plate)
+        self._call(plate[chosen].repeat(len(states) // len(chosen), 1, 1, 1), timestep, states, {})
+
+    @contextmanager
+    def _injected(self, step: Step, frames: int, with_plate: bool) -> Iterator[None]:
+        source = self._window.source
+        if with_plate and source is not None and source.injection and source.injection.holds_convolution(step):
+            with injected_convolution(self.unet, frames):
+                yield
+        else:
+            yield
+
+    def _call(self, rows: Tensor, timestep: int, states: Tensor, residuals: dict[str, Any]) -> Tensor:
+        rows, states = rows.to(self.unet.dtype), states.to(self.unet.dtype)
+        output = self.unet(rows, timestep, encoder_hidden_states=states, return_dict=False, **residuals)
+        prediction: Tensor = output[0].float()
+        return prediction
+
+    def _states(self, places: list[int], with_plate: bool) -> Tensor:
+        """Give the states of the text encoder for all rows."""
+        source = self._window.source
+        captions = [source.caption] if with_plate and source is not None else []
+        return torch.cat([states[places] for states in (*captions, *self._text)])
+
+    def _residuals(self, latents: Tensor, step: Step, places: list[int], with_plate: bool) -> dict[str, Any]:
+        """Give the sum of what the acting controls add to the U-Net, as its keyword arguments."""
+        acting = [control for control in self._window.controls if control.acts(step)]
+        added = [self._control(control, latents, step, places) for control in acting]
+        if not added:
+            return {}
+        spared = len(places) if with_plate else 0  # the plate was inverted without controls
+        return {
+            "down_block_additional_residuals": [
+                _sum(layers, spared) for layers in zip(*(down for down, _ in added), strict=True)
+            ],
+            "mid_block_additional_residual": _sum([layer for _, layer in added], spared),
+        }
+
+    def _control(
+        self, control: Control, latents: Tensor, step: Step, places: list[int]
+    ) -> tuple[list[Tensor], Tensor]:
+        states = self._states(places, with_plate=False).to(self.unet.dtype)
+        branches = len(self._text)
+        down, middle = control.network(
+            latents.repeat(branches, 1, 1, 1).to(states),
+            step.timestep,
+            encoder_hidden_states=states,
+            controlnet_cond=control.images[places].repeat(branches, 1, 1, 1).to(states),
+            conditioning_scale=control.strength,
+            return_dict=False,
+        )
+        return down, middle
+
+    def _guided(self, output: Tensor) -> Tensor:
+        """Give the guided prediction (n, C, h, w). Source: Ho and Salimans, arXiv 2207.12598."""
+        if self._guidance == 1:
+            return output
+        negative, prompt = output.chunk(2)
+        return negative + self._guidance * (prompt - negative)
+
+
+def _sum(residuals: Sequence[Tensor], spared: int) -> Tensor:
+    """Give the sum of residuals with so many rows of zeros before it."""
+    residual = torch.stack(list(residuals)).sum(0)
+    return torch.cat([residual.new_zeros(spared, *residual.shape[1:]), residual]) if spared else residual

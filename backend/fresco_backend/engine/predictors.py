@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the model says of all frames of a window at one step: all of them together, or by way of rotating pivots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fresco_backend.engine.branches import Branches
+from fresco_backend.engine.coherence import Guide, WindowGuidance, guided
+from fresco_backend.engine.schedule import Step
+from fresco_backend.engine.tokenflow import PivotFeatures, Propagation, Segment, pivots, segments
+
+if TYPE_CHECKING:
+    from fresco_backend.engine.denoise import WindowInput
+
+Predict = Callable[[Tensor, Step], Tensor]
+"""Gives the guided output of the U-Net, float32 (N, C, h, w), of a window's latents (N, C, h, w) at a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The plate with next to no noise (FRESCO, section 4.1): latents (N, C, h, w) at a time step."""
+
+    latents: Tensor
+    timestep: int
+
+
+@contextmanager
+def predictor(branches: Branches, window: WindowInput, reference: Callable[[], Reference]) -> Iterator[Predict]:
+    """Give what predicts the steps of a window; the U-Net is changed while the context is open, and left as it was.
+
+    reference: asked for when a constraint compares with the plate's own features.
+    """
+    if window.propagation is not None:
+        yield _ByPivots(branches, window.propagation, window.anchored, reference)
+        return
+    with _held(branches.unet, window.guidance) as guide:
+        if guide is not None and guide.coherence.needs_reference:
+            _show(branches, guide, reference(), range(len(window.frames)), with_plate=False)
+        yield _Together(branches, guide)
+
+
+class _Together:
+    """All frames in one call."""
+
+    def __init__(self, branches: Branches, guide: Guide | None) -> None:
+        self._branches, self._guide = branches, guide
+
+    def __call__(self, latents: Tensor, step: Step) -> Tensor:
+        # The plate's branch is the first third of the work: it is computed only while something is taken from it.
+        with_plate = self._branches.injects(step)
+        if self._guide is not None:
+            injected = self._branches.injects_attention(step)
+            self._guide.at(step, injected=injected, untouched=len(latents) if with_plate else 0)
+        return self._branches.predict(latents, step, range(len(latents)), with_plate=with_plate)
+
+
+class _ByPivots:
+    """The step's pivots in one call, then the frames between two pivots in a call each."""
+
+    def __init__(
+        self, branches: Branches, propagation: Propagation, anchored: int, reference: Callable[[], Reference]
+    ) -> None:
+        self._branches, self._propagation, self._anchored = branches, propagation, anchored
+        self._reference = reference
+
+    def __call__(self, latents: Tensor, step: Step) -> Tensor:
+        keys = pivots(len(latents), self._anchored, self._propagation.radix, step.index)
+        features, output = PivotFeatures(), torch.empty_like(latents)
+        output[list(keys)] = self._pivotal(latents, step, keys, features)
+        for segment in segments(keys, len(latents), self._anchored, self._propagation.blend):
+            output[list(segment.frames)] = self._between(latents, step, segment, features)
+        return output
+
+    def _pivotal(self, latents: Tensor, step: Step, keys: tuple[int, ...], features: PivotFeatures) -> Tensor:
+        unet = self._branches.unet
+        with _held(unet, self._propagation.guidance(keys)) as guide:
+            if guide is not None:
+                guide.at(step, injected=self._branches.injects_attention(step), untouched=len(keys))
+                if guide.coherence.compares(step):
+                    _show(self._branches, guide, self._reference(), keys, with_plate=True)
+            with features.stored(unet, len(keys)):
+                return self._branches.predict(latents, step, keys, with_plate=True)
+
+    def _between(self, latents: Tensor, step: Step, segment: Segment, features: PivotFeatures) -> Tensor:
+        unet, guidance = self._branches.unet, self._propagation.guidance(segment.frames)
+        between = guidance.between_pivots() if guidance is not None and len(segment.frames) > 1 else None
+        with _held(unet, between) as guide, features.propagated(unet, segment):
+            if guide is not None:
+                guide.at(step, untouched=len(segment.frames))
+            return self._branches.predict(latents, step, segment.frames, with_plate=True)
+
+
+@contextmanager
+def _held(unet: Any, guidance: WindowGuidance | None) -> Iterator[Guide | None]:
+    with ExitStack() as stack:
+        yield None if guidance is None else stack.enter_context(guided(unet, guidance))
+
+
+def _show(branches: Branches, guide: Guide, reference: Reference, places: Any, *, with_plate: bool) -> None:
+    with guide.recording():
+        branches.show(reference.latents, reference.timestep, places, with_plate=with_plate)
