@@ -98,9 +98,7 @@ class Branches:
             "mid_block_additional_residual": _sum([layer for _, layer in added], spared),
         }
 
-    def _control(
-        self, control: Control, latents: Tensor, step: Step, places: list[int]
-    ) -> tuple[list[Tensor], Tensor]:
+    def _control(self, control: Control, latents: Tensor, step: Step, places: list[int]) -> tuple[list[Tensor], Tensor]:
         states = self._states(places, with_plate=False).to(self.unet.dtype)
         branches = len(self._text)
         down, middle = control.network(
