@@ -5,7 +5,8 @@ Shot
 ├── plate       Plate ── frames: FrameRange…, rate: Rate, missing: Missing
 ├── matte       Matte | None
 ├── look        Look ─── cues: Cue…, loras: Lora…, controls: Control…, free_u: FreeU | None, sampler: Sampler
-├── keyframing  Keyframing
+├── keyframing  Keyframing ── synthesis: Synthesis
+├── editing     Editing
 ├── coherence   Coherence | None ── spatial, temporal, optimisation, background: each one or None, compat: Compat
 └── delivery    Delivery ── bit_depth: BitDepth
 
@@ -136,22 +137,62 @@ class Matte:
     invert: bool = False
 
 
+class Synthesis(Enum):
+    """How the frames come about."""
+
+    IN_BETWEENS = "in-betweens"  # between keyframes along the motion
+    FEATURES = "features"  # all by the model, whose features go from keyframes that take turns to the other frames
+    MIXED = "mixed"  # keyframes as above, in-betweens between them
+    EVERY_FRAME = "every-frame"  # each one is a keyframe
+
+    @property
+    def denoises_all(self) -> bool:
+        """Whether the model makes every frame."""
+        return self in (Synthesis.FEATURES, Synthesis.EVERY_FRAME)
+
+    @property
+    def propagates(self) -> bool:
+        """Whether features go from some frames to others."""
+        return self in (Synthesis.FEATURES, Synthesis.MIXED)
+
+
 @noun
 class Keyframing:
     """Which frames are denoised; the others become in-betweens (FRESCO, algorithm 1).
 
     minimum_gap, maximum_gap: frames between neighbouring keyframes; equal gaps give a regular interval.
     frames: the artist's own choice, in place of the gaps. window: keyframes denoised together, anchors included.
+    rotation: where features are propagated, the groups of keyframes that take turns.
     """
 
     minimum_gap: Annotated[int, within(1, 1000)] = 4
     maximum_gap: Annotated[int, within(1, 1000)] = 8
     frames: Optional[Frames] = None
     window: Annotated[int, within(3, 64)] = 8
+    synthesis: Synthesis = Synthesis.IN_BETWEENS
+    rotation: Annotated[int, within(1, 64)] = 4
 
     def __post_init__(self) -> None:
+        if self.frames is not None and self.synthesis.denoises_all:
+            raise ShotError("frames", f'"{",".join(map(str, self.frames))}"',
+                            f'null, because with "{self.synthesis.value}" the model makes every frame')
         if self.maximum_gap < self.minimum_gap:
             raise ShotError("maximum_gap", str(self.maximum_gap), f"at least minimum_gap, which is {self.minimum_gap}")
+
+
+@noun
+class Editing:
+    """How an edit holds on to its plate (Tumanyan et al., CVPR 2023); a translation does not ask.
+
+    caption: what the plate shows, in words. inversion_steps: of the way from the plate to noise, which is kept for
+    later edits. attention, convolution: parts of the steps in which queries and keys, and residual features, are the
+    plate's: less of them lets the shape change.
+    """
+
+    caption: str = ""
+    inversion_steps: Annotated[int, within(1, 1000)] = 50
+    attention: Annotated[float, within(0, 1)] = 0.5
+    convolution: Annotated[float, within(0, 1)] = 0.8
 
 
 @noun
@@ -192,13 +233,18 @@ class BackgroundSmoothing:
 
 @noun
 class Coherence:
-    """Which FRESCO constraints act, when and how strongly. cross_frame: keyframes of a window see each other."""
+    """Which FRESCO constraints act, when and how strongly.
+
+    cross_frame: keyframes of a window see each other. tone: later windows are graded to the first one's answer to the
+    plate's tones, so that a long clip does not drift; with cues, which mean change, they are not.
+    """
 
     cross_frame: bool = True
     spatial: Optional[SpatialGuidance] = SpatialGuidance()
     temporal: Optional[TemporalGuidance] = TemporalGuidance()
     optimisation: Optional[FeatureOptimisation] = FeatureOptimisation()
     background: Optional[BackgroundSmoothing] = BackgroundSmoothing()
+    tone: bool = True
     compat: Compat = Compat.DEFAULT
 
 
@@ -236,6 +282,7 @@ class Shot:
     task: Task = Task.TRANSLATE
     matte: Optional[Matte] = None
     keyframing: Keyframing = Keyframing()
+    editing: Editing = Editing()
     coherence: Optional[Coherence] = Coherence()
 
     def __post_init__(self) -> None:
