@@ -156,8 +156,7 @@ class JobQueue:
         with self._database.changing() as connection:
             status = _allowed(connection, job, {JobState.QUEUED, JobState.RUNNING, JobState.PAUSED}, "resumed")
             if status.wish is Wish.CANCEL:
-                raise JobRefused("the job is about to be cancelled", where=f"job {job}",
-                                 remedy="Try it again when it is.")
+                raise _about_to_be_cancelled(job)
             if status.state is JobState.RUNNING:
                 return self._wish(connection, status, None)
             return status if status.state is JobState.QUEUED else self._enter(connection, status, JobState.QUEUED)
@@ -167,6 +166,8 @@ class JobQueue:
         again = {JobState.FAILED, JobState.CANCELLED}
         with self._database.changing() as connection:
             status = _allowed(connection, job, again | {JobState.QUEUED, JobState.RUNNING}, "tried again")
+            if status.wish is Wish.CANCEL:
+                raise _about_to_be_cancelled(job)
             if status.state not in again:
                 return status
             return self._enter(connection, status, JobState.QUEUED, interruptions=0, problem=None, ended_at=None,
@@ -383,6 +384,10 @@ def _allowed(connection: sqlite3.Connection, job: str, states: Collection[JobSta
         raise JobRefused(f"a {status.state.value} job cannot be {verb}", where=f"job {job}",
                          remedy=f"That is for jobs that are: {allowed}.")
     return status
+
+
+def _about_to_be_cancelled(job: str) -> JobRefused:
+    return JobRefused("the job is about to be cancelled", where=f"job {job}", remedy="Try it again when it is.")
 
 
 def _held(connection: sqlite3.Connection, claim: Claim) -> JobStatus:

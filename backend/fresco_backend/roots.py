@@ -34,7 +34,9 @@ class Roots:
             if not folder.is_dir():
                 raise InputError("a root that is no folder", where=folder, remedy="Declare folders that exist.")
             found.append(_resolved(str(folder)))
-        return cls(folders=tuple(dict.fromkeys(found)), models=tuple(_resolved(str(folder)) for folder in models))
+        outermost = [folder for folder in dict.fromkeys(found)
+                     if not any(folder != other and folder.is_relative_to(other) for other in found)]
+        return cls(folders=tuple(outermost), models=tuple(_resolved(str(folder)) for folder in models))
 
     def check_shot(self, shot: Shot) -> None:
         """Raises PathRefused for the first path of a shot that leads out of the roots, and names its place."""
