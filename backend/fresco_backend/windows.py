@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,15 +13,19 @@ from fresco_backend import controls, motion
 from fresco_backend.color import plate_space, to_engine
 from fresco_backend.engine import coherence as engine
 from fresco_backend.engine import denoise
-from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptimisation
+from fresco_backend.engine.invert import Injection, Source
 from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
 from fresco_backend.engine.latents import NoiseSharing
+from fresco_backend.engine.tokenflow import Blend, Propagation, largest_window
 from fresco_backend.frames import Frame
+from fresco_backend.guidances import Guidances
 from fresco_backend.job import Job
 from fresco_backend.weights import Models
 from fresco_protocol.errors import RangeOutside
-from fresco_protocol.shot import Coherence, Compat, Control, ControlKind, Look, frame_numbers
+from fresco_protocol.shot import Coherence, Compat, Control, ControlKind, Look, Shot, Task, frame_numbers
+
+Inverted = Callable[[int], Tensor]
 
 TEMPORAL_WEIGHT = 2.0  # the shot gives the spatial weight against it; the product is the reference's 100
 
@@ -49,7 +53,8 @@ def error_curve(job: Job) -> Iterator[float]:
 def needs_analysis(job: Job) -> bool:
     """Whether the keyframes depend on what the frames show."""
     keyframing = job.shot.keyframing
-    return job.strength > 0 and keyframing.frames is None and keyframing.minimum_gap != keyframing.maximum_gap
+    chosen = keyframing.frames is not None or keyframing.synthesis.denoises_all
+    return job.strength > 0 and not chosen and keyframing.minimum_gap != keyframing.maximum_gap
 
 
 def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...]:
@@ -60,6 +65,8 @@ def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...
     keyframing = job.shot.keyframing
     if job.strength == 0:
         return ()
+    if keyframing.synthesis.denoises_all:
+        return job.frames
     if keyframing.frames is not None:
         return _artists_keyframes(job, frame_numbers(keyframing.frames))
     if errors is None:
@@ -70,8 +77,14 @@ def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...
 
 
 def split(job: Job, keyframes: Sequence[int]) -> tuple[Window, ...]:
-    """The windows of the keyframes, in plate numbers. Frame by frame (no coherence) they need no anchors."""
-    size = job.shot.keyframing.window
+    """The windows of the keyframes, in plate numbers. Frame by frame (no coherence) they need no anchors.
+
+    Where features are propagated a window holds more frames, of which as many as the shot says are pivots at a time.
+    """
+    keyframing = job.shot.keyframing
+    size = keyframing.window
+    if keyframing.synthesis.propagates:
+        size = largest_window(size, keyframing.rotation)
     if not keyframes:
         return ()
     if job.shot.coherence is not None:
@@ -86,11 +99,15 @@ def prompt_at(look: Look, frame: int) -> str:
     return ", ".join([look.prompt, *cues])
 
 
-def window_input(job: Job, models: Models, window: Window) -> denoise.WindowInput:
-    """Everything that denoising needs of one window."""
+def window_input(job: Job, models: Models, window: Window, inverted: Inverted | None = None) -> denoise.WindowInput:
+    """Everything that denoising needs of one window. inverted: gives the plate's inverted latents at a time step."""
     look = job.shot.look
     images = working_images(job, window.frames)
     on_device = images.to(models.device)
+    guidances = _guidances(job, images, window.frames, models.device)
+    everything = range(len(window.frames))
+    smooths = guidances is not None and guidances.background is not None
+    propagates = job.shot.keyframing.synthesis.propagates
     return denoise.WindowInput(
         frames=window.frames,
         images=on_device,
@@ -98,7 +115,9 @@ def window_input(job: Job, models: Models, window: Window) -> denoise.WindowInpu
         negative=models.encode_prompts([look.negative_prompt] * len(window.frames)),
         controls=tuple(_control(job, models, control, images, window.frames) for control in look.controls or ()),
         anchored=len(window.anchors),
-        guidance=_guidance(job, images, window.frames, models.device),
+        guidance=guidances.of(everything) if guidances and (smooths or not propagates) else None,
+        source=_source(job.shot, models, len(window.frames), inverted),
+        propagation=_propagation(job.shot, guidances) if propagates else None,
     )
 
 
@@ -118,8 +137,42 @@ def sampling(look: Look, coherence: Coherence | None = None) -> denoise.Sampling
     )  # fmt: skip
 
 
+def _source(shot: Shot, models: Models, count: int, inverted: Inverted | None) -> Source | None:
+    """The plate on its way to noise, for `count` frames."""
+    if inverted is None:
+        return None
+    editing = shot.editing
+    injection = Injection(attention=editing.attention, convolution=editing.convolution)
+    return Source(
+        latents=inverted, caption=models.encode_prompts([editing.caption] * count),
+        injection=injection if shot.task is Task.EDIT else None,
+    )  # fmt: skip
+
+
+def _propagation(shot: Shot, guidances: Guidances | None) -> Propagation:
+    as_reference = shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
+    return Propagation(
+        radix=shot.keyframing.rotation, blend=Blend.REFERENCE if as_reference else Blend.LINEAR,
+        guidance=lambda places: None if guidances is None else guidances.of(places),
+    )  # fmt: skip
+
+
+def constraints(shot: Shot, *, has_background: bool) -> engine.Coherence | None:
+    """The constraints of a shot in the engine's terms; None is frame by frame.
+
+    An edit has its structure from the plate's own features, so that nothing else compares with them, and steps that
+    are deterministic, beside which smoothing distorts the background (arXiv 2512.03905).
+    """
+    if shot.task is Task.TRANSLATE:
+        return engine_coherence(shot.coherence, has_background=has_background) if shot.coherence else None
+    if shot.coherence is None:  # injection needs to know the window, and nothing of its motion
+        return engine.Coherence(cross_frame=False, spatial=None, temporal=None, features=None, pixels=None)
+    optimisation = shot.coherence.optimisation and replace(shot.coherence.optimisation, spatial_weight=0)
+    return engine_coherence(replace(shot.coherence, spatial=None, optimisation=optimisation), has_background=False)
+
+
 def engine_coherence(shot: Coherence, *, has_background: bool) -> engine.Coherence:
-    """The constraints of a shot in the engine's terms; smoothing needs a background."""
+    """The constraints of a translation in the engine's terms; smoothing needs a background."""
     features = None
     if shot.optimisation is not None:
         features = engine.FeatureGuidance(
@@ -171,18 +224,13 @@ def _control(job: Job, models: Models, control: Control, images: Tensor, frames:
     )  # fmt: skip
 
 
-def _guidance(
-    job: Job, images: Tensor, frames: Sequence[int], device: torch.device
-) -> engine.WindowGuidance | None:
-    if job.shot.coherence is None:
-        return None
-    background = None
-    if job.matte is not None and job.shot.coherence.background is not None:
+def _guidances(job: Job, images: Tensor, frames: Sequence[int], device: torch.device) -> Guidances | None:
+    """What holds the frames together; None leaves each to itself."""
+    shot, background = job.shot, None
+    if job.matte is not None and shot.coherence is not None and shot.coherence.background is not None:
         foreground = torch.stack([torch.from_numpy(job.matte_at(number)) for number in frames])[:, None]
-        background = 1 - job.working.to_working(foreground).to(device)
-    flow = motion.window_flow(images).to(device)
-    return engine.WindowGuidance(
-        coherence=engine_coherence(job.shot.coherence, has_background=background is not None),
-        correspondence=Correspondence(frames=images.to(device), flow=flow),
-        background=background,
-    )
+        background = 1 - job.working.to_working(foreground)
+    coherence = constraints(shot, has_background=background is not None)
+    cyclic = shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
+    return coherence and Guidances(
+        images=images, coherence=coherence, background=background, cyclic=cyclic, device=device)

@@ -6,7 +6,8 @@ Pairs are cyclic: pair k is frame k and frame k + 1 mod N. A window of one frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -44,11 +45,15 @@ class Flow:
 
     @classmethod
     def between(cls, frames: Tensor, forward: Tensor, backward: Tensor) -> Flow:
-        """Flow of a window with its occlusion: inconsistent or photometrically wrong matches (method of FRESCO, 4.3).
+        """Flow of a window of N frames and its N cyclic pairs; see `of_pairs`."""
+        return cls.of_pairs(frames, frames.roll(-1, dims=0), forward, backward)
 
-        frames: (N, 3, H, W), [-1, 1], display-referred sRGB. forward, backward: (N, 2, H, W), pixels.
+    @classmethod
+    def of_pairs(cls, frames: Tensor, following: Tensor, forward: Tensor, backward: Tensor) -> Flow:
+        """Flow with its occlusion: inconsistent or photometrically wrong matches (method of FRESCO, 4.3).
+
+        frames, following: (N, 3, H, W), [-1, 1], display-referred sRGB. forward, backward: (N, 2, H, W), pixels.
         """
-        following = frames.roll(-1, dims=0)
         forward_occlusion, backward_occlusion = inconsistent(forward, backward)
         return cls(
             forward=forward,
@@ -56,6 +61,20 @@ class Flow:
             forward_occlusion=torch.maximum(forward_occlusion, _differs(frames, following, forward)),
             backward_occlusion=torch.maximum(backward_occlusion, _differs(following, frames, backward)),
         )
+
+    @classmethod
+    def closed(cls, frame: Tensor) -> Flow:
+        """Flow of one pair that is valid nowhere: in place of the pair of last and first frame, it compares nothing.
+
+        frame: (1, 3, H, W), for its size.
+        """
+        still, hidden = torch.zeros_like(frame[:, :2]), torch.ones_like(frame[:, 0])
+        return cls(forward=still, backward=still, forward_occlusion=hidden, backward_occlusion=hidden)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Flow]) -> Flow:
+        """Flow of the pairs of all parts, in order."""
+        return cls(**{entry.name: torch.cat([getattr(part, entry.name) for part in parts]) for entry in fields(cls)})
 
     @property
     def frames(self) -> int:

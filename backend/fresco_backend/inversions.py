@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inverted frames of a plate on disk: made once, and read again by every later edit of the same plate and model.
+
+One file a frame: (T, C, h, w) float16 in NumPy's format, one entry for each time step that the run samples, mapped into
+memory instead of read, so that a long clip takes no more memory than a short one. They lie beside the scratch folders
+of the shots, in a folder named after all that they depend on, and stay when a shot is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fresco_backend import __version__
+from fresco_backend.deliveries import refused
+from fresco_backend.engine.invert import inversion_timesteps, invert
+from fresco_backend.engine.latents import encode
+from fresco_backend.engine.schedule import NoiseSchedule
+from fresco_backend.job import Job
+from fresco_backend.scratch import write_atomically
+from fresco_backend.weights import Models
+from fresco_backend.windows import working_images
+from fresco_protocol.shot import Compat, Shot, Task
+
+DIGITS = 16  # of SHA-256, enough to name a folder or a file
+CHANGING = ("prompt", "negative_prompt", "cues", "controls", "strength", "guidance", "steps", "sampler", "seed")
+"""What of a look an inversion does not depend on; the steps that are sampled are named themselves."""
+
+
+def needs_inversion(shot: Shot) -> bool:
+    """Whether a shot looks at the plate's own way to noise."""
+    return shot.task is Task.EDIT or shot.keyframing.synthesis.propagates
+
+
+def inversion_text(shot: Shot) -> str:
+    """The words that the plate is inverted with: its caption; in the authors' program they are none."""
+    as_reference = shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
+    return "" if as_reference else shot.editing.caption
+
+
+class Inversions:
+    """The inverted frames of one job. sampled: the time steps that its run samples."""
+
+    def __init__(self, job: Job, schedule: NoiseSchedule, sampled: Sequence[int]) -> None:
+        self._job, self._schedule = job, schedule
+        self._sampled = sorted(sampled)
+        self._timesteps = inversion_timesteps(schedule, job.shot.editing.inversion_steps, sampled)
+        self.folder = job.scratch.folder.parent / f"inversion.{self._digest()}"
+
+    @property
+    def steps(self) -> int:
+        """How many steps an inversion takes."""
+        return len(self._timesteps)
+
+    def missing(self, frames: Sequence[int]) -> tuple[int, ...]:
+        """Those of the frames that are not inverted yet."""
+        return tuple(frame for frame in frames if not self._path(frame).is_file())
+
+    def make(self, models: Models, frames: Sequence[int]) -> Iterator[int]:
+        """Invert frames, all in one go; yields after each step how many are done. Raises OutputError."""
+        images = working_images(self._job, frames).to(models.device)
+        caption = models.encode_prompts([inversion_text(self._job.shot)] * len(frames))
+        way = invert(models.unet, self._schedule, encode(models.vae, images), caption, self._timesteps)
+        kept: list[Tensor] = []
+        for count, (timestep, latents) in enumerate(way, 1):
+            if timestep in self._sampled:
+                kept.append(latents.half().cpu())
+            yield count
+        for frame, states in zip(frames, torch.stack(kept, dim=1), strict=True):
+            self._save(self._path(frame), states)
+
+    def latents(self, frames: Sequence[int], device: torch.device) -> Callable[[int], Tensor]:
+        """What gives the inverted latents (N, C, h, w) of frames, float32, at a time step that is sampled."""
+        maps = [np.load(self._path(frame), mmap_mode="r") for frame in frames]
+
+        def at(timestep: int) -> Tensor:
+            place = self._sampled.index(timestep)
+            return torch.from_numpy(np.stack([states[place] for states in maps])).to(device).float()
+
+        return at
+
+    def _digest(self) -> str:
+        """What all frames' inversions depend on."""
+        job = self._job
+        look = json.loads(job.shot.to_json())["look"]
+        names = {part.name for part in job.inventory.components}
+        facts = {
+            "version": __version__, "look": {key: value for key, value in look.items() if key not in CHANGING},
+            "weights": {file: digest for file, digest in job.weights.items() if file.split("/")[0] in names},
+            "text": inversion_text(job.shot), "timesteps": self._timesteps, "sampled": self._sampled,
+            "size": job.working.padded, "space": str(job.space),
+        }  # fmt: skip
+        return _short(facts)
+
+    def _path(self, frame: int) -> Path:
+        """The file of a frame; a frame of the plate that was written again has another one."""
+        source = self._job.plate.source(frame)
+        facts = source.stat()
+        return self.folder / f"{frame}.{_short([str(source), facts.st_size, facts.st_mtime_ns])}.npy"
+
+    def _save(self, path: Path, states: Tensor) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda file: np.save(file, states.numpy()))
+        except OSError as error:
+            raise refused(path, error) from error
+
+
+def _short(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:DIGITS]
