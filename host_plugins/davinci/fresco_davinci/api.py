@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every call that Fresco makes of Resolve's API: the release that has it, what for, and where its meaning is known from.
+"""Every call that Fresco makes of Resolve's API: which release has it, what for, and where its meaning is known from.
 
 `markdown()` is the table in README.md; the tests hold code, table, README and the documented methods together, and the
 doctor compares the table with what a machine's Resolve has.
 
-Sources: D, Resolve's own scripting README (24 Jul 2026, 21.0.4). A, AYON's integration. M, the ledger of davinci-resolve-mcp
-(19.1.3 to 21.0). N, SendToNuke. B, Blackmagic's forum. C, custom of scripts in use.
+Sources: D, Resolve's own scripting README (24 Jul 2026, 21.0.4). A, AYON's integration. M, the ledger of
+davinci-resolve-mcp (19.1.3 to 21.0). N, SendToNuke. B, Blackmagic's forum. C, custom of scripts in use.
 """
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CALLS: tuple[Call, ...] = (
         ("GetRenderCodecs", "{label: id} of a format", "D"),
         ("SetCurrentRenderFormatAndCodec", "takes ids, not labels", "D, M"),
         ("SetCurrentRenderMode", "1 is one clip", "D"),
-        ("SetRenderSettings", "MarkIn and MarkOut are absolute and inclusive; it merges into the loaded preset", "D, A, M"),
+        ("SetRenderSettings", "MarkIn and MarkOut absolute and inclusive; merges into the loaded preset", "D, A, M"),
         ("AddRenderJob", "an empty text is a refusal", "D"),
         ("StartRendering", "with our own job id only", "D"),
         ("IsRenderingInProgress", "", "D"),

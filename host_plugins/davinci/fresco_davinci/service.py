@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -38,13 +39,17 @@ def fresco_command() -> list[str]:
     return [found]
 
 
-def connected(client: Client, command: Optional[list[str]] = None) -> Generator[Progress, None, None]:
-    """Connects, starting a server when none runs; yields while it waits. Raises ServerError."""
+def connected(client: Client, command: Optional[list[str]] = None,
+              roots: Sequence[str] = ()) -> Generator[Progress, None, None]:
+    """Connects, starting a server when none runs; yields while it waits. Raises ServerError.
+
+    roots: folders that a new server works in, besides the home folder and the one for temporary files.
+    """
     try:
         client.connect()
         return
     except ServerMissing:
-        server = _start(command or fresco_command())
+        server = _start(command or fresco_command(), roots)
     deadline = time.monotonic() + START_SECONDS
     while True:
         yield Progress(phase=Phase.WAITING, text="starting the server")
@@ -57,10 +62,12 @@ def connected(client: Client, command: Optional[list[str]] = None) -> Generator[
                                     remedy="Run `fresco serve` in a terminal, and read what it says.") from error
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    """Detached: the server outlives Resolve. `stdin` and the rest are closed, so that it holds nothing of the host."""
+def _start(command: list[str], roots: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Detached: the server outlives Resolve, and holds nothing of it open."""
     quiet = subprocess.DEVNULL
     words = [*command, "serve", "--idle-exit", str(IDLE_MINUTES)]
+    for root in dict.fromkeys((str(Path.home()), tempfile.gettempdir(), *roots)):
+        words += ["--root", root]
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, creationflags=flags)

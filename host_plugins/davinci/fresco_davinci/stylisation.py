@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
-from fresco_davinci.clip import Clip, Extraction, Phase, Progress, Record, Result, Wish, file_name
+from fresco_davinci.clip import Clip, Extraction, Input, Phase, Progress, Record, Result, Wish, file_name
 from fresco_davinci.service import connected
 from fresco_davinci.timeline import Host, extract, integrate, validate
 from fresco_protocol.client import Client
@@ -51,7 +51,7 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
     validate(host, clip, wish)
     record = _begun(clip, wish, earlier)
     with line.client() as client:
-        yield from connected(client, line.command)
+        yield from connected(client, line.command, _folders(record))
         yield from _turn(host)
         extraction = yield from extract(host, clip, wish, Path(record.folder))
         shot = shot_of(record, extraction)
@@ -116,6 +116,12 @@ def read_record(path: str) -> Record:
         raise InputError(f"the record of the clip cannot be read: {error}", where=path,
                          remedy="Stylise the clip anew, or bring the folder back.") from None
     return found
+
+
+def _folders(record: Record) -> list[str]:
+    """Where the server must read and write for a clip."""
+    media = record.clip.media if record.wish.input is Input.SOURCE else None
+    return [record.folder, *([str(Path(media.path).parent)] if media else [])]
 
 
 def _suffix(wish: Wish) -> str:

@@ -7,7 +7,7 @@ from fresco_davinci.timeline.collect import collect, find, records
 from fresco_davinci.timeline.extract import extract
 from fresco_davinci.timeline.host import Host
 from fresco_davinci.timeline.integrate import integrate
-from fresco_davinci.timeline.probe import probe
+from fresco_davinci.timeline.probe import objects, probe
 from fresco_davinci.timeline.validate import validate
 
-__all__ = ["Host", "collect", "extract", "find", "integrate", "probe", "records", "validate"]
+__all__ = ["Host", "collect", "extract", "find", "integrate", "objects", "probe", "records", "validate"]

@@ -59,3 +59,13 @@ def _took(item: Item, media: Item, begin: int) -> dict[str, Any]:
 
 def _meaning(duration: int) -> str:
     return {ASKED: "exclusive", ASKED + 1: "inclusive"}.get(duration, "unknown")
+
+
+def objects(host: Host) -> dict[str, Item]:
+    """One object of each kind that can be reached now, by the name of its kind."""
+    project, timeline = host.project, host.project.GetCurrentTimeline()
+    item = timeline.GetCurrentVideoItem() if timeline else None
+    found = {"Resolve": host.resolve, "ProjectManager": host.resolve.GetProjectManager(), "Project": project,
+             "MediaPool": host.pool, "Folder": host.pool.GetRootFolder(), "Timeline": timeline, "TimelineItem": item,
+             "MediaPoolItem": item.GetMediaPoolItem() if item else None}
+    return {kind: thing for kind, thing in found.items() if thing}

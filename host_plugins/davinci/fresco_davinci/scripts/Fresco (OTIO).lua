@@ -1,0 +1,104 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Workspace > Scripts > Fresco (OTIO), for editions whose scripts have no windows or no Python: exports the timeline as
+-- OTIO, lets `fresco otio` stylise the clips that a marker named "fresco" points to, and imports what it writes.
+-- A marker's note is the prompt.
+
+local windows = package.config:sub(1, 1) == "\\"
+
+local function say(text) print("Fresco: " .. text) end
+
+local function path_of(...) return table.concat({...}, windows and "\\" or "/") end
+
+-- One word of a command line. cmd has no way to quote a quote, and expands %.
+local function quoted(word)
+    if windows then return '"' .. word:gsub('[%%"\r\n]', " ") .. '"' end
+    return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+local function fusion_folders()
+    local home = os.getenv("HOME") or os.getenv("USERPROFILE") or ""
+    local product = path_of("Blackmagic Design", "DaVinci Resolve")
+    if windows then
+        return {path_of(os.getenv("APPDATA") or home, product, "Support", "Fusion"),
+                path_of(os.getenv("PROGRAMDATA") or "C:\\ProgramData", product, "Fusion")}
+    end
+    return {path_of(home, "Library", "Application Support", product, "Fusion"),
+            path_of("/Library", "Application Support", product, "Fusion"),
+            path_of(home, ".local", "share", "DaVinciResolve", "Fusion"), "/opt/resolve/Fusion", "/home/resolve/Fusion"}
+end
+
+-- How `fresco` is called here: the words that the installer noted, one a line, else the search path.
+local function fresco()
+    local words = {}
+    for _, folder in ipairs(fusion_folders()) do
+        local file = io.open(path_of(folder, "Modules", "Fresco", "command.txt"))
+        if file then
+            for line in file:lines() do words[#words + 1] = quoted(line) end
+            file:close()
+            return table.concat(words, " ")
+        end
+    end
+    return "fresco"
+end
+
+local function scratch(name)
+    local folder = os.getenv("TMPDIR") or os.getenv("TEMP") or "/tmp"
+    return path_of(folder, "fresco-" .. os.time() .. "-" .. name)
+end
+
+-- The topmost enabled clip at an absolute frame.
+local function clip_at(timeline, frame)
+    for track = timeline:GetTrackCount("video"), 1, -1 do
+        for _, item in ipairs(timeline:GetItemListInTrack("video", track) or {}) do
+            if item:GetStart() <= frame and frame < item:GetStart() + item:GetDuration() then return item end
+        end
+    end
+end
+
+-- {clip name, prompt} for each marker named "fresco", in their order. Markers count from the timeline's start.
+local function wishes(timeline)
+    local found, frames = {}, {}
+    local markers = timeline:GetMarkers() or {}
+    for frame, marker in pairs(markers) do
+        if tostring(marker.name):lower() == "fresco" then frames[#frames + 1] = frame end
+    end
+    table.sort(frames)
+    for _, frame in ipairs(frames) do
+        local item = clip_at(timeline, timeline:GetStartFrame() + frame)
+        if item and markers[frame].note ~= "" then found[#found + 1] = {item:GetName(), markers[frame].note} end
+    end
+    return found
+end
+
+local function stylised(timeline, pool, kinds)
+    local before = scratch("timeline.otio")
+    if not timeline:Export(before, kinds.EXPORT_OTIO, kinds.EXPORT_NONE) then
+        return say("Resolve did not export the timeline as OTIO.")
+    end
+    for number, wish in ipairs(wishes(timeline)) do
+        local after = scratch("result-" .. number .. ".otio")
+        local line = fresco() .. " otio " .. quoted(before) .. " -o " .. quoted(after) .. " --clips " .. quoted(wish[1])
+            .. " --prompt " .. quoted(wish[2])
+        say(line)
+        local ended = os.execute(windows and '"' .. line .. '"' or line)
+        if ended ~= 0 and ended ~= true then return say("the command failed; run it in a terminal to see why.") end
+        before = after
+    end
+    local name = timeline:GetName() .. " FRESCO"
+    if not pool:ImportTimelineFromFile(before, {timelineName = name, importSourceClips = true}) then
+        return say("Resolve did not import " .. before .. ": import it by hand (File > Import > Timeline).")
+    end
+    say("the timeline is imported as " .. name)
+end
+
+local function main(application)
+    local project = application:GetProjectManager():GetCurrentProject()
+    local timeline = project and project:GetCurrentTimeline()
+    if not timeline then return say("open a timeline first.") end
+    if #wishes(timeline) == 0 then
+        return say('put a marker named "fresco" on the timeline, at a clip, with the look as its note: a watercolour painting.')
+    end
+    stylised(timeline, project:GetMediaPool(), application)
+end
+
+main(resolve or Resolve())
