@@ -17,6 +17,7 @@ from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptim
 from fresco_backend.engine.invert import Injection, Source
 from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
 from fresco_backend.engine.latents import NoiseSharing
+from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.tokenflow import Blend, Propagation, largest_window
 from fresco_backend.frames import Frame
 from fresco_backend.guidances import Guidances
@@ -133,7 +134,7 @@ def sampling(look: Look, coherence: Coherence | None = None) -> denoise.Sampling
     return denoise.Sampling(
         sharing=NoiseSharing.INITIAL if as_reference else NoiseSharing.ALL,
         steps=look.steps, strength=look.strength, guidance=look.guidance,
-        sampler=denoise.Sampler(look.sampler.value), seed=look.seed,
+        sampler=Sampler(look.sampler.value), seed=look.seed,
     )  # fmt: skip
 
 
@@ -232,5 +233,6 @@ def _guidances(job: Job, images: Tensor, frames: Sequence[int], device: torch.de
         background = 1 - job.working.to_working(foreground)
     coherence = constraints(shot, has_background=background is not None)
     cyclic = shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
-    return coherence and Guidances(
-        images=images, coherence=coherence, background=background, cyclic=cyclic, device=device)
+    if coherence is None:
+        return None
+    return Guidances(images=images, coherence=coherence, background=background, cyclic=cyclic, device=device)
