@@ -55,6 +55,7 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.Warned(number=9, time=12.25, job=JOB, code="gap", text="frame held", frame=1002),
     m.Finished(number=9, time=12.25, job=JOB, rendered=20, reused=4, seconds=60.5, sidecar="/show/out.json",
                outputs=("/show/out.####.exr",)),
+    m.Waited(number=9, time=12.25, job=JOB, product="window.3", owner="process 7 on farm-2"),
     m.Previewed(number=9, time=12.25, job=JOB, frame=1001, step=3, steps=20, width=96, height=54, jpeg=JPEG),
     m.Alive(number=9, time=12.25), m.WatchEnded(number=9, time=12.25), m.ServerStopping(number=9, time=12.25),
 )

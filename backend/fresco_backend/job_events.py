@@ -42,6 +42,10 @@ def _previewed(event: render.Previewed, job: str) -> JobEvent:
                           width=event.width, height=event.height, jpeg=event.jpeg)
 
 
+def _waited(event: render.Waited, job: str) -> JobEvent:
+    return wire.Waited(number=0, time=0, job=job, product=event.product, owner=event.owner)
+
+
 def _delivered(event: render.Delivered, job: str) -> JobEvent:
     return wire.Delivered(number=0, time=0, job=job, frame=event.frame, path=event.path, keyframe=event.keyframe)
 
@@ -57,4 +61,4 @@ def _finished(event: render.Finished, job: str) -> JobEvent:
 
 _TURNS: dict[type[render.Event], Callable[..., JobEvent]] = {
     render.Planned: _planned, render.Advanced: _advanced, render.Previewed: _previewed, render.Delivered: _delivered,
-    render.Warned: _warned, render.Finished: _finished}
+    render.Warned: _warned, render.Waited: _waited, render.Finished: _finished}

@@ -99,4 +99,5 @@ _LINES: dict[type[m.Event], Any] = {
     m.Warned: lambda event: f"warning: {event.text} [{event.code}]",
     m.Finished: lambda event: f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered, "
                               f"{event.reused} kept",
+    m.Waited: lambda event: f"waits for {event.product}, which {event.owner} makes",
     m.ServerStopping: lambda _event: "the server stops"}

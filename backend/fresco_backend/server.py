@@ -248,8 +248,9 @@ class Server:
     def _take_event(self, worker: WorkerProcess, claim: Claim, said: Told) -> None:
         event = said.event()
         if isinstance(event, Previewed):
-            preview = self.answers.previews[claim.job] = event
-            self.watchers.pass_on(_numbered(preview, self.watchers.last))
+            self.answers.previews[claim.job] = event
+        if not event.durable:
+            self.watchers.pass_on(event)
         elif isinstance(self.queue.report(claim, [event]), Wish):
             worker.halt()
 
@@ -303,11 +304,6 @@ class Server:
 
     def _note(self, number: int, _frame: object) -> None:
         self._signal = number
-
-
-def _numbered(preview: Previewed, number: int) -> Previewed:
-    fields = {**vars(preview), "number": number, "time": time.time()}
-    return Previewed(**fields)
 
 
 def serve(options: Options, *, said: Callable[[Server], None]) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fresco_backend.journal import Journal
 from fresco_backend.listener import Listener, Sent
 from fresco_protocol.errors import Busy
-from fresco_protocol.messages import Alive, Event, Previewed, ServerStopping, Watch, WatchEnded, Watching
+from fresco_protocol.messages import Alive, Event, JobEvent, ServerStopping, Watch, WatchEnded, Watching
 
 PAGE = 50  # events read from the journal at once: a few milliseconds
 RECENT = 2_000  # events kept encoded
@@ -97,11 +97,12 @@ class Watchers:
                 self._of.move_to_end(older.client)
         return any(watcher.since < self._last and not watcher.ended for watcher in self._of.values())
 
-    def pass_on(self, preview: Previewed) -> None:
-        """Sends a passing event of a job to those who are up to date."""
-        parts = self.listener.encoded(preview)
+    def pass_on(self, event: JobEvent) -> None:
+        """Sends a passing event of a job to those who are up to date; its number and time are given here."""
+        numbered = type(event)(**{**vars(event), "number": self._last, "time": time.time()})
+        parts = self.listener.encoded(numbered)
         for watcher in list(self._of.values()):
-            if watcher.job in (None, preview.job) and watcher.since >= self._last and not watcher.ended:
+            if watcher.job in (None, event.job) and watcher.since >= self._last and not watcher.ended:
                 self._send(watcher, parts)
 
     def beat(self) -> None:

@@ -25,6 +25,7 @@ FrescoError                  bug                 1
 │   ├── WeightsMissing       weights-missing     7
 │   ├── WeightsRefused       weights-refused     7   wrong hash, unsafe format
 │   └── WeightsUnsupported   weights-unsupported 7   readable, but not an architecture that Fresco can drive
+├── NodeDiffers             node-differs        8
 ├── DeviceMemory             device-memory      12
 ├── WorkerDied               worker-died        70   a job's workers died again and again
 ├── HostRefused              host-refused       71   the application that Fresco works in did not do what it was asked
@@ -237,6 +238,13 @@ class WeightsUnsupported(WeightsError):
     """The weights can be read, and are no architecture that Fresco can drive."""
 
     code = "weights-unsupported"
+
+
+class NodeDiffers(FrescoError):
+    """This machine has other versions, weights or files than the one that planned the job: pixels would not match."""
+
+    code = "node-differs"
+    exit_code = 8
 
 
 class DeviceMemory(FrescoError):

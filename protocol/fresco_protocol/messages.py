@@ -364,6 +364,16 @@ class Finished(JobEvent):
 
 
 @noun
+class Waited(JobEvent):
+    """Another process makes a product that this job needs, such as "window.3"; said again while that lasts."""
+
+    product: Text
+    owner: Text
+
+    durable = False
+
+
+@noun
 class Previewed(JobEvent):
     """A keyframe as it is denoised."""
 
@@ -405,7 +415,7 @@ REQUESTS: tuple[type[Request[Any]], ...] = (
 REPLIES: tuple[type[Reply], ...] = (
     Welcome, Submitted, Jobs, JobShown, Watching, Changed, Lines, PreviewImage, ServerStatus, Stopping, Failed)
 EVENTS: tuple[type[Event], ...] = (
-    JobChanged, Planned, Advanced, Delivered, Warned, Finished, Previewed, Alive, WatchEnded, ServerStopping)
+    JobChanged, Planned, Advanced, Delivered, Warned, Finished, Waited, Previewed, Alive, WatchEnded, ServerStopping)
 
 
 def _named(kind: str, classes: Sequence[type[Message]]) -> dict[str, type[Message]]:

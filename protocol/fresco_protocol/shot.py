@@ -8,7 +8,7 @@ Shot
 ├── keyframing  Keyframing ── synthesis: Synthesis
 ├── editing     Editing
 ├── coherence   Coherence | None ── spatial, temporal, optimisation, background: each one or None, compat: Compat
-└── delivery    Delivery ── bit_depth: BitDepth
+└── delivery    Delivery ── bit_depth: BitDepth, highlights: Highlights
 
 "Off" is None (null in the document). A key that the document leaves out has the default that stands here; `schema` may
 not be left out. Timesteps are those of training, 999 (noise) down to 0 (picture).
@@ -24,6 +24,10 @@ from enum import Enum
 from fractions import Fraction
 from typing import Annotated, Optional
 
+from fresco_protocol.delivery import BitDepth as BitDepth
+from fresco_protocol.delivery import Delivery as Delivery
+from fresco_protocol.delivery import Highlights as Highlights
+from fresco_protocol.delivery import Matte as Matte
 from fresco_protocol.document import Written, noun, parse_json, read, within, write
 from fresco_protocol.errors import ShotError
 from fresco_protocol.frame_range import LONGEST_RANGE as LONGEST_RANGE
@@ -67,15 +71,6 @@ class Compat(Enum):
 
     DEFAULT = "default"
     REFERENCE = "reference"
-
-
-class BitDepth(Enum):
-    """Number format of delivered pixels."""
-
-    HALF = "half"
-    FLOAT = "float"
-    UINT8 = "uint8"
-    UINT16 = "uint16"
 
 
 @noun
@@ -126,15 +121,6 @@ class Plate:
     rate: Optional[Rate] = None
     color_space: Optional[Text] = None
     missing: Missing = Missing.ERROR
-
-
-@noun
-class Matte:
-    """Where the look applies: 1 stylises, 0 keeps the plate. channel: None is alpha if there is one, else the first."""
-
-    sequence: Text
-    channel: Optional[Text] = None
-    invert: bool = False
 
 
 class Synthesis(Enum):
@@ -197,7 +183,7 @@ class Editing:
 
 @noun
 class SpatialGuidance:
-    """Attention kept to the plate's self-similarity (FRESCO, equation 7) for the first `steps` executed steps."""
+    """Attention kept to the plate's self-similarity (FRESCO, equation 7) while the first `steps` of a run of 20 last."""
 
     temperature: Temperature = 5.0
     steps: Annotated[int, within(1, 1000)] = 1
@@ -246,25 +232,6 @@ class Coherence:
     background: Optional[BackgroundSmoothing] = BackgroundSmoothing()
     tone: bool = True
     compat: Compat = Compat.DEFAULT
-
-
-@noun
-class Delivery:
-    """Where and how the result is written.
-
-    sequence: path pattern or movie file. color_space, bit_depth, compression: None follows the plate.
-    handles: extra frames at head and tail, rendered here and trimmed on import.
-    working_size: short side in pixels at which the engine works; None is the model's own.
-    overwrite: render frames again that were delivered already.
-    """
-
-    sequence: Text
-    color_space: Optional[Text] = None
-    bit_depth: Optional[BitDepth] = None
-    compression: Optional[Text] = None
-    handles: Annotated[int, within(0, 1000)] = 0
-    working_size: Optional[Annotated[int, within(64, 8192)]] = None
-    overwrite: bool = False
 
 
 @noun
