@@ -96,10 +96,6 @@ class Stretch:
         """The measures of results against the plate."""
         return Ruler(self.plate)
 
-    def has(self, part: Part) -> bool:
-        """Whether the clip gives what a part needs: a background needs a matte."""
-        return part is not Part.BACKGROUND or self.job.matte is not None
-
     def render(self, variant: Variant) -> tuple[Tensor, float]:
         """The stylised frames as `plate`, and the seconds of wall time that each one took."""
         window = replace(self._window, guidance=self._guidance(variant))
@@ -199,8 +195,6 @@ def measure(clip: Clip, options: argparse.Namespace, store: Store) -> Iterator[R
     captions: dict[str, str] = {}
     with closing(stretch.job):
         for variant in (None, *(variant for variant in VARIANTS if variant.name in options.variants)):
-            if variant is not None and not all(map(stretch.has, variant.parts)):
-                continue
             key = stretch.key(variant)
             lacks_pictures = pictures is not None and not pictures.has(key)
             if options.fresh or key not in store.rows or lacks_pictures:

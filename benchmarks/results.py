@@ -60,15 +60,10 @@ class Store:
 
 
 def means(rows: Sequence[Row], plain: str) -> list[list[str]]:
-    """The table of means over clips, headings first. plain: the variant whose time is 1.
-
-    A variant that some clip lacks is left out: its mean would be one of other clips.
-    """
-    clips = {row.clip for row in rows}
+    """The table of means over clips, headings first. plain: the variant whose time is 1."""
+    unit = _seconds(_of(rows, plain))
     variants = dict.fromkeys(row.variant for row in rows)
-    whole = {name: found for name in variants if len(found := _of(rows, name)) == len(clips)}
-    unit = _seconds(whole.get(plain, []))
-    return [["variant", *HEADINGS], *([name, *_means(found, unit)] for name, found in whole.items())]
+    return [["variant", *HEADINGS], *([name, *_means(_of(rows, name), unit)] for name in variants)]
 
 
 def by_clip(rows: Sequence[Row]) -> list[list[str]]:
@@ -76,7 +71,7 @@ def by_clip(rows: Sequence[Row]) -> list[list[str]]:
     clips = list(dict.fromkeys(row.clip for row in rows))
     errors = {(row.variant, row.clip): f"{row.warp_error:.2f}" for row in rows}
     variants = dict.fromkeys(row.variant for row in rows)
-    return [["variant", *clips], *([name, *(errors.get((name, clip), NOTHING) for clip in clips)] for name in variants)]
+    return [["variant", *clips], *([name, *(errors[name, clip] for clip in clips)] for name in variants)]
 
 
 def laid_out(table: Sequence[Sequence[str]], *, markdown: bool = False) -> str:

@@ -78,8 +78,9 @@ VARIANTS = (
     _with("temporal-loss", "optimisation, temporal loss alone", Part.TEMPORAL_LOSS),
     _with("spatial-loss", "optimisation, spatial loss alone", Part.SPATIAL_LOSS),
     _with("optimisation", "optimisation, both losses alone", *LOSSES),
-    _with("fresco", "full FRESCO", *ATTENTION, *LOSSES),
-    _with("fresco-background", "full FRESCO + background smoothing", *Part),
-    Variant(name="fresco-initial-noise", title="full FRESCO, the reference's noise", parts=ATTENTION | LOSSES,
+    _with("background", "smoothing of the background alone", Part.BACKGROUND),
+    _with("attention-optimisation", "all attention and both losses", *ATTENTION, *LOSSES),
+    _with("fresco", "full FRESCO", *Part),
+    Variant(name="fresco-initial-noise", title="full FRESCO, the reference's noise", parts=frozenset(Part),
             sharing=NoiseSharing.INITIAL),
 )

@@ -50,13 +50,13 @@ def cells(text: str) -> list[list[str]]:
 def test_the_table_has_a_line_for_the_plate_and_each_variant(
     demo: coherence.Clip, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = ("per-frame", "fresco-background")
+    wanted = ("per-frame", "fresco")
     coherence.main(arguments(tiny_model, tmp_path / "rows.json", "--variants", *wanted), demo)
     headings, rule, *lines = cells(capsys.readouterr().out)
     assert headings == ["variant", *HEADINGS]
     assert set("".join(rule)) == {"-", ":"}
     assert [line[0] for line in lines] == [
-        coherence.THE_PLATE, "per-frame img2img", "full FRESCO + background smoothing"]  # fmt: skip
+        coherence.THE_PLATE, "per-frame img2img", "full FRESCO"]  # fmt: skip
     plate, plain, full = ([float(cell) for cell in line[1:] if cell != "–"] for line in lines)
     assert len(plate) == 3, "nothing is timed for the plate"
     assert plate[2] == 1, "the plate has its own edges"
@@ -95,13 +95,12 @@ def test_a_finished_row_is_not_computed_again(
 def test_further_clips_get_a_column_each_and_pictures(
     demo: coherence.Clip, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = arguments(tiny_model, tmp_path / "rows.json", "--variants", "per-frame", "fresco-background")
+    options = arguments(tiny_model, tmp_path / "rows.json", "--variants", "per-frame", "fresco")
     coherence.main([*options, "--pictures", str(tmp_path / "look"), "--clips", f"{demo.plate}=3-5"], demo)
     average, columns = (cells(text) for text in capsys.readouterr().out.split("\n\n"))
     assert columns[0] == ["variant", "plate 1-4", "plate 3-5"]
-    assert columns[-1][0].endswith("background smoothing")
-    assert columns[-1][2] == "–", "a clip without a matte has no background"
-    assert [line[0] for line in average[2:]] == [coherence.THE_PLATE, PLAIN.title], "means are over the same clips"
+    assert [line[0] for line in average[2:]] == [coherence.THE_PLATE, PLAIN.title, "full FRESCO"]
+    assert [line[0] for line in columns[2:]] == [line[0] for line in average[2:]]
     for clip in ("plate.1-4", "plate.3-5"):
         for sheet in ("frames.png", "differences-x4.png"):
             assert (tmp_path / "look" / clip / sheet).stat().st_size > 0
@@ -113,9 +112,9 @@ def test_a_model_that_is_not_there_ends_with_a_sentence(demo: coherence.Clip, tm
 
 
 def test_each_variant_has_the_parts_that_it_says() -> None:
-    full = windows.engine_coherence(Coherence(), has_background=True)
+    full = windows.engine_coherence(Coherence())
     by_name = {variant.name: variant for variant in VARIANTS}
-    assert by_name["fresco-background"].coherence(full) == full
+    assert by_name["fresco"].coherence(full) == full
     assert len({variant.identity for variant in VARIANTS}) == len(VARIANTS) == len(by_name)
     assert [variant.name for variant in VARIANTS if variant.sharing is NoiseSharing.NONE] == ["per-frame"]
     temporal, spatial = (by_name[name].coherence(full) for name in ("temporal-loss", "spatial-loss"))

@@ -13,9 +13,11 @@ from shots import small_shot, with_delivery, with_look, write_plate
 
 import tiny
 from fresco_backend import windows
+from fresco_backend.background import moving_background
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON
 from fresco_backend.engine.latents import NoiseSharing
 from fresco_backend.job import Job, open_job
+from fresco_backend.motion import window_flow
 from fresco_backend.weights import load
 from fresco_protocol.shot import (
     Coherence,
@@ -91,8 +93,8 @@ def test_a_window_holds_all_that_denoising_needs(shot: Shot, tmp_path: Path) -> 
     assert (drawn.images - truth).abs().mean() < 0.02
     assert set(edges.images.unique().tolist()) <= {0.0, 1.0}
     assert given.guidance is not None
-    assert given.guidance.background is None
-    assert given.guidance.coherence.pixels is None
+    assert given.guidance.coherence.pixels is not None
+    assert torch.equal(given.guidance.background, moving_background(window_flow(given.images))), "without a matte motion tells it"
     job.close()
 
 
@@ -111,7 +113,7 @@ def test_every_constraint_reaches_the_engine() -> None:
         temporal=TemporalGuidance(temperature=4.0, until_timestep=500),
         optimisation=FeatureOptimisation(iterations=7, learning_rate=0.1, spatial_weight=25.0, until_timestep=600),
     )  # fmt: skip
-    found = windows.engine_coherence(shot, has_background=True)
+    found = windows.engine_coherence(shot)
     assert found.spatial is not None
     assert found.temporal is not None
     assert found.features is not None
@@ -122,22 +124,19 @@ def test_every_constraint_reaches_the_engine() -> None:
     assert (settings.iterations, settings.learning_rate, found.features.until_timestep) == (7, 0.1, 600)
     assert (settings.temporal_weight, settings.spatial_weight) == (2.0, 50.0)
     assert found.pixels is not None
-    assert windows.engine_coherence(shot, has_background=False).pixels is None
 
 
 def test_what_is_off_is_absent() -> None:
     off = Coherence(spatial=None, temporal=None, optimisation=None, background=None)
-    found = windows.engine_coherence(off, has_background=True)
+    found = windows.engine_coherence(off)
     assert (found.spatial, found.temporal, found.features, found.pixels) == (None, None, None, None)
-    unweighted = windows.engine_coherence(
-        Coherence(optimisation=FeatureOptimisation(spatial_weight=0)), has_background=False
-    )
+    unweighted = windows.engine_coherence(Coherence(optimisation=FeatureOptimisation(spatial_weight=0)))
     assert unweighted.features is not None
     assert unweighted.features.optimisation.spatial_weight is None
 
 
 def test_the_references_arithmetic_is_taken_on_request() -> None:
-    found = windows.engine_coherence(Coherence(compat=Compat.REFERENCE), has_background=False)
+    found = windows.engine_coherence(Coherence(compat=Compat.REFERENCE))
     assert found.features is not None
     assert found.features.optimisation.adain_epsilon == REFERENCE_ADAIN_EPSILON
 

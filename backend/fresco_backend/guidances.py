@@ -44,6 +44,11 @@ class Guidances:
             background=None if self.background is None else self.background[chosen].to(self.device),
         )
 
+    @property
+    def motion(self) -> Flow:
+        """The flow of all frames of the window, in their order."""
+        return self._flow(list(range(len(self.images))))
+
     def _flow(self, places: list[int]) -> Flow:
         pairs = list(pairwise(places))
         if self.cyclic:

@@ -98,7 +98,7 @@ def _add_coherence(command: argparse.ArgumentParser) -> None:
         ("--no-spatial", "spatial", "attention is not kept to the plate's self-similarity"),
         ("--no-temporal", "temporal", "attention does not follow the motion"),
         ("--no-optimisation", "optimisation", "features are not optimised (much faster, less steady)"),
-        ("--no-background", "background", "the background is not carried along (acts with a matte only)"),
+        ("--no-background", "background", "the background is not carried along the flow"),
     ):
         _option(group, flag, f"coherence.{field}", sentence, action="store_const", const=None)
     _option(group, "--compat", "coherence.compat", "whose arithmetic, where the authors' program departs from their "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fresco_backend import controls, motion
+from fresco_backend.background import moving_background
 from fresco_backend.color import plate_space, to_engine
 from fresco_backend.engine import coherence as engine
 from fresco_backend.engine import denoise
@@ -158,22 +159,22 @@ def _propagation(shot: Shot, guidances: Guidances | None) -> Propagation:
     )  # fmt: skip
 
 
-def constraints(shot: Shot, *, has_background: bool) -> engine.Coherence | None:
+def constraints(shot: Shot) -> engine.Coherence | None:
     """The constraints of a shot in the engine's terms; None is frame by frame.
 
     An edit has its structure from the plate's own features, so that nothing else compares with them, and steps that
     are deterministic, beside which smoothing distorts the background (arXiv 2512.03905).
     """
     if shot.task is Task.TRANSLATE:
-        return engine_coherence(shot.coherence, has_background=has_background) if shot.coherence else None
+        return engine_coherence(shot.coherence) if shot.coherence else None
     if shot.coherence is None:  # injection needs to know the window, and nothing of its motion
         return engine.Coherence(cross_frame=False, spatial=None, temporal=None, features=None, pixels=None)
     optimisation = shot.coherence.optimisation and replace(shot.coherence.optimisation, spatial_weight=0)
-    return engine_coherence(replace(shot.coherence, spatial=None, optimisation=optimisation), has_background=False)
+    return engine_coherence(replace(shot.coherence, spatial=None, optimisation=optimisation, background=None))
 
 
-def engine_coherence(shot: Coherence, *, has_background: bool) -> engine.Coherence:
-    """The constraints of a translation in the engine's terms; smoothing needs a background."""
+def engine_coherence(shot: Coherence) -> engine.Coherence:
+    """The constraints of a translation in the engine's terms."""
     features = None
     if shot.optimisation is not None:
         features = engine.FeatureGuidance(
@@ -200,7 +201,7 @@ def engine_coherence(shot: Coherence, *, has_background: bool) -> engine.Coheren
         spatial=spatial,
         temporal=temporal,
         features=features,
-        pixels=engine.PixelSmoothing() if shot.background is not None and has_background else None,
+        pixels=engine.PixelSmoothing() if shot.background is not None else None,
     )
 
 
@@ -227,12 +228,19 @@ def _control(job: Job, models: Models, control: Control, images: Tensor, frames:
 
 def _guidances(job: Job, images: Tensor, frames: Sequence[int], device: torch.device) -> Guidances | None:
     """What holds the frames together; None leaves each to itself."""
-    shot, background = job.shot, None
-    if job.matte is not None and shot.coherence is not None and shot.coherence.background is not None:
-        foreground = torch.stack([torch.from_numpy(job.matte_at(number)) for number in frames])[:, None]
-        background = 1 - job.working.to_working(foreground)
-    coherence = constraints(shot, has_background=background is not None)
-    cyclic = shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
+    coherence = constraints(job.shot)
     if coherence is None:
         return None
-    return Guidances(images=images, coherence=coherence, background=background, cyclic=cyclic, device=device)
+    cyclic = job.shot.coherence is not None and job.shot.coherence.compat is Compat.REFERENCE
+    guidances = Guidances(images=images, coherence=coherence, background=None, cyclic=cyclic, device=device)
+    if coherence.pixels is None:
+        return guidances
+    return replace(guidances, background=_background(job, frames, guidances))
+
+
+def _background(job: Job, frames: Sequence[int], guidances: Guidances) -> Tensor:
+    """What is not the artist's foreground; without a matte what moves as the camera does: (N, 1, H, W) in [0, 1]."""
+    if job.matte is None:
+        return moving_background(guidances.motion)
+    foreground = torch.stack([torch.from_numpy(job.matte_at(number)) for number in frames])[:, None]
+    return 1 - job.working.to_working(foreground)

@@ -212,7 +212,7 @@ class FeatureOptimisation:
 
 @noun
 class BackgroundSmoothing:
-    """Features of the background carried along the flow; acts where a matte tells the foreground."""
+    """The background carried along the flow. It is what the matte leaves out; without one, what moves as the camera."""
 
     until_timestep: Timestep = 251
 
