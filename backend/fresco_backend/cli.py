@@ -22,6 +22,7 @@ from fresco_backend import failure
 from fresco_backend.events import Event
 from fresco_backend.interruption import Terminated, interruptible
 from fresco_backend.job_commands import add_job_commands
+from fresco_backend.resolve_command import add_resolve
 from fresco_backend.serve_command import add_serve
 from fresco_backend.shot_arguments import add_shot_options, shot_of
 from fresco_protocol.errors import InputError, Interrupted, OutputDenied, UsageError
@@ -114,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
     _add_models(commands)
     add_serve(commands)
     add_job_commands(commands)
+    add_resolve(commands)
     doctor = commands.add_parser("doctor", help="check this machine: libraries, device, memory, folders",
                                  description="Checks what a render needs; each line says ok, warn or fail.")
     _add_json(doctor)
