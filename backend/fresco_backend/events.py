@@ -12,6 +12,7 @@ class Stage(Enum):
     """The stages of a render, in order; the unit that each one counts is given."""
 
     ANALYSE = "analyse"  # frames read for the choice of keyframes
+    INVERT = "invert"  # steps of inversion, over all frames
     KEYFRAMES = "keyframes"  # denoising steps, over all windows
     DELIVER = "deliver"  # frames written, keyframes and in-betweens
     MOVIE = "movie"  # frames encoded into the movie

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a shot to its delivery: `render` runs the stages in order and tells what happens; `plan` tells what would.
 
-analyse -> for each window: denoise its keyframes, then deliver the frames up to its last one -> movie -> record.
+analyse -> for each window: invert the plate where that is needed, denoise its keyframes, then deliver the frames up to its last one -> movie -> record.
 What is finished stays finished: keyframes and anchors in the scratch folder, frames in the delivery. Several processes
 may render one shot: each claims a window or a frame before it makes it, and waits for what another one makes.
 """
@@ -14,21 +14,18 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
-from diffusers import DDPMScheduler
 from torch import Tensor
 
-from fresco_backend import estimate, in_betweens, movie, record, windows
+from fresco_backend import drift, estimate, in_betweens, movie, record, windows
 from fresco_backend.claims import POLL, Claims
 from fresco_backend.color import composite, for_file, from_engine
 from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.engine import denoise
+from fresco_backend.denoising import Denoising
 from fresco_backend.engine.keyframes import Window
-from fresco_backend.engine.latents import decode
-from fresco_backend.engine.sampler import run_steps
-from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
 from fresco_backend.farm_stage import FarmStage, require_frames, require_keyframes
 from fresco_backend.frames import Frame, cleaned
+from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.metrics import WarpError
 from fresco_backend.previews import Previews
@@ -124,6 +121,7 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
     warp_error: WarpError = field(default_factory=WarpError)
     models: Models | None = None
+    denoising: Denoising | None = None
 
     def events(self) -> Generator[Event, None, None]:
         """The stages, in order."""
@@ -149,7 +147,7 @@ class _Run:
             require_keyframes(self.job, [key for place in choice.to_denoise for key in choice.windows[place].keys])
         self.job.scratch.save_keyframes(choice.keyframes)
         for batch in choice.batches:
-            yield from self._timed(Stage.KEYFRAMES, self._denoise(batch.windows, choice))
+            yield from self._denoise(batch.windows, choice)
             if self.stage is not FarmStage.KEYFRAMES:
                 yield from self._timed(Stage.DELIVER, self._deliver(batch.frames, choice.keyframes))
         if self.stage is not FarmStage.KEYFRAMES:
@@ -233,34 +231,13 @@ class _Run:
 
     def _window(self, place: int, choice: _Choice) -> Iterator[Event]:
         models = self.models or (yield from self._load())
-        window = choice.windows[place]
-        result = yield from self._steps(models, place, choice)
-        keys = decode(models.vae, result.latents[len(window.anchors) :])
-        for frame, image in zip(window.keys, keys, strict=True):
-            self.job.scratch.save_key(frame, image)
-        self.job.scratch.save_anchors(place, result.anchors)
-
-    def _steps(self, models: Models, place: int, choice: _Choice) -> Generator[Event, None, denoise.WindowResult]:
-        window, sampling = choice.windows[place], windows.sampling(self.job.shot.look, self.job.shot.coherence)
-        schedule = NoiseSchedule.of(DDPMScheduler.from_config(dict(models.scheduler_config)))
-        parts = denoise.DiffusionModels(unet=models.unet, vae=models.vae, schedule=schedule)
-        anchors = self.job.scratch.load_anchors(place - 1) if window.anchors else None
-        steps = len(run_steps(schedule, sampling.steps, sampling.strength))
-        total, before, began = steps * len(choice.to_denoise), steps * self.denoised, time.monotonic()
-        given = windows.window_input(self.job, models, window)
-        with closing(denoise.denoise_window(parts, given, sampling, anchors)) as loop:
-            while True:
-                try:
-                    passed = next(loop)
-                except StopIteration as finished:
-                    result: denoise.WindowResult = finished.value
-                    return result
-                done = before + passed.step.index + 1
-                each = (time.monotonic() - began) / (passed.step.index + 1)
-                yield Advanced(stage=Stage.KEYFRAMES, done=done, total=total, window=place + 1,
-                               windows=len(choice.windows), seconds_left=(total - done) * each)
-                if self.attendance and (seen := self.attendance.previews.of(models.vae, given, passed, steps=steps)):
-                    yield seen
+        if self.denoising is None:
+            previews = self.attendance and self.attendance.previews
+            self.denoising = Denoising(
+                job=self.job, models=models, windows=choice.windows, places=choice.to_denoise, previews=previews)
+        if needs_inversion(self.job.shot):
+            yield from self._timed(Stage.INVERT, self.denoising.invert(place))
+        yield from self._timed(Stage.KEYFRAMES, self.denoising.denoise(place, self.denoised))
 
     def _load(self) -> Generator[Event, None, Models]:
         """Load the models, and say what they do not understand of the texts."""
@@ -362,6 +339,7 @@ class _Run:
         models = self.models
         return record.Measures(
             keyframes=choice.keyframes, windows=tuple(window.frames for window in choice.windows),
+            drift=drift.measured(self.job, len(choice.windows)),
             seconds=self.seconds, warp_error=self.warp_error.mean, rendered=self.rendered,
             reused=len(self.done) - self.rendered,
             device=str(models.device) if models else None,

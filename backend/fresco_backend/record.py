@@ -14,6 +14,7 @@ from typing import Any
 
 from fresco_backend import __version__
 from fresco_backend.deliveries import refused
+from fresco_backend.engine.tones import Drift
 from fresco_backend.job import Job
 from fresco_backend.model_store import sha256
 from fresco_backend.scratch import write_atomically
@@ -29,13 +30,14 @@ class Measures:
     """What a render knows when it is done.
 
     seconds: by stage. warp_error: mean over neighbouring frames that this run wrote, in [0, 1] squared; see `metrics`.
-    device, precision: None when nothing had to be denoised.
+    drift: of the look from the first window to the last; see `tones`. device, precision: None when nothing had to be denoised.
     """
 
     keyframes: tuple[int, ...]
     windows: tuple[tuple[int, ...], ...]
     seconds: dict[str, float]
     warp_error: float | None
+    drift: Drift | None
     rendered: int
     reused: int
     device: str | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unfinished work on disk, so that an interrupted shot goes on where it was: keyframes and anchors.
+"""Unfinished work on disk, so that an interrupted shot goes on where it was: keyframes, anchors, tones.
 
 Files appear whole, by a rename; what lies in a scratch folder belongs to one job and is never out of date.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -62,6 +62,18 @@ class Scratch:
         """What the window left to the next one."""
         return Anchors(latents=self._load(self._anchors(window)))
 
+    def has_tones(self, window: int) -> bool:
+        """Whether the tones of this window are there."""
+        return self._tones(window).is_file()
+
+    def save_tones(self, window: int, tones: Mapping[str, Tensor]) -> None:
+        """Keep what this window's keyframes show of the plate's tones, and its grade. Raises OutputError."""
+        self._write(self._tones(window), save({name: tensor.contiguous() for name, tensor in tones.items()}))
+
+    def load_tones(self, window: int) -> dict[str, Tensor]:
+        """What `save_tones` kept."""
+        return load(self._tones(window).read_bytes())
+
     def remove(self) -> None:
         """Delete the folder with all that is in it, and the one above it when no other job is there."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -83,6 +95,9 @@ class Scratch:
 
     def _anchors(self, window: int) -> Path:
         return self.folder / f"anchors.{window}.safetensors"
+
+    def _tones(self, window: int) -> Path:
+        return self.folder / f"tones.{window}.safetensors"
 
     def _save(self, path: Path, tensor: Tensor) -> None:
         self._write(path, save({"tensor": tensor.float().contiguous().cpu()}))

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The windows of a job, one after another: the plate inverted where that is needed, denoised, graded, and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+
+from diffusers import DDPMScheduler
+
+from fresco_backend import drift, windows
+from fresco_backend.engine import denoise
+from fresco_backend.engine.keyframes import Window
+from fresco_backend.engine.latents import decode
+from fresco_backend.engine.sampler import run_steps
+from fresco_backend.engine.schedule import NoiseSchedule
+from fresco_backend.events import Advanced, Event, Stage
+from fresco_backend.inversions import Inversions, needs_inversion
+from fresco_backend.job import Job
+from fresco_backend.previews import Previews
+from fresco_backend.weights import Models
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoising:
+    """The denoising of a job. windows: of the whole shot. places: of those that are to be denoised.
+
+    previews: makes pictures on the way; None makes none.
+    """
+
+    job: Job
+    models: Models
+    windows: tuple[Window, ...]
+    places: tuple[int, ...]
+    previews: Previews | None = None
+
+    def invert(self, place: int) -> Iterator[Event]:
+        """Invert the frames of a window that are not inverted yet, as many at once as a window may hold."""
+        inversions = self._inversions
+        if inversions is None:
+            return
+        waiting, size = inversions.missing(self.windows[place].frames), self.job.shot.keyframing.window
+        total = len(self._waiting) * inversions.steps
+        for start in range(0, len(waiting), size):
+            part = waiting[start : start + size]
+            before = (len(self._waiting) - len(inversions.missing(self._waiting))) * inversions.steps
+            for count in inversions.make(self.models, part):
+                yield Advanced(stage=Stage.INVERT, done=before + count * len(part), total=total)
+
+    def denoise(self, place: int, denoised: int) -> Iterator[Event]:
+        """Denoise the window at a place, and keep its keyframes, tones and anchors. denoised: windows done before."""
+        job, window = self.job, self.windows[place]
+        inverted = self._inversions and self._inversions.latents(window.frames, self.models.device)
+        given = windows.window_input(job, self.models, window, inverted)
+        result = yield from self._steps(place, given, denoised)
+        own = slice(len(window.anchors), None)
+        keys = drift.graded(job, place, given.images[own].cpu(), decode(self.models.vae, result.latents[own]).cpu())
+        for frame, image in zip(window.keys, keys, strict=True):
+            job.scratch.save_key(frame, image)
+        job.scratch.save_anchors(place, result.anchors)
+
+    def _steps(
+        self, place: int, given: denoise.WindowInput, denoised: int
+    ) -> Generator[Event, None, denoise.WindowResult]:
+        job, steps = self.job, len(self._timesteps)
+        anchors = job.scratch.load_anchors(place - 1) if given.anchored else None
+        parts = denoise.DiffusionModels(unet=self.models.unet, vae=self.models.vae, schedule=self._schedule)
+        total, before, began = steps * len(self.places), steps * denoised, time.monotonic()
+        with closing(denoise.denoise_window(parts, given, self._sampling, anchors)) as loop:
+            while True:
+                try:
+                    passed = next(loop)
+                except StopIteration as finished:
+                    result: denoise.WindowResult = finished.value
+                    return result
+                done = before + passed.step.index + 1
+                each = (time.monotonic() - began) / (passed.step.index + 1)
+                yield Advanced(stage=Stage.KEYFRAMES, done=done, total=total, window=place + 1,
+                               windows=len(self.windows), seconds_left=(total - done) * each)
+                if self.previews and (seen := self.previews.of(self.models.vae, given, passed, steps=steps)):
+                    yield seen
+
+    @cached_property
+    def _sampling(self) -> denoise.Sampling:
+        return windows.sampling(self.job.shot.look, self.job.shot.coherence)
+
+    @cached_property
+    def _schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.of(DDPMScheduler.from_config(dict(self.models.scheduler_config)))
+
+    @cached_property
+    def _timesteps(self) -> tuple[int, ...]:
+        steps = run_steps(self._schedule, self._sampling.steps, self._sampling.strength, self._sampling.sampler)
+        return tuple(step.timestep for step in steps)
+
+    @cached_property
+    def _inversions(self) -> Inversions | None:
+        return Inversions(self.job, self._schedule, self._timesteps) if needs_inversion(self.job.shot) else None
+
+    @cached_property
+    def _waiting(self) -> tuple[int, ...]:
+        """The frames that this run has to invert, when it begins."""
+        frames = {frame for place in self.places for frame in self.windows[place].frames}
+        return () if self._inversions is None else self._inversions.missing(sorted(frames))
