@@ -120,7 +120,7 @@ class Stretch:
 
     @cached_property
     def _models(self) -> Models:
-        return _models(self.job.shot.look)
+        return models_of(self.job.shot.look)
 
     @cached_property
     def _schedule(self) -> NoiseSchedule:
@@ -135,7 +135,7 @@ class Stretch:
 
 
 @cache
-def _models(look: Look) -> Models:
+def models_of(look: Look) -> Models:
     """The models of a look, loaded once for all clips."""
     return load(look.model, controls=look.controls or ())
 
