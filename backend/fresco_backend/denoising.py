@@ -50,10 +50,11 @@ class Denoising:
             for count in inversions.make(self.models, part):
                 yield Advanced(stage=Stage.INVERT, done=before + count * len(part), total=total)
 
-    def denoise(self, place: int, denoised: int) -> Iterator[Event]:
+    def window(self, place: int, denoised: int) -> Iterator[Event]:
         """Denoise the window at a place, and keep its keyframes, tones and anchors. denoised: windows done before."""
         job, window = self.job, self.windows[place]
-        inverted = self._inversions and self._inversions.latents(window.frames, self.models.device)
+        inversions, device = self._inversions, self.models.device
+        inverted = None if inversions is None else inversions.latents(window.frames, device)
         given = windows.window_input(job, self.models, window, inverted)
         result = yield from self._steps(place, given, denoised)
         own = slice(len(window.anchors), None)

@@ -27,7 +27,7 @@ from fresco_backend.resolution import WorkingSize, fit
 from fresco_backend.scratch import Scratch
 from fresco_backend.sequences import FramePattern, frames_text
 from fresco_protocol.errors import ColorError, FrameSize, MatteError, RangeOutside, UsageError
-from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Shot, Task, frame_numbers
+from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
 
 HASH_DIGITS = 16  # of SHA-256, enough to name a folder
 ASPECT_TOLERANCE = 0.02  # relative; a smaller control image has its size rounded
@@ -168,8 +168,6 @@ def open_job(shot: Shot, *, selection: Sequence[int] | None = None, allow_downlo
     The model is checked before any frame is read. Raises the WeightsError, InputError, OutputError, ColorError or
     UsageError that stands in the way.
     """
-    if shot.task is not Task.TRANSLATE:
-        raise UsageError("this version renders translations only", where="task", remedy='Set "task" to "translate"')
     shot, inventory = _decided(shot.located(str(Path.cwd())), offline=not allow_download)
     inventory.require()
     with ExitStack() as opened:
@@ -185,15 +183,21 @@ def open_job(shot: Shot, *, selection: Sequence[int] | None = None, allow_downlo
 
 
 def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
-    """The shot with the model's recommendations in place of None, and the inventory of what it then needs."""
+    """The shot with the model's recommendations in place of None, and the inventory of what it then needs.
+
+    Of an edit the plate's own features hold the structure: it needs no control and begins at noise.
+    """
     look = shot.look
     advice = recommendation(check(look.model, offline=offline))
-    controls = look.controls
+    controls, edits = look.controls, shot.task is Task.EDIT
     if controls is None:
-        controls = (Control(kind=advice.control),) if advice.control else ()
+        controls = (Control(kind=advice.control),) if advice.control and not edits else ()
     guidance = advice.guidance if look.guidance is None else look.guidance
-    strength = advice.strength if look.strength is None else look.strength
-    shot = replace(shot, look=replace(look, controls=controls, guidance=guidance, strength=strength))
+    strength = (1.0 if edits else advice.strength) if look.strength is None else look.strength
+    # An edit goes the way back that its inversion came.
+    sampler = Sampler.DDIM if edits else look.sampler
+    shot = replace(shot, look=replace(
+        look, controls=controls, guidance=guidance, strength=strength, sampler=sampler))
     return shot, check(look.model, controls=controls, offline=offline)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a shot to its delivery: `render` runs the stages in order and tells what happens; `plan` tells what would.
 
-analyse -> for each window: invert the plate where that is needed, denoise its keyframes, then deliver the frames up to its last one -> movie -> record.
+analyse -> for each window: invert the plate where that is needed, denoise its keyframes, then deliver the frames up to
+its last one -> movie -> record.
 What is finished stays finished: keyframes and anchors in the scratch folder, frames in the delivery. Several processes
 may render one shot: each claims a window or a frame before it makes it, and waits for what another one makes.
 """
@@ -232,12 +233,12 @@ class _Run:
     def _window(self, place: int, choice: _Choice) -> Iterator[Event]:
         models = self.models or (yield from self._load())
         if self.denoising is None:
-            previews = self.attendance and self.attendance.previews
+            previews = self.attendance.previews if self.attendance else None
             self.denoising = Denoising(
                 job=self.job, models=models, windows=choice.windows, places=choice.to_denoise, previews=previews)
         if needs_inversion(self.job.shot):
             yield from self._timed(Stage.INVERT, self.denoising.invert(place))
-        yield from self._timed(Stage.KEYFRAMES, self.denoising.denoise(place, self.denoised))
+        yield from self._timed(Stage.KEYFRAMES, self.denoising.window(place, self.denoised))
 
     def _load(self) -> Generator[Event, None, Models]:
         """Load the models, and say what they do not understand of the texts."""

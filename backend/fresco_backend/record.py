@@ -30,7 +30,8 @@ class Measures:
     """What a render knows when it is done.
 
     seconds: by stage. warp_error: mean over neighbouring frames that this run wrote, in [0, 1] squared; see `metrics`.
-    drift: of the look from the first window to the last; see `tones`. device, precision: None when nothing had to be denoised.
+    drift: of the look from the first window to the last, see `drift`. device, precision: None when nothing had to be
+    denoised.
     """
 
     keyframes: tuple[int, ...]
