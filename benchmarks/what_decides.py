@@ -5,9 +5,9 @@
 
 Two frames of a plate are denoised side by side with the same noise, each by itself. Then it is done again while a part
 of what runs through the U-Net is exchanged between the two, and nothing else. If that part decided everything, each
-frame would become the other (100 %); if it decided nothing, each would stay as it was (0 %). Exchanged are, in turn, the
-inner features at the entrance of the decoder's blocks, where FRESCO's optimisation acts, the output of self-attention
-in its last two, where FRESCO's attention acts, and the skip connections. Percentages need not add up.
+frame would become the other (100 %); if it decided nothing, each would stay as it was (0 %). Exchanged are, in turn,
+the inner features at the entrance of the decoder's blocks, where FRESCO's optimisation acts, the output of
+self-attention in its last two, where FRESCO's attention acts, and the skip connections. Percentages need not add up.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the clips and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--clips", nargs="+", type=Clip.parse, default=[replace(DEMO, frames="1001,1021")], metavar="PLATE=FIRST,SECOND")
+    demo = replace(DEMO, frames="1001,1021")
+    add("--clips", nargs="+", type=Clip.parse, default=[demo], metavar="PLATE=FIRST,SECOND")
     add("--model", default="embedded", help="as of fresco render (default: %(default)s)")
     add("--prompt", default=PROMPT, help="(default: %(default)s)")
     add("--strength", type=float, help="(default: what the model recommends)")
