@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
-from plates import frame, header, noise, write_sequence
+from numpy.typing import NDArray
+from plates import frame, header, noise, with_pixels, write_sequence
 
 from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.frames import ExtraChannel, FloatArray, Frame, cleaned, colour_channels, read_channels, read_frame
-from fresco_protocol.errors import FrameUnreadable, InputError
+from fresco_protocol.errors import FrameUnreadable, InputError, OutputPattern
 from fresco_protocol.shot import BitDepth
 
 
@@ -165,8 +166,8 @@ def test_a_file_without_colour_is_read_by_its_channels(tmp_path: Path) -> None:
     image.write_image(noise(16, 24, 2))
     image.close()
     channels = read_channels(Path(path))
-    assert list(channels) == ["hero", "villain"]
-    assert np.array_equal(channels["villain"], noise(16, 24, 2)[:, :, 1])
+    assert list(channels.by_name) == ["hero", "villain"]
+    assert np.array_equal(channels.by_name["villain"], noise(16, 24, 2)[:, :, 1])
     with pytest.raises(FrameUnreadable, match="no colour, only hero, villain"):
         read_frame(Path(path))
 
@@ -179,20 +180,57 @@ def test_tiles_are_kept(tmp_path: Path) -> None:
     assert np.array_equal(back.pixels, source.pixels)
 
 
-def test_deep_multipart_and_integer_channels_are_refused_with_a_word(tmp_path: Path) -> None:
+def ids() -> NDArray[np.uint32]:
+    """Ids of any bits, as an integer part holds them."""
+    return np.random.default_rng(9).integers(0, 2**32, (5, 7, 1), np.uint32)
+
+
+def in_parts(path: Path) -> Path:
+    """A file of three parts: float masks in a window of their own, the picture, and integer ids."""
+    masks, picture, integer = oiio.ImageSpec(10, 6, 2, "float"), oiio.ImageSpec(24, 16, 3, "half"), oiio.ImageSpec(
+        7, 5, 1, "uint")
+    masks.channelnames, integer.channelnames = ("hero", "villain"), ("id",)
+    masks.x, masks.y = 3, 4
+    parts = [masks, picture, integer]
+    for name, spec in zip(("masks", "beauty", "ids"), parts, strict=True):
+        spec.attribute("oiio:subimagename", name)
+        spec.full_width, spec.full_height = 24, 16
+    samples = [noise(6, 10, 2), frame().pixels, ids()]
+    image = oiio.ImageOutput.create(str(path))
+    assert image is not None
+    assert image.open(str(path), tuple(parts))
+    for place, (spec, written) in enumerate(zip(parts, samples, strict=True)):
+        assert place == 0 or image.open(str(path), spec, "AppendSubimage")
+        assert image.write_image(written)
+    assert image.close()
+    return path
+
+
+def test_parts_pass_through_around_the_picture(tmp_path: Path) -> None:
+    source = read_frame(in_parts(tmp_path / "a.exr"))
+    assert source.place == 1
+    assert source.channels == ("R", "G", "B")
+    back = written(tmp_path, with_pixels(source, source.pixels * 0.5), "b.exr")
+    assert np.array_equal(back.pixels, source.pixels * 0.5)
+    for before, after in zip(source.parts, back.parts, strict=True):
+        assert after.samples.tobytes() == before.samples.tobytes()
+        assert (after.metadata.x, after.metadata.channelnames) == (before.metadata.x, before.metadata.channelnames)
+    assert np.array_equal(back.parts[1].samples, ids())
+    with pytest.raises(OutputPattern, match="masks, ids"):
+        DeliveryWriter(tmp_path / "a.png", [1], like=source)
+
+
+def test_a_damaged_part_is_damage(tmp_path: Path) -> None:
+    path = in_parts(tmp_path / "a.exr")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(FrameUnreadable):
+        read_frame(path)
+
+
+def test_deep_and_mixed_integer_channels_are_refused_with_a_word(tmp_path: Path) -> None:
     path = str(tmp_path / "a.exr")
     image = oiio.ImageOutput.create(path)
     assert image is not None
-    parts = [oiio.ImageSpec(4, 4, 3, "half"), oiio.ImageSpec(4, 4, 3, "half")]
-    for name, part in zip("ab", parts, strict=True):
-        part.attribute("oiio:subimagename", name)
-    image.open(path, tuple(parts))
-    image.write_image(noise(4, 4, 3))
-    image.open(path, parts[1], "AppendSubimage")
-    image.write_image(noise(4, 4, 3))
-    image.close()
-    with pytest.raises(FrameUnreadable, match="several parts"):
-        read_frame(Path(path))
     spec = oiio.ImageSpec(4, 4, 4, "half")
     spec.channelnames = ("R", "G", "B", "id")
     spec.channelformats = (*(oiio.TypeDesc("half"),) * 3, oiio.TypeDesc("uint"))

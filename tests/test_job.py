@@ -17,7 +17,8 @@ import pytest
 from shots import small_shot, with_delivery, with_look, with_plate, write_plate
 
 import tiny
-from fresco_backend.color import ColorSpace
+from fresco_backend.color import LINEAR, SRGB
+from fresco_backend.color_config import color_space
 from fresco_backend.job import Job, opaque, open_job
 from fresco_protocol.errors import ColorError, FrameSize, MatteError, UsageError
 from fresco_protocol.shot import Control, ControlKind, Cue, Matte, Missing, Rate, Shot, Task, parse_frames
@@ -105,19 +106,19 @@ def test_the_rate_is_the_shots_before_the_plates(shot: Shot) -> None:
 
 
 @pytest.mark.parametrize(("plate", "delivery", "named", "space"), [
-    ("exr", "exr", None, ColorSpace.LINEAR),
-    ("exr", "png", None, ColorSpace.SRGB),  # a picture in linear light would look dark everywhere
-    ("exr", "png", "linear", ColorSpace.LINEAR),
-    ("png", "png", None, ColorSpace.SRGB),
-    ("png", "exr", None, ColorSpace.LINEAR),
-    ("exr", "mov", None, ColorSpace.SRGB),
+    ("exr", "exr", None, LINEAR),
+    ("exr", "png", None, SRGB),  # a picture in linear light would look dark everywhere
+    ("exr", "png", "linear", LINEAR),
+    ("png", "png", None, SRGB),
+    ("png", "exr", None, LINEAR),
+    ("exr", "mov", None, SRGB),
 ])  # fmt: skip
 def test_a_delivery_of_another_type_has_that_types_colour_space(
-    plate: str, delivery: str, named: str | None, space: ColorSpace, tiny_model: Path, tmp_path: Path
+    plate: str, delivery: str, named: str | None, space: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     pattern = write_plate(tmp_path / "p", 1, suffix=plate, bits="half" if plate == "exr" else "uint8")
     path = tmp_path / (f"out.####.{delivery}" if delivery != "mov" else "out.mov")
-    assert opened(with_delivery(small_shot(pattern, tiny_model, path), color_space=named)).delivered_space is space
+    assert opened(with_delivery(small_shot(pattern, tiny_model, path), color_space=named)).delivered_space == color_space(space)
 
 
 def test_an_unknown_colour_space_stops_the_job(shot: Shot) -> None:

@@ -26,13 +26,13 @@ def test_a_path_opens_what_it_names(tmp_path: Path) -> None:
     movie = open_plate(tmp_path / "plate.mov", [2, 3])
     assert (movie.numbers, movie.rate, tuple(movie.size)) == ((2, 3), Fraction(25), (64, 48))
     for plate in (held, still, movie):
-        assert list(plate.read_channels(plate.numbers[0])) == ["R", "G", "B"]
+        assert list(plate.read_channels(plate.numbers[0]).by_name) == ["R", "G", "B"]
         assert plate.read(plate.numbers[0]).size == plate.size
         plate.close()
 
 
-def test_channels_of_another_size_are_refused_too(tmp_path: Path) -> None:
+def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     pattern = write_sequence(tmp_path, [1, 2])
     write_sequence(tmp_path, [2], width=32)
     with pytest.raises(FrameSize, match="32x16"):
-        open_plate(pattern).read_channels(2)
+        open_plate(pattern)

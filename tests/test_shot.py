@@ -24,6 +24,7 @@ from fresco_protocol.shot import (
     FeatureOptimisation,
     FrameRange,
     FreeU,
+    Highlights,
     Keyframing,
     Look,
     Lora,
@@ -50,7 +51,7 @@ FULL = Shot(  # every field differs from its default
     task=Task.EDIT,
     plate=Plate(sequence="/show/sh010/plate.%04d.exr", frames=parse_frames("1001-1048x2,-5--1,1100"),
                 rate=Rate.parse("23.976"), color_space="ACEScg", missing=Missing.HOLD),
-    matte=Matte(sequence="matte.####.exr", channel="R", invert=True),
+    matte=Matte(sequence="matte.####.exr", channel="R", invert=True, grow=-2, feather=4.5),
     look=Look(prompt="ein Gemälde, 水彩画", negative_prompt="blur", model="runwayml/some-model", strength=0.1 + 0.2,
               guidance=3, steps=50, sampler=Sampler.DDIM, seed=2**63 - 1,
               cues=(Cue(frames=parse_frames("1010-1020"), prompt="dusk", to="night"),),
@@ -67,7 +68,7 @@ FULL = Shot(  # every field differs from its default
                         background=BackgroundSmoothing(until_timestep=300), tone=False,
                         compat=Compat.REFERENCE),
     delivery=Delivery(sequence="out.mov", color_space="ACEScct", bit_depth=BitDepth.HALF, compression="dwaa:45",
-                      handles=8, working_size=768, overwrite=True))
+                      handles=8, working_size=768, highlights=Highlights.MODEL, overwrite=True))
 
 
 def changed(path: str, value: object) -> str:
@@ -201,6 +202,7 @@ def test_text_that_is_no_shot_is_refused(text: str, path: str, found: str) -> No
     lambda: Look(prompt=""),
     lambda: Look(prompt="x", strength=float("nan")),
     lambda: Look(prompt="x", steps=True),
+    lambda: Look(prompt="x", sampler=Sampler.LCM, steps=51),
     lambda: Plate(sequence="a", frames=()),
     lambda: Plate(sequence="a", frames="1001-1010"),  # type: ignore[arg-type]
     lambda: Look(prompt="x", controls=[Control(kind=ControlKind.CANNY)]),  # type: ignore[arg-type]

@@ -10,19 +10,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
+from fresco_backend.file_content import fitted, header, part_header, storable
 from fresco_backend.frames import (
-    HALF_MAX,
-    JOB_HASH,
     FloatArray,
     Frame,
-    cleaned,
+    Part,
+    Size,
+    Window,
+    data_window,
     embedded_job_hash,
-    passed_on,
     read_frame,
 )
 from fresco_backend.sequences import FramePattern
@@ -119,14 +119,16 @@ class DeliveryWriter:
     def _write(self, path: Path, frame: Frame, job_hash: str) -> Written:
         part = part_of(path)
         depth = self._depth(frame)
-        frame = _without_lost_channels(frame, self.file_type)
-        samples, replaced, clamped = _storable(frame, depth)
-        spec = _header(frame, self.file_type, depth, self.encoding.compression, job_hash)
+        frame = fitted(frame, self.file_type)
+        samples, replaced, clamped = storable(frame, depth)
+        spec = header(frame, self.file_type, depth, self.encoding.compression, job_hash)
+        parts = [(part_header(part), part.samples) for part in frame.parts]
+        parts.insert(frame.place, (spec, samples))
         try:
             if self.file_type == "jpeg":  # libjpeg ends the process when the disk is full
                 _ask_for_room(part, spec)
-            _encode(part, self.file_type, spec, samples)
-            self._verify(part, spec, depth, job_hash)
+            _encode(part, self.file_type, spec, parts)
+            self._verify(part, spec, depth, job_hash, len(frame.parts))
             _sync(part)
             part.replace(path)
         except OSError as error:
@@ -146,27 +148,34 @@ class DeliveryWriter:
                                 remedy=f"Choose {' or '.join(depth.value for depth in possible)}, or another file type")
         return wanted
 
-    def _verify(self, part: Path, spec: oiio.ImageSpec, depth: BitDepth, job_hash: str) -> None:
+    def _verify(self, part: Path, spec: oiio.ImageSpec, depth: BitDepth, job_hash: str, parts: int) -> None:
         """Decode the file once more: on a full disk close() may be True, and unknown codecs are replaced silently."""
         try:
             found = read_frame(part)
         except InputError as error:
             raise _why_not(part, spec, error.what) from error
-        read_back = (found.size, found.format, embedded_job_hash(found.metadata), set(found.metadata.channelnames))
-        if read_back != ((spec.width, spec.height), depth, job_hash, set(spec.channelnames)):
+        read_back = (self._window(found.metadata), found.format, embedded_job_hash(found.metadata),
+                     set(found.metadata.channelnames), len(found.parts))
+        if read_back != (self._window(spec), depth, job_hash, set(spec.channelnames), parts):
             raise _why_not(part, spec, "the file does not read back as it was written")
         wanted, compression = self.encoding.compression, found.metadata.get_string_attribute("compression")
         if wanted is not None and wanted.partition(":")[0] != compression:
             raise OutputPattern(f"{self.file_type} has no compression '{wanted}'", where=self.pattern,
                                 remedy="Leave it out to follow the plate, or for EXR choose zip, zips, piz or dwaa")
 
+    def _window(self, spec: oiio.ImageSpec) -> Window:
+        """The data window, as far as the file type has one."""
+        return data_window(spec) if self.file_type == "openexr" else Window(0, 0, spec.width, spec.height)
+
     def _probe(self, like: Frame) -> None:
         name = f".fresco-probe.{secrets.token_hex(4)}{self.pattern.path(0).suffix}"
-        spec = oiio.ImageSpec(like.metadata)
-        spec.width, spec.height = min(8, spec.width), min(8, spec.height)
+        like = replace(like, own=None)
         alpha = None if like.alpha is None else _corner(like.alpha)
         extra = tuple(replace(channel, samples=_corner(channel.samples)) for channel in like.extra)
-        small = replace(like, pixels=_corner(like.pixels), alpha=alpha, extra=extra, metadata=spec)
+        parts = tuple(Part(metadata=_corner_header(part.metadata, like.size), samples=part.samples[:8, :8])
+                      for part in like.parts)
+        small = replace(like, pixels=_corner(like.pixels), alpha=alpha, extra=extra, parts=parts,
+                        metadata=_corner_header(like.metadata, like.size))
         self._write(self.pattern.folder / name, small, "0").path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
@@ -180,6 +189,15 @@ class DeliveryWriter:
 def part_of(path: Path) -> Path:
     """A name for a file that is not whole yet: hidden, beside it, and no other process's, on whatever machine."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def _corner_header(metadata: oiio.ImageSpec, size: Size) -> oiio.ImageSpec:
+    """The header of the first 8x8 pixels. size: of the picture, whose display window all parts share."""
+    spec = oiio.ImageSpec(metadata)
+    spec.x = spec.y = spec.full_x = spec.full_y = 0
+    spec.width, spec.height = min(8, spec.width), min(8, spec.height)
+    spec.full_width, spec.full_height = min(8, size.width), min(8, size.height)
+    return spec
 
 
 def _corner(samples: FloatArray) -> FloatArray:
@@ -261,13 +279,17 @@ def _ask_for_room(part: Path, spec: oiio.ImageSpec) -> None:
         os.fsync(file.fileno())
 
 
-def _encode(part: Path, type_name: str, spec: oiio.ImageSpec, samples: FloatArray) -> None:
-    """Write one file. Return values, close() and geterror() are all asked: each of them misses some failures."""
+def _encode(part: Path, type_name: str, spec: oiio.ImageSpec, parts: Sequence[tuple[oiio.ImageSpec, Any]]) -> None:
+    """Write one file of one part or several. spec: of the picture.
+
+    Return values, close() and geterror() are all asked: each of them misses some failures.
+    """
     image = oiio.ImageOutput.create(type_name)
     if image is None:
         raise OutputPattern(f"this build of OpenImageIO cannot write {type_name}", where=part)
-    good = image.open(str(part), spec)
-    good = good and image.write_image(samples)
+    good = image.open(str(part), spec) if len(parts) == 1 else image.open(str(part), [each for each, _ in parts])
+    for place, (each, samples) in enumerate(parts):
+        good = good and (place == 0 or image.open(str(part), each, "AppendSubimage")) and image.write_image(samples)
     good = image.close() and good
     reason = image.geterror()
     if not good or reason not in ("", _NO_FAILURE):
@@ -277,68 +299,3 @@ def _encode(part: Path, type_name: str, spec: oiio.ImageSpec, samples: FloatArra
 def _sync(part: Path) -> None:
     with part.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray, int, int]:
-    """All channels as the header orders them, (H, W, channels); colour and alpha finite and within the format."""
-    colour = frame.pixels if frame.alpha is None else np.concatenate([frame.pixels, frame.alpha[..., None]], axis=2)
-    colour, replaced = cleaned(colour)
-    clamped = 0
-    if depth is BitDepth.HALF:
-        clamped = int(np.count_nonzero(np.abs(colour) > HALF_MAX))
-        colour = np.clip(colour, -HALF_MAX, HALF_MAX) if clamped else colour
-    planes = [colour, *(extra.samples[..., None] for extra in frame.extra)]
-    return np.ascontiguousarray(np.concatenate(planes, axis=2), np.float32), replaced, clamped
-
-
-def _without_lost_channels(frame: Frame, type_name: str) -> Frame:
-    """The frame without an opaque alpha where none can be stored. Raises OutputPattern when a channel would be lost."""
-    lost = [extra.name for extra in frame.extra] if type_name != "openexr" else []
-    if type_name == "jpeg" and frame.alpha is not None and not np.all(frame.alpha == 1):
-        lost.append(frame.alpha_name)
-    if lost:
-        raise OutputPattern(f"{type_name} cannot store the plate's channels {', '.join(lost)}", where=type_name,
-                            remedy="Deliver EXR, which keeps every channel of the plate")
-    return replace(frame, alpha=None) if type_name == "jpeg" else frame
-
-
-def _header(frame: Frame, type_name: str, depth: BitDepth, compression: str | None, job_hash: str) -> oiio.ImageSpec:
-    same = frame.file_type == type_name
-    spec = passed_on(frame.metadata, same_file_type=same)
-    alpha = () if frame.alpha is None else (frame.alpha_name,)
-    spec.channelnames = (*frame.channels, *alpha, *(extra.name for extra in frame.extra))
-    spec.nchannels = len(spec.channelnames)
-    spec.set_format(depth.value)
-    spec.channelformats = ()
-    spec.alpha_channel = len(frame.channels) if alpha else -1
-    if any(extra.format is not depth for extra in frame.extra):
-        colours = spec.nchannels - len(frame.extra)
-        formats = [depth] * colours + [extra.format for extra in frame.extra]
-        spec.channelformats = tuple(oiio.TypeDesc(stored.value) for stored in formats)
-    spec["oiio:UnassociatedAlpha"] = int(not frame.associated)
-    _choose_compression(spec, type_name, compression, same)
-    _sign(spec, type_name, job_hash)
-    return spec
-
-
-def _choose_compression(spec: oiio.ImageSpec, type_name: str, compression: str | None, same: bool) -> None:
-    if compression is not None:
-        spec["compression"] = compression
-    elif type_name == "jpeg":
-        spec["compression"] = "jpeg:95"
-        spec["jpeg:subsampling"] = "4:4:4"
-    elif not same and type_name in ("openexr", "tiff"):
-        spec["compression"] = "zip"
-    if type_name == "png":  # a seventh of the default's time for files of the same size
-        spec["png:compressionLevel"] = 1
-        spec["png:filter"] = 16
-
-
-def _sign(spec: oiio.ImageSpec, type_name: str, job_hash: str) -> None:
-    """Embed the hash; TIFF, JPEG and DPX have no attributes of one's own, so there it is appended to a text field."""
-    if type_name in ("openexr", "png"):
-        spec[JOB_HASH] = job_hash
-        return
-    field = "DocumentName" if type_name == "dpx" else "ImageDescription"
-    before = spec.get_string_attribute(field).partition(f"{JOB_HASH}=")[0].rstrip()
-    spec[field] = f"{before} {JOB_HASH}={job_hash}".lstrip()

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One frame of a plate, and how it is read from and written to an image file (through OpenImageIO).
+"""One frame of a plate, and how it is read from an image file (through OpenImageIO).
 
 Pixels keep the meaning that the file gives them: nothing here converts colour, multiplies by alpha or changes
 a number. Colour samples are float32, which holds uint8, uint16, half and float exactly, so that a frame that is
-read and written again is the same frame. Everything that is not colour (depth, ids, motion) rides along.
+read and written again is the same frame. Everything that is not colour (depth, ids, motion, other parts) rides along.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -44,6 +45,54 @@ class Size(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
+class Window(NamedTuple):
+    """A rectangle of the pixel plane, as EXR has them: its left upper corner and its extent."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def size(self) -> Size:
+        """Width and height."""
+        return Size(self.width, self.height)
+
+    def holds(self, other: Window) -> bool:
+        """Whether the other one lies inside."""
+        return (self.x <= other.x and other.x + other.width <= self.x + self.width
+                and self.y <= other.y and other.y + other.height <= self.y + self.height)
+
+
+def data_window(spec: oiio.ImageSpec) -> Window:
+    """Where the pixels of a file lie."""
+    return Window(spec.x, spec.y, spec.width, spec.height)
+
+
+def display_window(spec: oiio.ImageSpec) -> Window:
+    """Where the picture lies that is meant to be seen; overscan lies outside of it."""
+    return Window(spec.full_x, spec.full_y, spec.full_width, spec.full_height)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Channels:
+    """Everything in an image file by its name, each (H, W), whether it is a picture or not.
+
+    metadata: the header; of a file of several parts with the Cryptomatte attributes of all.
+    """
+
+    by_name: Mapping[str, FloatArray]
+    metadata: oiio.ImageSpec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """A part of a file that is not the picture; it passes through as it is. samples: (H, W, C) float32 or uint32."""
+
+    metadata: oiio.ImageSpec
+    samples: FloatArray | NDArray[np.uint32]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExtraChannel:
     """A channel that is neither colour nor alpha; it is never resized and never seen by a model.
@@ -65,6 +114,8 @@ class Frame:
     associated: the colour is already multiplied by alpha. extra: every other channel.
     format: how the file stores colour. file_type: "openexr", "png" and so on (OpenImageIO's names), or "movie".
     metadata: the header of the file: windows, attributes, order of channels.
+    parts: the other parts of the file, in their order; the picture stands before the one numbered `place`.
+    own: the data window of the file, where the pixels are those of the whole plate's; None: they are the file's.
     """
 
     pixels: FloatArray
@@ -76,6 +127,9 @@ class Frame:
     format: BitDepth
     file_type: str
     metadata: oiio.ImageSpec
+    parts: tuple[Part, ...] = ()
+    place: int = 0
+    own: Window | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] not in (1, 3) or self.pixels.shape[2] != len(self.channels):
@@ -107,6 +161,11 @@ def cleaned(samples: FloatArray) -> Cleaned:
     return Cleaned(np.nan_to_num(samples, nan=0.0, posinf=HALF_MAX, neginf=-HALF_MAX), broken)
 
 
+def as_rgb(pixels: FloatArray) -> FloatArray:
+    """(H, W, 3) of a picture with one channel or three."""
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
 def read_header(path: Path) -> oiio.ImageSpec:
     """The header of an image file: size, windows, channels, attributes. Raises FrameUnreadable."""
     image = _opened(path)
@@ -117,43 +176,76 @@ def read_header(path: Path) -> oiio.ImageSpec:
 
 
 def read_frame(path: Path) -> Frame:
-    """The frame in an image file, every channel and attribute of it.
+    """The frame in an image file, every channel, part and attribute of it.
 
-    Raises FrameUnreadable for a file that is damaged, deep, of several parts, without colour, or that holds channels
-    which could not be written again unharmed; InputError when several layers of it could be meant.
+    Raises FrameUnreadable for a file that is damaged, deep, without colour, or that holds channels which could not be
+    written again unharmed; InputError when several layers of it could be meant.
     """
-    return _frame(_read(path), path)
+    images = _read(path)
+    place = _picture(images, path)
+    parts = tuple(Part(metadata=image.spec, samples=image.samples) for image in images[:place] + images[place + 1 :])
+    return replace(_frame(images[place], path), parts=parts, place=place)
 
 
-def read_channels(path: Path) -> dict[str, FloatArray]:
-    """Every channel of an image file by its name, each (H, W), in the order of the file; it need not hold colour.
+def read_channels(path: Path) -> Channels:
+    """Every channel of an image file, in the order of the file; it need not hold colour.
 
-    Raises FrameUnreadable as `read_frame` does.
+    A channel of a later part whose name is taken is called "part.channel". Raises FrameUnreadable as `read_frame` does.
     """
-    image = _read(path)
-    return {name: image.samples[:, :, place] for place, name in enumerate(image.spec.channelnames)}
+    images = _read(path)
+    spec = oiio.ImageSpec(images[0].spec)
+    found: dict[str, FloatArray] = {}
+    for image in images:
+        if image.spec.roi != spec.roi:
+            continue
+        for place, name in enumerate(image.spec.channelnames):
+            whole = f"{image.spec.get_string_attribute('oiio:subimagename')}.{name}"
+            found[whole if name in found else name] = image.samples[:, :, place].view(np.float32)
+        for attribute in image.spec.extra_attribs:
+            if attribute.name.startswith("cryptomatte/"):
+                spec.attribute(attribute.name, attribute.value)
+    return Channels(by_name=found, metadata=spec)
 
 
 class _Image(NamedTuple):
     spec: oiio.ImageSpec
-    samples: FloatArray
+    samples: FloatArray | NDArray[np.uint32]
     file_type: str
 
 
-def _read(path: Path) -> _Image:
+def _read(path: Path) -> list[_Image]:
+    """All parts of a file."""
     image = _opened(path)
     try:
-        spec = image.spec()
-        _require_plain(spec, path)
-        samples = _guarded(lambda: image.read_image(0, 0, 0, spec.nchannels, oiio.FLOAT), path)
-        if samples is None or image.has_error:
-            raise _unreadable(path, _message(image.geterror))
-        if image.seek_subimage(1, 0):
-            raise _unreadable(path, "it has several parts; write the channels into one part")
-        shaped = np.asarray(samples, np.float32).reshape(spec.height, spec.width, spec.nchannels)
-        return _Image(spec, shaped, image.format_name())
+        found = [_part(image, 0, path)]
+        while image.seek_subimage(len(found), 0):
+            found.append(_part(image, len(found), path))
+        _message(image.geterror)  # the search for one part more ends in an error
+        if len(found) < found[0].spec.get_int_attribute("oiio:subimages", 1):
+            raise _unreadable(path, f"part {len(found) + 1} of it is damaged")
+        return found
     finally:
         image.close()
+
+
+def _part(image: oiio.ImageInput, place: int, path: Path) -> _Image:
+    spec = image.spec()
+    kind = _require_plain(spec, path)
+    samples = _guarded(lambda: image.read_image(place, 0, 0, spec.nchannels, kind), path)
+    if samples is None or image.has_error:
+        raise _unreadable(path, _message(image.geterror))
+    shaped = np.asarray(samples).reshape(spec.height, spec.width, spec.nchannels)
+    return _Image(spec, shaped, image.format_name())
+
+
+def _picture(images: Sequence[_Image], path: Path) -> int:
+    """The first part that holds colour; a file without any is refused for what its first part lacks."""
+    for place, image in enumerate(images):
+        with suppress(FrameUnreadable):
+            if image.samples.dtype == np.float32:
+                colour_channels(image.spec.channelnames, path)
+                return place
+    return 0
 
 
 def embedded_job_hash(spec: oiio.ImageSpec) -> str | None:
@@ -212,21 +304,28 @@ def _unreadable(path: Path, reason: str) -> FrameUnreadable:
                            remedy="Render or copy the frame again, or leave it out of the range")
 
 
-def _require_plain(spec: oiio.ImageSpec, path: Path) -> None:
-    """Refuse what would be lost in the delivery, instead of losing it."""
+def _require_plain(spec: oiio.ImageSpec, path: Path) -> oiio.BASETYPE:
+    """The type to read a part as. Refuses what would be lost in the delivery, instead of losing it."""
     if spec.deep:
         raise _unreadable(path, "it holds deep samples; flatten it first")
     if min(spec.width, spec.height) < 1 or spec.depth > 1:
         raise _unreadable(path, "it holds no flat picture")
+    kinds = [str(spec.channelformat(channel)) for channel in range(spec.nchannels)]
+    if set(kinds) == {"uint"}:
+        return oiio.UINT
     names = {"uint8", "uint16", "half", "float"}
-    for channel in range(spec.nchannels):
-        if str(spec.channelformat(channel)) not in names:
-            raise _unreadable(path, f"channel {spec.channelnames[channel]} is of type {spec.channelformat(channel)}, "
-                                    f"and only {', '.join(sorted(names))} pass through unharmed")
+    for name, kind in zip(spec.channelnames, kinds, strict=True):
+        if kind not in names:
+            raise _unreadable(path, f"channel {name} is of type {kind}, and only {', '.join(sorted(names))} "
+                                    "pass through unharmed; write ids of type uint into a part of their own")
+    return oiio.FLOAT
 
 
 def _frame(image: _Image, path: Path) -> Frame:
     spec, samples, file_type = image
+    if samples.dtype != np.float32:
+        raise _unreadable(path, f"it has no colour, only {', '.join(spec.channelnames)}")
+    samples = samples.view(np.float32)
     names = tuple(spec.channelnames)
     colour, alpha = colour_channels(names, path)
     formats = [BitDepth(str(spec.channelformat(index))) for index in range(len(names))]

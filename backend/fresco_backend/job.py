@@ -11,23 +11,31 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fresco_backend import __version__, settings
-from fresco_backend.color import ColorSpace, color_space, default_space, matte_samples, plate_space
+from fresco_backend.canvas import matte_on
+from fresco_backend.color import SRGB, default_space, plate_space
+from fresco_backend.color_config import ColorSpace, color_space, nearly_equal
 from fresco_backend.deliveries import DeliveryWriter, Encoding, file_type
-from fresco_backend.frames import FloatArray, Frame, Size
-from fresco_backend.model_store import Inventory, check, sha256
+from fresco_backend.frames import Channels, FloatArray, Frame, Size
+from fresco_backend.mattes import matte_samples
+from fresco_backend.model_store import Changes, Inventory, check, sha256
 from fresco_backend.movie_delivery import check_movie, is_movie_delivery
 from fresco_backend.movies import MovieReader, is_movie
 from fresco_backend.plate import PlateReader, open_plate
+from fresco_backend.prompt_weights import check_weights
 from fresco_backend.recommendation import recommendation
 from fresco_backend.resolution import WorkingSize, fit
 from fresco_backend.scratch import Scratch
 from fresco_backend.sequences import FramePattern, frames_text
 from fresco_protocol.errors import ColorError, FrameSize, MatteError, RangeOutside, UsageError
 from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
+
+if TYPE_CHECKING:
+    from fresco_backend.pins import Pins
 
 HASH_DIGITS = 16  # of SHA-256, enough to name a folder
 ASPECT_TOLERANCE = 0.02  # relative; a smaller control image has its size rounded
@@ -40,7 +48,7 @@ class Job:
     shot: without open choices: the model's controls, strength and guidance where it named none; its paths are absolute.
     inventory: the model's files. plate, matte, controls: open readers; controls by the control that asked for them.
     frames: what the whole shot delivers, handles included, ascending. selected: those that are wanted now. like: the
-    first frame.
+    first frame. pins: what tells of the model where a stage needs none of it, and its files may be elsewhere.
     """
 
     shot: Shot
@@ -52,6 +60,7 @@ class Job:
     selected: tuple[int, ...]
     like: Frame
     working: WorkingSize
+    pins: Pins | None = None
 
     @property
     def strength(self) -> float:
@@ -74,13 +83,13 @@ class Job:
         A movie holds sRGB. Raises ColorError for a name that is unknown or does not suit a movie.
         """
         named = self.shot.delivery.color_space
-        if named and self.is_movie and color_space(named) is not ColorSpace.SRGB:
+        if named and self.is_movie and not nearly_equal(color_space(named), color_space(SRGB)):
             raise ColorError(f"a movie is written in sRGB, not in {named}", where=self.shot.delivery.sequence,
                              remedy="Leave the colour space of the delivery out, or deliver an image sequence")
         if named:
             return color_space(named)
         if self.is_movie:
-            return ColorSpace.SRGB
+            return color_space(SRGB)
         written = file_type(self.shot.delivery.sequence)
         return self.space if written == self.like.file_type else default_space(written)
 
@@ -108,11 +117,11 @@ class Job:
     @cached_property
     def identity(self) -> str:
         """Hexadecimal hash of all that the pixels depend on; a frame that carries another one is rendered again."""
-        document = json.loads(self.shot.to_json())
+        document = _without_folders(json.loads(self.shot.to_json()))
         del document["name"], document["delivery"]["overwrite"], document["delivery"]["sequence"]
         facts = {
             "shot": document, "frames": self.frames, "files": _file_facts(self), "weights": self.weights,
-            "configurations": _configurations(self.inventory),
+            "configurations": self.configurations,
         }  # fmt: skip
         text = json.dumps({"version": __version__, **facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
@@ -120,7 +129,14 @@ class Job:
     @cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 in hexadecimal of each weight file, by "component/file name"."""
+        if self.pins is not None:
+            return dict(self.pins.weights)
         return {name: digest for part in self.inventory.all_components for name, digest in part.hashes().items()}
+
+    @cached_property
+    def configurations(self) -> dict[str, str]:
+        """SHA-256 of the files beside the weights that decide what these mean: schedule, tokenizer, shapes."""
+        return dict(self.pins.configurations) if self.pins is not None else _configurations(self.inventory)
 
     @cached_property
     def scratch(self) -> Scratch:
@@ -132,7 +148,9 @@ class Job:
         matte = self.shot.matte
         if self.matte is None or matte is None:
             return np.ones((self.plate.size.height, self.plate.size.width), np.float32)
-        return matte_samples(self.matte.read_channels(number), matte.channel, invert=matte.invert)
+        found = self.matte.read_channels(number)
+        placed = matte_on(found, self.plate.window, self.plate.display)
+        return matte_samples(Channels(by_name=placed, metadata=found.metadata), matte)
 
     def writer(self) -> DeliveryWriter:
         """The writer of single frames, checked: the delivery itself, or the pictures that a movie is made of.
@@ -159,23 +177,30 @@ class Job:
 def opaque(frame: Frame) -> Frame:
     """The frame over black and without extra channels, as a movie holds it."""
     pixels = frame.pixels if frame.alpha is None or frame.associated else frame.pixels * frame.alpha[..., None]
-    return replace(frame, pixels=pixels, alpha=None, associated=True, extra=())
+    return replace(frame, pixels=pixels, alpha=None, associated=True, extra=(), parts=())
 
 
-def open_job(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False) -> Job:
-    """Make a shot ready. selection: the frames wanted now; None is all.
+def open_job(
+    shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False, pins: Pins | None = None
+) -> Job:
+    """Make a shot ready. selection: the frames wanted now; None is all. pins: of a shot without open choices, in place
+    of its model, which is then not looked for.
 
     The model is checked before any frame is read. Raises the WeightsError, InputError, OutputError, ColorError or
     UsageError that stands in the way.
     """
-    shot, inventory = _decided(shot.located(str(Path.cwd())), offline=not allow_download)
+    shot = shot.located(str(Path.cwd()))
+    if pins is None:
+        shot, inventory = _decided(shot, offline=not allow_download)
+    else:
+        inventory = pins.inventory(shot.look.model)
     inventory.require()
     with ExitStack() as opened:
         plate = opened.enter_context(closing(open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)))
         job = Job(
             shot=shot, inventory=inventory, plate=plate, matte=_matte(shot, plate), controls=_controls(shot, plate),
             frames=plate.numbers, selected=_selected(plate.numbers, selection), like=plate.read(plate.numbers[0]),
-            working=fit(plate.size, shot.delivery.working_size or recommendation(inventory).working_size),
+            working=fit(plate.size, shot.delivery.working_size or recommendation(inventory).working_size), pins=pins,
         )  # fmt: skip
         _ = job.space, job.delivered_space  # an unknown name shall stop the job here
         opened.pop_all()
@@ -188,6 +213,7 @@ def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
     Of an edit the plate's own features hold the structure: it needs no control and begins at noise.
     """
     look = shot.look
+    check_weights(look)
     advice = recommendation(check(look.model, offline=offline))
     controls, edits = look.controls, shot.task is Task.EDIT
     if controls is None:
@@ -198,7 +224,7 @@ def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
     sampler = Sampler.DDIM if edits else look.sampler
     shot = replace(shot, look=replace(
         look, controls=controls, guidance=guidance, strength=strength, sampler=sampler))
-    return shot, check(look.model, controls=controls, offline=offline)
+    return shot, check(look.model, controls=controls, changes=Changes.of(look), offline=offline)
 
 
 def _wanted(shot: Shot) -> tuple[int, ...] | None:
@@ -236,7 +262,7 @@ def _matte(shot: Shot, plate: PlateReader) -> PlateReader | None:
     if shot.matte is None:
         return None
     matte = open_plate(shot.matte.sequence, plate.numbers, Missing.ERROR)
-    if matte.size != plate.size:
+    if plate.display.size != matte.display.size and plate.size != matte.size:
         raise MatteError(f"the matte is {matte.size}, and the plate is {plate.size}", where=shot.matte.sequence,
                          remedy="Render the matte in the size of the plate")
     return matte
@@ -259,6 +285,16 @@ def _same_aspect(size: Size, other: Size) -> bool:
     return abs(size.width * other.height / (size.height * other.width) - 1) <= ASPECT_TOLERANCE
 
 
+def _without_folders(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the names of its files alone: machines see one disk under several paths."""
+    nouns = [document["plate"], document["matte"], *(document["look"]["controls"] or ())]
+    for noun in nouns:
+        if noun and noun["sequence"]:
+            noun["sequence"] = Path(noun["sequence"]).name
+    document["look"]["model"] = Path(document["look"]["model"]).name
+    return document
+
+
 def _file_facts(job: Job) -> list[tuple[str, int, int]]:
     """Name, size and time of change of every file that is read for the job's frames; others may come and go."""
     paths = dict.fromkeys(reader.source(number) for reader in job.readers for number in job.frames)
@@ -267,7 +303,6 @@ def _file_facts(job: Job) -> list[tuple[str, int, int]]:
 
 
 def _configurations(inventory: Inventory) -> dict[str, str]:
-    """SHA-256 of the files beside the weights that decide what these mean: schedule, tokenizer, shapes."""
     folders = dict.fromkeys(part.place for part in inventory.all_components if part.place.is_dir())
     return {
         f"{folder.name}/{path.name}": sha256(path)

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
-from fresco_backend.frames import FloatArray, Frame, Size
+from fresco_backend.frames import Channels, FloatArray, Frame, Size, Window
 from fresco_backend.sequences import frames_text
 from fresco_protocol.errors import FrameSize, FrameUnreadable, InputError, PlateMissing, RangeOutside
 from fresco_protocol.shot import BitDepth
@@ -75,6 +75,7 @@ class MovieReader:
         self._container, self._stream = _opened(path)
         self._index, self.size = _indexed(self._container, self._stream, path)
         self.count = len(self._index)
+        self.window = self.display = Window(0, 0, *self.size)
         self.rate: Fraction = _rate(self._stream, self._index)
         self.has_audio = bool(self._container.streams.audio)
         self.numbers: tuple[int, ...] = self._wanted(numbers)
@@ -97,11 +98,12 @@ class MovieReader:
             raise ValueError(f"frame {number} is not in 1-{self.count}")
         return _frame(self._picture(number - 1), self.rate)
 
-    def read_channels(self, number: int) -> dict[str, FloatArray]:
+    def read_channels(self, number: int) -> Channels:
         """The channels "R", "G", "B", and "A" where the movie has it, each (H, W) in [0, 1]. Raises as `read` does."""
         frame = self.read(number)
-        channels = {name: frame.pixels[:, :, place] for place, name in enumerate(frame.channels)}
-        return channels if frame.alpha is None else {**channels, frame.alpha_name: frame.alpha}
+        found = {name: frame.pixels[:, :, place] for place, name in enumerate(frame.channels)}
+        alpha = {} if frame.alpha is None else {frame.alpha_name: frame.alpha}
+        return Channels(by_name={**found, **alpha}, metadata=frame.metadata)
 
     def sound(self) -> Sound | None:
         """The sound of the frames to render; None when there is none, or when frames are left out between them."""

@@ -17,18 +17,21 @@ from functools import partial
 
 from torch import Tensor
 
-from fresco_backend import drift, estimate, in_betweens, movie, record, windows
+from fresco_backend import drift, estimate, in_betweens, movie, prompts, record, windows
 from fresco_backend.claims import POLL, Claims
-from fresco_backend.color import composite, for_file, from_engine
+from fresco_backend.color import for_file
 from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.denoising import Denoising
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
 from fresco_backend.farm_stage import FarmStage, require_frames, require_keyframes
+from fresco_backend.finish import finished
 from fresco_backend.frames import Frame, cleaned
 from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.metrics import WarpError
+from fresco_backend.model_store import Changes
+from fresco_backend.pins import Pins
 from fresco_backend.previews import Previews
 from fresco_backend.remaining import Batch, batches
 from fresco_backend.weights import Models, choose_device, choose_dtype, load
@@ -62,17 +65,23 @@ def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: 
 
 
 def render(
-    shot: Shot, *, selection: Sequence[int] | None = None, stage: FarmStage | None = None,
+    shot: Shot, *, selection: Sequence[int] | None = None, stage: FarmStage | None = None, pins: Pins | None = None,
     allow_download: bool = False, keep_scratch: bool = False, attendance: Attendance | None = None,
 ) -> Generator[Event, None, None]:
     """Render a shot. selection: frame numbers wanted now; None is all. stage: the only one to run; None is all of them.
 
-    Yields events; `close()` cancels.
+    pins: what the job was planned with; this machine must not differ. Yields events; `close()` cancels.
 
     Cancelled or failed, it leaves whole frames only, and the same shot goes on from there. The scratch folder goes at
     the end of a whole shot; a selection leaves it to the other parts of the shot. Raises FrescoError.
     """
-    with closing(open_job(shot, selection=selection, allow_download=allow_download)) as job:
+    if pins is not None:
+        pins.require_node()
+    without_model = pins if stage in (FarmStage.IN_BETWEENS, FarmStage.VERIFY) else None
+    opened = open_job(shot, selection=selection, allow_download=allow_download, pins=without_model)
+    with closing(opened) as job:
+        if pins is not None:
+            pins.require_job(job)
         if attendance is not None:
             attendance.admit(job)
         if shot.delivery.overwrite and selection is None and stage in (None, FarmStage.KEYFRAMES):
@@ -244,14 +253,13 @@ class _Run:
         """Load the models, and say what they do not understand of the texts."""
         look = self.job.shot.look
         loading = load if self.attendance is None else self.attendance.load
-        models = self.models = loading(look.model, controls=look.controls or ())
-        texts = [look.prompt, look.negative_prompt, *(cue.prompt for cue in look.cues)]
-        unknown = [word for text in texts for word in models.unknown_words(text)]
+        models = self.models = loading(look.model, controls=look.controls or (), changes=Changes.of(look))
+        texts = prompts.texts_of(look, self.job.frames)
+        unknown = [word for text in sorted(texts) for word in models.unknown_words(text)]
         if unknown:
             yield Warned(code="unknown-words", text=f"the model does not know: {', '.join(dict.fromkeys(unknown))}. "
                          f"It knows: {', '.join(models.vocabulary)}")
-        prompts = {look.negative_prompt, *(windows.prompt_at(look, frame) for frame in self.job.frames)}
-        for unseen in sorted({rest for prompt in prompts if (rest := models.unseen_text(prompt))}):
+        for unseen in sorted({rest for text in texts if (rest := models.unseen_text(text))}):
             yield Warned(code="prompt-too-long", text=f'the model does not see the end of the prompt: "{unseen}"')
         return models
 
@@ -316,8 +324,7 @@ class _Run:
         """The stylised frame in the plate's size and colour, over the plate where the matte keeps it."""
         job = self.job
         self.warp_error.add(job.frames.index(number), windows.seen(job, plate), image)
-        stylised = from_engine(job.working.to_plate(image[None])[0], plate, job.space)
-        return composite(stylised, plate, job.matte_at(number)) if job.matte else stylised
+        return finished(job, number, image, plate)
 
     def _movie(self) -> Iterator[Event]:
         """Assemble the movie when all its pictures are there."""

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-from fresco_backend.frames import FloatArray, Frame, Size
+from fresco_backend.frames import Channels, Frame, Size, Window
 from fresco_backend.movies import MovieReader, is_movie
 from fresco_backend.sequences import FramePattern, SequenceReader
 from fresco_protocol.shot import Missing
@@ -16,8 +16,9 @@ from fresco_protocol.shot import Missing
 class PlateReader(Protocol):
     """The frames of a plate by their numbers; mattes and control sequences are read through it too.
 
-    numbers: the frames to render, ascending. size: of every one of them, in pixels. rate: frames per second, or None
-    when the plate does not say. files: every file that it owns on disk, none of which may be written.
+    numbers: the frames to render, ascending. window: the canvas that holds all of them, on the pixel plane. size: of
+    the canvas. display: the part of the plane that is meant to be seen. rate: frames per second, or None when the
+    plate does not say. files: every file that it owns on disk, none of which may be written.
     """
 
     @property
@@ -25,6 +26,12 @@ class PlateReader(Protocol):
 
     @property
     def size(self) -> Size: ...
+
+    @property
+    def window(self) -> Window: ...
+
+    @property
+    def display(self) -> Window: ...
 
     @property
     def rate(self) -> Fraction | None: ...
@@ -36,10 +43,10 @@ class PlateReader(Protocol):
         """The file that a frame is read from; of a held frame, that of the one before it."""
 
     def read(self, number: int) -> Frame:
-        """The frame of this number. Raises FrameUnreadable, FrameSize."""
+        """The frame of this number, on the canvas. Raises FrameUnreadable, FrameSize."""
 
-    def read_channels(self, number: int) -> dict[str, FloatArray]:
-        """Every channel of a frame by name, each (H, W); it need not be a picture. Raises as `read` does."""
+    def read_channels(self, number: int) -> Channels:
+        """Every channel of a frame, in its own window; it need not be a picture. Raises as `read` does."""
 
     def close(self) -> None:
         """Let go of open files."""

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fresco_backend import __version__
+from fresco_backend import pins
 from fresco_backend.deliveries import refused
 from fresco_backend.engine.tones import Drift
 from fresco_backend.job import Job
@@ -21,7 +19,6 @@ from fresco_backend.scratch import write_atomically
 from fresco_backend.sequences import frames_text
 
 SCHEMA = 1
-LIBRARIES = ("torch", "diffusers", "transformers", "OpenImageIO", "opencv-python-headless", "av", "numpy")
 _FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
 
 
@@ -75,11 +72,12 @@ def write(job: Job, measures: Measures) -> Path:
         "job": job.identity,
         "frames": frames_text(job.frames),
         "rendered_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"fresco": __version__, "python": platform.python_version(), **_versions()},
+        "versions": pins.versions(),
+        "color": pins.color(),
         "weights": job.weights,
         "plate": {
             "size": list(job.plate.size), "working_size": list(job.working.padded),
-            "rate": None if job.rate is None else str(job.rate), "color_space": job.space.value,
+            "rate": None if job.rate is None else str(job.rate), "color_space": str(job.space),
         },
         "movie": sha256(movie) if job.is_movie and movie.is_file() else None,
         "measures": asdict(measures),
@@ -91,7 +89,3 @@ def write(job: Job, measures: Measures) -> Path:
     except OSError as error:
         raise refused(path, error) from error
     return path
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -11,7 +11,18 @@ from pathlib import Path
 import fileseq
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
-from fresco_backend.frames import FloatArray, Frame, Size, read_channels, read_frame, read_header
+from fresco_backend.canvas import laid_on, union
+from fresco_backend.frames import (
+    Channels,
+    Frame,
+    Size,
+    Window,
+    data_window,
+    display_window,
+    read_channels,
+    read_frame,
+    read_header,
+)
 from fresco_protocol.errors import FrameGap, FrameSize, InputError, PlateMissing, RangeOutside, UsageError
 from fresco_protocol.shot import Missing, frame_numbers, parse_frames
 
@@ -125,9 +136,13 @@ class SequenceReader:
         self.numbers: tuple[int, ...] = tuple(number for number in wanted if number not in self.skipped)
         if not self.numbers:
             raise _gap(pattern, gaps)
-        header = read_header(self.source(self.numbers[0]))
-        self.size: Size = Size(header.width, header.height)
-        self.rate: Fraction | None = _rate(header)
+        headers = {number: read_header(self.source(number)) for number in self.numbers}
+        first = headers[self.numbers[0]]
+        self.display: Window = display_window(first)
+        self._require_one_plate(headers)
+        self.window: Window = union(map(data_window, headers.values()))
+        self.size: Size = self.window.size
+        self.rate: Fraction | None = _rate(first)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -135,25 +150,28 @@ class SequenceReader:
         return tuple(self._sources.values())
 
     def read(self, number: int) -> Frame:
-        """The frame of this number, or the one that is held for it. Raises FrameUnreadable, FrameSize."""
+        """The frame of this number, or the one that stands for it, on the canvas. Raises FrameUnreadable, FrameSize."""
         frame = read_frame(self.source(number))
-        self._require_size(frame.size, number)
-        return frame
+        if not self.window.holds(data_window(frame.metadata)):
+            raise self._another_size(number, frame.size, self.size)
+        return laid_on(frame, self.window)
 
-    def read_channels(self, number: int) -> dict[str, FloatArray]:
-        """Every channel of a frame by name, each (H, W), whether it is a picture or not. Raises as `read` does."""
-        channels = read_channels(self.source(number))
-        height, width = next(iter(channels.values())).shape
-        self._require_size(Size(width, height), number)
-        return channels
+    def read_channels(self, number: int) -> Channels:
+        """Every channel of a frame as its file has it, whether it is a picture or not. Raises FrameUnreadable."""
+        return read_channels(self.source(number))
 
     def close(self) -> None:
         """Nothing stays open between two frames."""
 
-    def _require_size(self, size: Size, number: int) -> None:
-        if size != self.size:
-            raise FrameSize(f"frame {number} is {size}, and frame {self.numbers[0]} is {self.size}",
-                            where=self.source(number), remedy="Render the odd one again; one plate has one size")
+    def _require_one_plate(self, headers: Mapping[int, oiio.ImageSpec]) -> None:
+        """Data windows may differ from frame to frame, the picture that is to be seen may not."""
+        for number, header in headers.items():
+            if display_window(header) != self.display:
+                raise self._another_size(number, display_window(header).size, self.display.size)
+
+    def _another_size(self, number: int, size: Size, first: Size) -> FrameSize:
+        return FrameSize(f"frame {number} is {size}, and frame {self.numbers[0]} is {first}", where=self.source(number),
+                         remedy="Render the odd one again; one plate has one size")
 
     def source(self, number: int) -> Path:
         """The file that a frame is read from; of a held frame, that of the one before it."""

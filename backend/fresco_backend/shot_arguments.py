@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend import look_arguments
+from fresco_backend.fidelity_arguments import add_matte, add_pixels
 from fresco_backend.look_arguments import add_controls, add_look, look_overrides
 from fresco_backend.option import add_option as _option
 from fresco_backend.option import values
+from fresco_backend.path_mapping import mapped, read_rules
 from fresco_protocol.errors import InputError, ShotError, UsageError
 from fresco_protocol.shot import SCHEMA, BitDepth, Compat, Missing, Shot, frame_numbers, parse_frames
 
@@ -46,7 +48,7 @@ def shot_of(arguments: argparse.Namespace) -> tuple[Shot, tuple[int, ...] | None
     given = vars(arguments)
     frames = _frames_text(given)
     if given["source"].endswith(".json"):
-        base, selection = _document(Path(given["source"])), _selected(frames)
+        base, selection = _document(Path(given["source"]), given.get("path_mapping")), _selected(frames)
     else:
         base, selection = _document_of_plate(given["source"], frames), None
     try:
@@ -54,6 +56,11 @@ def shot_of(arguments: argparse.Namespace) -> tuple[Shot, tuple[int, ...] | None
     except ShotError as error:
         raise _as_option(error, given["flags"]) from None
     return shot.located(str(Path.cwd())), selection
+
+
+def shot_of_file(path: Path) -> Shot:
+    """The shot of a document, with absolute paths. Raises InputError, ShotError."""
+    return Shot.from_json(json.dumps(_document(path, None)))
 
 
 def _add_plate(command: argparse.ArgumentParser) -> None:
@@ -68,13 +75,9 @@ def _add_plate(command: argparse.ArgumentParser) -> None:
             "before, leave it out", choices=values(Missing))
     _option(group, "--rate", "plate.rate", "frames per second, such as 24 or 24000/1001 (default: the plate's own)",
             metavar="RATE")
-    _option(group, "--color-space", "plate.color_space", "of the plate (default: what its files declare)",
-            metavar="NAME")
-    _option(group, "--matte", "matte.sequence", "where the look applies: white stylises, black keeps the plate",
-            metavar="SEQ")
-    _option(group, "--matte-channel", "matte.channel", "channel of the matte (default: alpha, else the first)",
-            metavar="NAME")
-    _option(group, "--matte-invert", "matte.invert", "black stylises, white keeps the plate", action="store_true")
+    _option(group, "--color-space", "plate.color_space", "of the plate, by its OpenColorIO name (default: what its "
+            "files declare)", metavar="NAME")
+    add_matte(group)
     group.add_argument("--no-matte", action="store_true", help="without the matte of the document")
 
 
@@ -115,6 +118,7 @@ def _add_delivery(command: argparse.ArgumentParser) -> None:
     _option(group, "--bit-depth", "delivery.bit_depth", "(default: the plate's)", choices=values(BitDepth))
     _option(group, "--compression", "delivery.compression", "such as zip, dwaa:45, jpeg:95 (default: the plate's)",
             metavar="NAME")
+    add_pixels(group)
     _option(group, "--handles", "delivery.handles", "extra frames at head and tail", metavar="N", type=int)
     _option(group, "--working-size", "delivery.working_size", "short side in pixels at which the model works (default: "
             "the model's own)", metavar="PIXELS", type=int)
@@ -157,8 +161,8 @@ def _selected(frames: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--frames is {error.found}", remedy=f"Allowed: {error.allowed}") from None
 
 
-def _document(path: Path) -> Document:
-    """The document of a file, every path in it absolute."""
+def _document(path: Path, rules: Path | None) -> Document:
+    """The document of a file, every path in it absolute. rules: a file of a farm's path mapping."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -168,6 +172,8 @@ def _document(path: Path) -> Document:
         shot = Shot.from_json(text)
     except ShotError as error:
         raise ShotError(f"{path}: {error.path or 'the whole'}", error.found, error.allowed) from None
+    if rules is not None:  # before relative paths become absolute: one of Windows looks relative elsewhere
+        shot = mapped(shot, read_rules(rules))
     document: Document = json.loads(shot.located(os.path.abspath(path.parent)).to_json())  # noqa: PTH100, no symlinks
     return document
 

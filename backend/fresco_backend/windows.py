@@ -9,9 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fresco_backend import controls, motion
+from fresco_backend import motion, prompts
 from fresco_backend.background import moving_background
-from fresco_backend.color import plate_space, to_engine
+from fresco_backend.color import to_engine
+from fresco_backend.control_images import control_images
+from fresco_backend.depth import sampled_frames
 from fresco_backend.engine import coherence as engine
 from fresco_backend.engine import denoise
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptimisation
@@ -25,7 +27,7 @@ from fresco_backend.guidances import Guidances
 from fresco_backend.job import Job
 from fresco_backend.weights import Models
 from fresco_protocol.errors import RangeOutside
-from fresco_protocol.shot import Coherence, Compat, Control, ControlKind, Look, Shot, Task, frame_numbers
+from fresco_protocol.shot import Coherence, Compat, Control, Look, Shot, Task, frame_numbers
 
 Inverted = Callable[[int], Tensor]
 
@@ -39,7 +41,7 @@ def working_image(job: Job, number: int) -> Tensor:
 
 def seen(job: Job, frame: Frame) -> Tensor:
     """What the engine sees of a frame of the plate that was read: (3, H, W) in [-1, 1] at the working size."""
-    return job.working.to_working(to_engine(frame, job.space)[None])[0]
+    return job.working.to_working(to_engine(frame, job.space, job.shot.delivery.highlights)[None])[0]
 
 
 def working_images(job: Job, numbers: Sequence[int]) -> Tensor:
@@ -49,7 +51,8 @@ def working_images(job: Job, numbers: Sequence[int]) -> Tensor:
 
 def error_curve(job: Job) -> Iterator[float]:
     """How much each frame differs from the one before, read frame by frame; see `motion.error_curve`."""
-    return motion.error_curve(to_engine(job.plate.read(number), job.space) for number in job.frames)
+    method = job.shot.delivery.highlights
+    return motion.error_curve(to_engine(job.plate.read(number), job.space, method) for number in job.frames)
 
 
 def needs_analysis(job: Job) -> bool:
@@ -95,12 +98,6 @@ def split(job: Job, keyframes: Sequence[int]) -> tuple[Window, ...]:
                  for start in range(0, len(keyframes), size))
 
 
-def prompt_at(look: Look, frame: int) -> str:
-    """The prompt of one frame: the look's, and the cues whose ranges hold the frame."""
-    cues = [cue.prompt for cue in look.cues if frame in frame_numbers(cue.frames)]
-    return ", ".join([look.prompt, *cues])
-
-
 def window_input(job: Job, models: Models, window: Window, inverted: Inverted | None = None) -> denoise.WindowInput:
     """Everything that denoising needs of one window. inverted: gives the plate's inverted latents at a time step."""
     look = job.shot.look
@@ -113,7 +110,7 @@ def window_input(job: Job, models: Models, window: Window, inverted: Inverted | 
     return denoise.WindowInput(
         frames=window.frames,
         images=on_device,
-        prompt=models.encode_prompts([prompt_at(look, frame) for frame in window.frames]),
+        prompt=prompts.encoded(models, look, window.frames),
         negative=models.encode_prompts([look.negative_prompt] * len(window.frames)),
         controls=tuple(_control(job, models, control, images, window.frames) for control in look.controls or ()),
         anchored=len(window.anchors),
@@ -214,14 +211,11 @@ def _artists_keyframes(job: Job, numbers: Sequence[int]) -> tuple[int, ...]:
 
 
 def _control(job: Job, models: Models, control: Control, images: Tensor, frames: Sequence[int]) -> denoise.Control:
-    if control.kind is ControlKind.SEQUENCE:
-        reader = job.controls[control]
-        drawn = [to_engine(frame, plate_space(frame)) for frame in map(reader.read, frames)]
-        control_images = torch.cat([job.working.to_working(image[None]) for image in drawn]) / 2 + 0.5
-    else:
-        control_images = controls.detect(control.kind, images)
+    drawn = control_images(
+        job, models, control, images, frames, lambda: working_images(job, sampled_frames(job.frames))
+    )
     return denoise.Control(
-        network=models.controlnets[control], images=control_images.to(models.device),
+        network=models.controlnets[control], images=drawn.to(models.device),
         strength=control.strength, start=control.start, end=control.end,
     )  # fmt: skip
 

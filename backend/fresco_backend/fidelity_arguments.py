@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `fresco render` about the matte, and about how true the delivery is to the plate's pixels."""
+from __future__ import annotations
+
+from typing import Any
+
+from fresco_backend.option import add_option, values
+from fresco_protocol.shot import Highlights
+
+
+def add_matte(group: Any) -> None:
+    """Gives a command the options of a matte."""
+    add_option(group, "--matte", "matte.sequence", "where the look applies: white stylises, black keeps the plate",
+               metavar="SEQ")
+    add_option(group, "--matte-channel", "matte.channel", "a channel, a layer, or an object of a Cryptomatte (default: "
+               "alpha, else the first channel)", metavar="NAME")
+    add_option(group, "--matte-invert", "matte.invert", "black stylises, white keeps the plate", action="store_true")
+    add_option(group, "--matte-grow", "matte.grow", "pixels by which the matte is widened, below 0 narrowed",
+               metavar="PIXELS", type=int)
+    add_option(group, "--matte-feather", "matte.feather", "pixels over which the matte's edge is softened",
+               metavar="PIXELS", type=float)
+
+
+def add_pixels(group: Any) -> None:
+    """Gives a command the options of what becomes of the plate's pixels."""
+    add_option(group, "--highlights", "delivery.highlights", "light that is brighter than a display: the plate's own, "
+               "what the model makes of it on a log curve, or what a display would show", choices=values(Highlights))

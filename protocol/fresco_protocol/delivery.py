@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nouns of pixels: a Matte says where the look applies, a Delivery where and how the result is written."""
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Optional
+
+from fresco_protocol.document import noun, within
+from fresco_protocol.look import Text
+
+
+class BitDepth(Enum):
+    """Number format of delivered pixels."""
+
+    HALF = "half"
+    FLOAT = "float"
+    UINT8 = "uint8"
+    UINT16 = "uint16"
+
+
+class Highlights(Enum):
+    """What becomes of light that is brighter than a display."""
+
+    PRESERVE = "preserve"  # the plate's own is carried around the model
+    MODEL = "model"  # the model sees and paints it, on a log curve
+    DISPLAY = "display"  # what the model painted, as a display shows it; nothing of the plate's
+
+
+@noun
+class Matte:
+    """Where the look applies: 1 stylises, 0 keeps the plate.
+
+    channel: a channel, a layer, or an object of a Cryptomatte; None is alpha if there is one, else the first.
+    grow: pixels by which it is widened, below 0 narrowed. feather: pixels over which its edge is softened.
+    """
+
+    sequence: Text
+    channel: Optional[Text] = None
+    invert: bool = False
+    grow: Annotated[int, within(-1000, 1000)] = 0
+    feather: Annotated[float, within(0, 1000)] = 0.0
+
+
+@noun
+class Delivery:
+    """Where and how the result is written.
+
+    sequence: path pattern or movie file. color_space, bit_depth, compression: None follows the plate.
+    handles: extra frames at head and tail, rendered here and trimmed on import.
+    working_size: short side in pixels at which the engine works; None is the model's own.
+    overwrite: render frames again that were delivered already.
+    """
+
+    sequence: Text
+    color_space: Optional[Text] = None
+    bit_depth: Optional[BitDepth] = None
+    compression: Optional[Text] = None
+    handles: Annotated[int, within(0, 1000)] = 0
+    working_size: Optional[Annotated[int, within(64, 8192)]] = None
+    highlights: Highlights = Highlights.PRESERVE
+    overwrite: bool = False
