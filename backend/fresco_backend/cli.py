@@ -48,6 +48,15 @@ examples:
   fresco render clip.mov -o out/look.mov --prompt "an ink drawing" --matte matte.####.png
   fresco render shot.json --frames=1001-1024          one chunk of a shot, on a farm
   fresco render shot.json --strength 0.5 --dry-run    what would be done"""
+EDIT = """\
+Changes what the prompt names and leaves the rest of the plate as it is: the plate is followed back to noise, and the
+edit comes back from there with the plate's own features. That way is kept, so that the next prompt begins at once."""
+EDIT_EXAMPLES = """\
+examples:
+  fresco edit plate.####.exr --frames=1001-1048 -o out/ink.####.exr --caption "a photo of a boat" \\
+      --prompt "an ink drawing of a boat"
+  fresco edit plate.####.exr --frames=1001-1048 -o out/night.####.exr --caption "a photo of a boat" \\
+      --prompt "a boat at night" --synthesis features"""
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -111,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_render(commands)
+    _add_edit(commands)
     _add_demo(commands)
     _add_models(commands)
     add_serve(commands)
@@ -152,6 +162,16 @@ def _add_render(commands: argparse._SubParsersAction[_Parser]) -> None:
                          help='"name.####.exr", "name.%%04d.exr", a movie (frames count from 1), or a shot document')
     _add_run_options(command)
     command.set_defaults(run=_render)
+
+
+def _add_edit(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser("edit", help="change what a prompt names, and nothing else", description=EDIT,
+                                  epilog=f"{EDIT_EXAMPLES}\n\n{failure.EXIT_CODES}\n\n{ENVIRONMENT}",
+                                  usage="fresco edit PLATE -o OUT --prompt TEXT --caption TEXT [--frames=SPEC] "
+                                        "[options]")
+    command.add_argument("source", metavar="PLATE", help="as of fresco render")
+    _add_run_options(command)
+    command.set_defaults(run=_render, task="edit")
 
 
 def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:

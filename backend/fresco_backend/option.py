@@ -8,10 +8,10 @@ from enum import Enum
 from typing import Any
 
 from fresco_protocol.document import write
-from fresco_protocol.shot import Coherence, Delivery, Keyframing, Look, Matte, Plate
+from fresco_protocol.shot import Coherence, Delivery, Editing, Keyframing, Look, Matte, Plate
 
 _NOUNS = {"plate": Plate, "matte": Matte, "look": Look, "keyframing": Keyframing, "coherence": Coherence,
-          "delivery": Delivery}
+          "delivery": Delivery, "editing": Editing}
 
 
 def add_option(group: Any, names: str, place: str, sentence: str, **rest: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from fresco_backend import look_arguments
 from fresco_backend.fidelity_arguments import add_matte, add_pixels
+from fresco_backend.edit_arguments import add_editing, add_synthesis
 from fresco_backend.look_arguments import add_controls, add_look, look_overrides
 from fresco_backend.option import add_option as _option
 from fresco_backend.option import values
@@ -34,7 +35,7 @@ _FRAMES = 'SPEC is "1001-1048", "1001-1048x2" or "1001-1010,1020"; write --frame
 
 def add_shot_options(command: argparse.ArgumentParser) -> None:
     """Gives a command an option for each thing that a shot says; `shot_of` reads them."""
-    for add in (_add_plate, add_look, add_controls, _add_keyframing, _add_coherence, _add_delivery):
+    for add in (_add_plate, add_look, add_controls, add_editing, _add_keyframing, _add_coherence, _add_delivery):
         add(command)
     flags = {action.dest: action.option_strings[0] for action in command._actions if "." in action.dest}
     command.set_defaults(flags={**flags, **_SPOKEN_FOR})
@@ -52,7 +53,8 @@ def shot_of(arguments: argparse.Namespace) -> tuple[Shot, tuple[int, ...] | None
     else:
         base, selection = _document_of_plate(given["source"], frames), None
     try:
-        shot = Shot.from_json(json.dumps(_merged(base, _overrides(given))))
+        document = _merged(base, _overrides(given))
+        shot = Shot.from_json(json.dumps({**document, "task": given["task"]} if "task" in given else document))
     except ShotError as error:
         raise _as_option(error, given["flags"]) from None
     return shot.located(str(Path.cwd())), selection
@@ -91,6 +93,7 @@ def _add_keyframing(command: argparse.ArgumentParser) -> None:
             type=int)
     _option(group, "--window", "keyframing.window", "keyframes denoised together; more are steadier and take more "
             "memory", metavar="N", type=int)
+    add_synthesis(group)
 
 
 def _add_coherence(command: argparse.ArgumentParser) -> None:
@@ -104,6 +107,8 @@ def _add_coherence(command: argparse.ArgumentParser) -> None:
         ("--no-background", "background", "the background is not carried along the flow"),
     ):
         _option(group, flag, f"coherence.{field}", sentence, action="store_const", const=None)
+    _option(group, "--no-tone", "coherence.tone", "later windows are not graded to the first one's tones",
+            action="store_const", const=False)
     _option(group, "--compat", "coherence.compat", "whose arithmetic, where the authors' program departs from their "
             "paper", choices=values(Compat))
     group.add_argument("--per-frame", action="store_true", help="no coherence at all: each frame by itself")
