@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend import look_arguments
-from fresco_backend.fidelity_arguments import add_matte, add_pixels
 from fresco_backend.edit_arguments import add_editing, add_synthesis
+from fresco_backend.fidelity_arguments import add_matte, add_pixels
 from fresco_backend.look_arguments import add_controls, add_look, look_overrides
 from fresco_backend.option import add_option as _option
 from fresco_backend.option import values
