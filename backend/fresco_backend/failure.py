@@ -39,7 +39,7 @@ exit codes:
 
 def report(error: BaseException, *, as_json: bool, command: Sequence[str]) -> int:
     """Says what happened on stderr (and as a JSON object on stdout), and gives the exit code."""
-    known = error if isinstance(error, FrescoError) else translated(error, command)
+    known = translated(error, command)
     place = f" ({known.where})" if known.where else ""
     label = "" if isinstance(known, Interrupted) else "error: "
     sys.stderr.write(f"fresco: {label}{known.what}{place} [{known.code}]\n")
@@ -60,6 +60,8 @@ def to_json(error: FrescoError) -> dict[str, Any]:
 
 def translated(error: BaseException, command: Sequence[str]) -> FrescoError:
     """The error of the house for any exception; of a bug, the traceback is written to a file."""
+    if isinstance(error, FrescoError):
+        return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", terminated=isinstance(error, Terminated))
     if _is_out_of_memory(error):
