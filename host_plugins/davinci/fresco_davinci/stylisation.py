@@ -131,7 +131,7 @@ def _suffix(wish: Wish) -> str:
 def _begun(clip: Clip, wish: Wish, earlier: Optional[Record]) -> Record:
     """A folder of its own for the next version."""
     folder = Path(earlier.folder).parent if earlier else Path(wish.folder or Path.home() / "Fresco").joinpath(
-        file_name(clip.project), file_name(clip.timeline_name), f"{file_name(clip.name)}_{file_name(clip.item)[:8]}")
+        file_name(clip.project), file_name(clip.timeline_name), f"{file_name(_stem(clip.name))}_{file_name(clip.item)[:8]}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         version = 1 + max((int(path.name[1:]) for path in folder.glob("v[0-9][0-9][0-9]*") if path.name[1:].isdigit()),
@@ -142,6 +142,11 @@ def _begun(clip: Clip, wish: Wish, earlier: Optional[Record]) -> Record:
         raise OutputDenied(f"the folder cannot be made: {error.strerror}", where=folder,
                            remedy="Choose another folder with --folder.") from error
     return Record(clip=clip, wish=wish, version=version, folder=str(made), placed=earlier.placed if earlier else None)
+
+
+def _stem(name: str) -> str:
+    """The name of a clip without numbers of frames and without its suffix: "shot" of "shot.[1001-1048].exr"."""
+    return re.sub(r"(\.?\[\d+-\d+\])?\.\w+$", "", name)
 
 
 def _save(record: Record) -> None:
