@@ -11,6 +11,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from original_names import save_single_file
@@ -20,7 +21,7 @@ import tiny
 from fresco_backend import model_store, single_file, weights
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_protocol.errors import UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
-from fresco_protocol.shot import Control, ControlKind
+from fresco_protocol.shot import Control, ControlKind, Prediction
 
 CPU = torch.device("cpu")
 CANNY = Control(kind=ControlKind.CANNY)
@@ -41,7 +42,9 @@ def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def load(name: Path | str, *controls: Control, vae: str | None = None) -> weights.Models:
-    return weights.load(str(name), device=CPU, dtype=torch.float32, controls=controls, vae=vae)
+    return weights.load(
+        str(name), device=CPU, dtype=torch.float32, controls=controls, changes=model_store.Changes(vae=vae)
+    )
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -242,10 +245,36 @@ def test_a_damaged_configuration_is_refused(model: Path) -> None:
         load(model)
 
 
-def test_inpainting_and_two_text_encoders_are_not_supported(model: Path) -> None:
-    edit_json(model / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
-    with pytest.raises(WeightsUnsupported, match="second text encoder"):
+@pytest.mark.parametrize(("key", "value"), [("transformer", ["diffusers", "SD3Transformer2DModel"]),
+                                            ("text_encoder", [None, None])])
+def test_other_families_are_not_supported(model: Path, key: str, value: list[str | None]) -> None:
+    edit_json(model / "model_index.json", **{key: value})
+    with pytest.raises(WeightsUnsupported, match="no Stable Diffusion 1, 2 or XL"):
         load(model)
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    ({"in_channels": 9}, "takes 9 channels"),
+    ({"time_cond_proj_dim": 32}, "told more than time and text"),
+])
+def test_a_u_net_of_another_task_is_not_supported(model: Path, config: dict[str, int], message: str) -> None:
+    edit_json(model / "unet/config.json", **config)
+    unet = UNet2DConditionModel.from_config(json.loads((model / "unet/config.json").read_text()))
+    unet.save_pretrained(model / "unet")
+    with pytest.raises(WeightsUnsupported, match=message):
+        load(model)
+
+
+def test_a_prediction_that_no_schedule_knows_is_not_supported(model: Path) -> None:
+    edit_json(model / "scheduler/scheduler_config.json", prediction_type="flow_prediction")
+    with pytest.raises(WeightsUnsupported, match="epsilon or v_prediction"):
+        load(model)
+
+
+def test_a_look_can_say_what_a_model_predicts(model: Path) -> None:
+    changes = model_store.Changes(prediction=Prediction.VELOCITY)
+    models = weights.load(str(model), device=CPU, dtype=torch.float32, changes=changes)
+    assert models.scheduler_config["prediction_type"] == "v_prediction"
 
 
 # Pickles
@@ -352,7 +381,7 @@ def test_a_download_takes_half_precision_where_there_is_no_other(
 
 
 def test_a_control_can_name_its_own_controlnet(tiny_model: Path, model: Path) -> None:
-    named = Control(kind=ControlKind.DEPTH, model=str(model / "controlnet"))
+    named = Control(kind=ControlKind.SOFT_EDGE, model=str(model / "controlnet"))
     models = load(tiny_model, CANNY, named)
     assert models.controlnets[CANNY] is not models.controlnets[named]
 
@@ -473,10 +502,10 @@ def test_a_single_file_without_a_component_names_it(checkpoint: Path, tmp_path: 
         load(tmp_path / "no-vae.safetensors")
 
 
-def test_a_single_file_of_another_family_is_not_supported(tmp_path: Path) -> None:
-    save_file({"conditioner.embedders.0.weight": torch.zeros(1)}, tmp_path / "xl.safetensors")
-    with pytest.raises(WeightsUnsupported, match="XL"):
-        load(tmp_path / "xl.safetensors")
+def test_a_refiner_is_not_supported(tmp_path: Path) -> None:
+    save_file({"conditioner.embedders.0.model.ln_final.weight": torch.zeros(1)}, tmp_path / "refiner.safetensors")
+    with pytest.raises(WeightsUnsupported, match="refiner"):
+        load(tmp_path / "refiner.safetensors")
 
 
 # Device and number format

@@ -57,6 +57,17 @@ def soft_edges(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def pencil(images: Tensor) -> Tensor:
+    """Give soft edges as one grey drawing, the same in all three channels, as ControlNets of other authors take them.
+
+    What is an edge at the two coarser scales of `soft_edges`: contours without texture.
+    images: (N, 3, H, W) in [-1, 1]. Returns (N, 3, H, W) in [0, 1].
+    """
+    contours, masses = soft_edges(images)[:, 1:].unbind(dim=1)
+    return (contours * masses).sqrt().unsqueeze(1).repeat(1, 3, 1, 1)
+
+
+@torch.no_grad()
 def canny(images: Tensor, low: float = 50, high: float = 100) -> Tensor:
     """Give Canny edges, 0 or 1, the same in all three channels.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fresco_backend.model_family import DEFAULT_CONTROLNETS, SHORT_SIDES
 from fresco_backend.model_store import Inventory, read_index, read_json
 from fresco_protocol.errors import WeightsRefused
 from fresco_protocol.shot import ControlKind
@@ -13,7 +14,6 @@ from fresco_protocol.shot import ControlKind
 # Stable Diffusion 1.x, for which the method's own numbers were chosen.
 STRENGTH = 0.75
 GUIDANCE = 7.5
-SHORT_SIDE = 512
 PIXELS_PER_LATENT = 8
 
 
@@ -31,14 +31,15 @@ def recommendation(inventory: Inventory) -> Recommendation:
     """The keys `_fresco_...` of the model's index, else what suits Stable Diffusion."""
     place = inventory.place
     if place.is_file():
-        return Recommendation(control=ControlKind.CANNY, strength=STRENGTH, guidance=GUIDANCE, working_size=SHORT_SIDE)
+        side = SHORT_SIDES[inventory.family]
+        return Recommendation(control=_usual(inventory), strength=STRENGTH, guidance=GUIDANCE, working_size=side)
     index = read_index(place)
     unet = place / "unet" / "config.json"
     side = read_json(unet).get("sample_size") if unet.is_file() else None
-    own = side * PIXELS_PER_LATENT if isinstance(side, int) else SHORT_SIDE
+    own = side * PIXELS_PER_LATENT if isinstance(side, int) else SHORT_SIDES[inventory.family]
     try:
         return Recommendation(
-            control=_control(index.get("_fresco_controls", [ControlKind.CANNY.value])),
+            control=_control(index["_fresco_controls"]) if "_fresco_controls" in index else _usual(inventory),
             strength=float(index.get("_fresco_strength", STRENGTH)),
             guidance=float(index.get("_fresco_guidance", GUIDANCE)),
             working_size=int(index.get("_fresco_working_size", own)),
@@ -47,6 +48,12 @@ def recommendation(inventory: Inventory) -> Recommendation:
         raise WeightsRefused(
             f"its index cannot be understood: {error}", where=place, remedy="Fetch the model again."
         ) from error
+
+
+def _usual(inventory: Inventory) -> ControlKind | None:
+    """Canny, where the model or its family has a ControlNet for it."""
+    own = inventory.place.is_dir() and (inventory.place / "controlnet").is_dir()
+    return ControlKind.CANNY if own or inventory.family in DEFAULT_CONTROLNETS else None
 
 
 def _control(kinds: list[Any]) -> ControlKind | None:

@@ -8,7 +8,7 @@ model that lacks a single tensor is refused instead of being completed with rand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,14 +16,18 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from fresco_backend import settings, single_file
+from fresco_backend import lora, settings, single_file
+from fresco_backend.depth import DepthDetector, read_detector
 from fresco_backend.embedded.dct import DctAutoencoder
-from fresco_backend.model_store import Component, Inventory, check, check_autoencoder, read_index, read_json
+from fresco_backend.model_family import Family
+from fresco_backend.model_store import Changes, Component, Inventory, check, read_index, read_json
+from fresco_backend.prompt_weights import weighed
+from fresco_backend.text_states import TextReader, take_packed_text, text_states
 from fresco_protocol.errors import UsageError, WeightsRefused, WeightsUnsupported
-from fresco_protocol.shot import Control
+from fresco_protocol.shot import Control, Prediction
 
 __all__ = ["LOADABLE", "Models", "check", "choose_device", "choose_dtype", "describe", "load", "vocabulary"]
 
@@ -37,17 +41,20 @@ LOADABLE: Mapping[str, Mapping[tuple[str, str], type[nn.Module]]] = {
         ("fresco_backend.embedded.dct", "DctAutoencoder"): DctAutoencoder,
     },
     "text_encoder": {("transformers", "CLIPTextModel"): CLIPTextModel},
+    "text_encoder_2": {("transformers", "CLIPTextModelWithProjection"): CLIPTextModelWithProjection},
 }
+# Parts of U-Nets of Stable Diffusion's relatives that want to be told more than time and text.
+_FOREIGN = ("class_embed_type", "num_class_embeds", "encoder_hid_dim", "time_cond_proj_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
     """Everything that a render needs of a model, on one device, in evaluation mode, without gradients.
 
-    unet, text_encoder and controlnets are in `dtype`; the autoencoder is in `vae.dtype`, which is float32 where `dtype`
-    has too few bits for a picture. controlnets: by the control that asked for it.
-    scheduler_config: what diffusers' schedulers take in `from_config`. hashes: SHA-256 of each weight file by
-    "component/file".
+    unet, text encoders and controlnets are in `dtype`; the autoencoder is in `vae.dtype`, which is float32 where
+    `dtype` has too few bits for a picture. controlnets: by the control that asked for it. second: tokenizer and encoder
+    of Stable Diffusion XL's second reading. scheduler_config: what diffusers' schedulers take in `from_config`. hashes:
+    SHA-256 of each weight file by "component/file". detectors: by name.
     """
 
     name: str
@@ -60,28 +67,29 @@ class Models:
     device: torch.device
     dtype: torch.dtype
     hashes: Mapping[str, str]
+    second: TextReader | None = None
+    empty_is_zero: bool = False
+    detectors: Mapping[str, DepthDetector] = field(default_factory=dict)
 
     @property
     def prompt_length(self) -> int:
         """Tokens of a prompt, start and end included; what goes beyond is not seen by the model."""
-        return min(int(self.tokenizer.model_max_length), int(self.text_encoder.config.max_position_embeddings))
+        return self._first.length
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """The text states (N, T, C) of N prompts, on the models' device and in their dtype; T is `prompt_length`."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.prompt_length,
-            return_tensors="pt",
-        )
-        # No attention mask: Stable Diffusion is trained to see the padding too.
-        return cast(Tensor, self.text_encoder(tokens.input_ids.to(self.device))[0])
+        """What the model reads of N prompts, (N, T, C), on its device and in its dtype; see `text_states`.
+
+        T is `prompt_length`, and one more for Stable Diffusion XL, for which an empty prompt may be all zeros.
+        """
+        states = text_states(self._first, self.second, prompts)
+        if self.empty_is_zero:
+            states[[place for place, prompt in enumerate(prompts) if not prompt]] = 0
+        return states
 
     def unseen_text(self, prompt: str) -> str:
         """The end of a prompt that is too long to be seen; empty for most prompts."""
-        tokens = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        tokens = self.tokenizer(weighed(prompt).plain, add_special_tokens=False).input_ids
         return str(self.tokenizer.decode(tokens[self.prompt_length - 2 :])).strip()
 
     @property
@@ -93,10 +101,14 @@ class Models:
         """The words of a prompt that the model has never seen, in order, each once; empty if it takes any text."""
         if not self.vocabulary:
             return []
-        backend = self.tokenizer.backend_tokenizer
+        backend, prompt = self.tokenizer.backend_tokenizer, weighed(prompt).plain
         text = backend.normalizer.normalize_str(prompt) if backend.normalizer else prompt
         words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
         return list(dict.fromkeys(word for word in words if backend.token_to_id(word) is None))
+
+    @property
+    def _first(self) -> TextReader:
+        return TextReader(tokenizer=self.tokenizer, encoder=self.text_encoder)
 
 
 def load(
@@ -105,29 +117,35 @@ def load(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     controls: Sequence[Control] = (),
-    vae: str | None = None,
+    changes: Changes | None = None,
     offline: bool = True,
 ) -> Models:
-    """The model that `name` leads to, with a ControlNet for each control; see `model_store` for names.
+    """The model that `name` leads to, changed as asked, with a ControlNet for each control; see `model_store`.
 
-    `device` and `dtype` default to `choose_device()` and `choose_dtype(device)`. `vae` names an autoencoder that
-    replaces the model's own. Downloads from the hub unless `offline`. Raises WeightsMissing, WeightsRefused and
-    WeightsUnsupported.
+    `device` and `dtype` default to `choose_device()` and `choose_dtype(device)`. Downloads from the hub unless
+    `offline`. Raises WeightsMissing, WeightsRefused and WeightsUnsupported.
     """
     _silence_libraries()
-    inventory = check(name, controls=controls, offline=offline)
-    if vae is not None:
-        inventory = _with_autoencoder(inventory, check_autoencoder(vae, offline=offline))
+    changes = changes or Changes()
+    inventory = check(name, controls=controls, changes=changes, offline=offline)
     inventory.require()
     device = device or choose_device()
     dtype = dtype or choose_dtype(device)
-    parts = _single_file_parts(inventory) if inventory.place.is_file() else _folder_parts(inventory)
+    parts = _file_parts(inventory, changes) if inventory.place.is_file() else _folder_parts(inventory)
+    if changes.prediction is not None:
+        parts["scheduler_config"] = {**parts["scheduler_config"], "prediction_type": changes.prediction.value}
+    _require_prediction(parts["scheduler_config"], inventory.place)
+    _fuse_loras(inventory, changes, parts)
     nets = _controlnets(inventory, parts["unet"])
-    for module in (parts["unet"], parts["text_encoder"], *nets.values()):
+    for module in (parts["unet"], *_encoders(parts), *nets.values()):
         _place(module, device, dtype)
     _place(parts["vae"], device, _autoencoder_dtype(parts["vae"], dtype))
+    _pack_text(parts, nets.values())
     hashes = {file: digest for part in inventory.all_components for file, digest in part.hashes().items()}
-    return Models(name=name, controlnets=nets, device=device, dtype=dtype, hashes=hashes, **parts)
+    detectors = {wanted: read_detector(part, device) for wanted, part in inventory.detectors.items()}
+    return Models(
+        name=name, controlnets=nets, device=device, dtype=dtype, hashes=hashes, detectors=detectors, **parts
+    )  # fmt: skip
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -191,36 +209,71 @@ def devices() -> list[str]:
 
 
 def _autoencoder_dtype(vae: nn.Module, dtype: torch.dtype) -> torch.dtype:
-    """bfloat16 has eight bits, too few for a picture; the embedded model's autoencoder is cheap at full precision."""
-    return torch.float32 if dtype == torch.bfloat16 or isinstance(vae, DctAutoencoder) else dtype
+    """bfloat16 has eight bits, too few for a picture; Stable Diffusion XL's overflows in half precision and says so.
+
+    The embedded model's autoencoder is cheap at full precision.
+    """
+    exact = dtype == torch.bfloat16 or isinstance(vae, DctAutoencoder) or cast(Any, vae).config.get("force_upcast")
+    return torch.float32 if exact else dtype
 
 
 def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     module.requires_grad_(False).eval().to(device=device, dtype=dtype)
 
 
-def _with_autoencoder(inventory: Inventory, vae: Component) -> Inventory:
-    components = tuple(vae if part.name == "vae" else part for part in inventory.components)
-    return replace(inventory, components=components)
+def _encoders(parts: Mapping[str, Any]) -> list[nn.Module]:
+    return [parts["text_encoder"], *([parts["second"].encoder] if parts.get("second") else [])]
+
+
+def _fuse_loras(inventory: Inventory, changes: Changes, parts: Mapping[str, Any]) -> None:
+    """Add the LoRAs to the weights, in full precision, one after the other."""
+    for asked, component in zip(changes.loras, inventory.loras, strict=True):
+        lora.fuse(lora.targets(parts["unet"], *_encoders(parts)), component.files[0], asked.weight)
+
+
+def _pack_text(parts: Mapping[str, Any], nets: Any) -> None:
+    """Stable Diffusion XL's networks take the pooled text from the prompt's own tensor."""
+    if parts.get("second") is None:
+        return
+    for network in dict.fromkeys((parts["unet"], *nets)):
+        take_packed_text(network, parts["second"].encoder.config.projection_dim)
 
 
 def _folder_parts(inventory: Inventory) -> dict[str, Any]:
     """The fields of `Models` that a folder in diffusers' layout holds."""
     index = read_index(inventory.place)
-    parts: dict[str, Any] = {part: _module(inventory.component(part), index) for part in LOADABLE}
-    _require_same_latents(parts["unet"], parts["vae"], inventory.place)
-    tokenizer = _tokenizer(inventory.component("tokenizer").place)
+    parts: dict[str, Any] = {part: _module(inventory.component(part), index) for part in ("unet", "text_encoder")}
+    parts["vae"] = _autoencoder(inventory, index)
+    _require_structure(parts["unet"], parts["vae"], inventory.place)
+    if "text_encoder_2" in {part.name for part in inventory.components}:
+        encoder = _module(inventory.component("text_encoder_2"), index)
+        tokenizer = _tokenizer(inventory.component("tokenizer_2").place)
+        parts["second"] = TextReader(tokenizer=tokenizer, encoder=encoder)
+        parts["empty_is_zero"] = bool(index.get("force_zeros_for_empty_prompt", True))
     schedule = read_json(inventory.component("scheduler").place / "scheduler_config.json")
+    tokenizer = _tokenizer(inventory.component("tokenizer").place)
     return {**parts, "tokenizer": tokenizer, "scheduler_config": schedule}
 
 
-def _single_file_parts(inventory: Inventory) -> dict[str, Any]:
-    unet, vae, text_encoder = single_file.read_single_file(inventory.place)
-    other = inventory.component("vae")
-    if other.place != inventory.place:
-        vae = _module(other, {})
-    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
-    return {**parts, "tokenizer": single_file.clip_tokenizer(), "scheduler_config": single_file.SCHEDULE}
+def _file_parts(inventory: Inventory, changes: Changes) -> dict[str, Any]:
+    """The fields of `Models` that a checkpoint of one file holds."""
+    whole = single_file.read_single_file(inventory.place, inventory.family, own_vae=changes.vae is None)
+    parts: dict[str, Any] = {"unet": whole.unet, "text_encoder": whole.text_encoder}
+    parts["vae"] = whole.vae if whole.vae is not None else _autoencoder(inventory, {})
+    if whole.text_encoder_2 is not None:
+        tokenizer = single_file.clip_tokenizer(padding="!")
+        parts["second"] = TextReader(tokenizer=tokenizer, encoder=whole.text_encoder_2)
+        parts["empty_is_zero"] = True
+    tokenizer = single_file.clip_tokenizer(padding="!" if inventory.family is Family.SD2 else None)
+    return {**parts, "tokenizer": tokenizer, "scheduler_config": whole.schedule}
+
+
+def _autoencoder(inventory: Inventory, index: Mapping[str, Any]) -> nn.Module:
+    component = inventory.component("vae")
+    if component.place.is_file():
+        return single_file.read_autoencoder(component.place)
+    own = component.place == inventory.place / "vae"
+    return _module(component, index if own else {})
 
 
 def _module(component: Component, index: Mapping[str, Any]) -> nn.Module:
@@ -241,7 +294,7 @@ def _read(component: Component, kind: type[nn.Module]) -> nn.Module:
     """The component with every tensor from its files, in float32. Raises WeightsRefused when one lacks or is odd."""
     reader = cast(Any, kind).from_pretrained
     # diffusers' frugal way of building leaves buffers that no file holds without values.
-    frugal = {} if kind is CLIPTextModel else {"low_cpu_mem_usage": False}
+    frugal = {} if kind in (CLIPTextModel, CLIPTextModelWithProjection) else {"low_cpu_mem_usage": False}
     try:
         module, info = reader(
             str(component.place),
@@ -298,13 +351,29 @@ def _require_fit(net: ControlNetModel, unet: UNet2DConditionModel, place: Path) 
             )
 
 
-def _require_same_latents(unet: UNet2DConditionModel, vae: Any, place: Path) -> None:
+def _require_structure(unet: UNet2DConditionModel, vae: Any, place: Path) -> None:
     if unet.config["in_channels"] != vae.config["latent_channels"]:
         raise WeightsUnsupported(
             f"its U-Net takes {unet.config['in_channels']} channels, its autoencoder makes "
             f"{vae.config['latent_channels']}",
             where=place,
             remedy="Use a text-to-image model, not one for inpainting, depth or upscaling.",
+        )
+    foreign = [key for key in _FOREIGN if unet.config.get(key) is not None]
+    if foreign:
+        raise WeightsUnsupported(
+            f"its U-Net wants to be told more than time and text ({foreign[0]})",
+            where=place,
+            remedy="Use a plain text-to-image model; for few steps, one of these with a LoRA and --sampler lcm.",
+        )
+
+
+def _require_prediction(schedule: Mapping[str, Any], place: Path) -> None:
+    known = [member.value for member in Prediction]
+    found = schedule.get("prediction_type", known[0])
+    if found not in known:
+        raise WeightsUnsupported(
+            f'it predicts "{found}"', where=place, remedy=f"Fresco drives models that predict {' or '.join(known)}."
         )
 
 
