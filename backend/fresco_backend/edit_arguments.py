@@ -12,7 +12,7 @@ from fresco_protocol.shot import Synthesis
 def add_editing(command: argparse.ArgumentParser) -> None:
     """Gives a command the options that say how an edit holds on to its plate."""
     group = command.add_argument_group("editing by inversion (fresco edit, or a document whose task is edit)")
-    add_option(group, "--caption", "editing.caption", "what the plate shows, in words: the plate is inverted with them, "
+    add_option(group, "--caption", "editing.caption", "what the plate shows: it is inverted with these words, "
                "for propagation of features too", metavar="TEXT")
     add_option(group, "--inversion-steps", "editing.inversion_steps", "of the plate's way to noise, which is kept "
                "beside the delivery in .fresco for every later edit", metavar="N", type=int)
