@@ -129,6 +129,10 @@ class Server:
                 self._tend()
         self._finish()
 
+    def end(self) -> None:
+        """Ends `run` within a TICK; for other threads."""
+        self._signal = signal.SIGTERM
+
     def _pause(self) -> int:
         """Milliseconds that the loop may wait."""
         if self._behind:

@@ -34,11 +34,11 @@ def fresh_token() -> str:
 class ExclusiveLock:
     """The right to be the only server of the file `guarded`; a context manager. The lock lies beside it.
 
-    Raises Busy when another process has the right for longer than `patience` seconds, OutputDenied when the folder
+    Raises Busy when another process has the right for longer than PATIENCE seconds, OutputDenied when the folder
     cannot be written. `descriptor` is what children inherit.
     """
 
-    def __init__(self, guarded: Path, *, patience: float = PATIENCE) -> None:
+    def __init__(self, guarded: Path) -> None:
         self.path = guarded.with_name(f"{guarded.name}.lock")
         try:
             guarded.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class ExclusiveLock:
         except OSError as error:
             raise OutputDenied(f"the server cannot lock it: {error.strerror}", where=self.path,
                                remedy="Give its owner the right to write this folder, or name another file.") from error
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + PATIENCE
         while not self._taken():
             if time.monotonic() > deadline:
                 self.close()
