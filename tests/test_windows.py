@@ -52,13 +52,6 @@ def test_the_engine_sees_the_plate(job: Job) -> None:
     assert (seen - truth).abs().max() <= 1.01 / 255
 
 
-def test_cues_are_added_on_their_frames() -> None:
-    cues = (Cue(frames=parse_frames("3-5x2"), prompt="rain"), Cue(frames=parse_frames("5"), prompt="night"))
-    look = Look(prompt="a photo", cues=cues)
-    prompts = [windows.prompt_at(look, frame) for frame in (3, 4, 5)]
-    assert prompts == ["a photo, rain", "a photo", "a photo, rain, night"]
-
-
 def test_keyframes_come_from_gaps_motion_or_the_artist(job: Job) -> None:
     assert not windows.needs_analysis(job)
     assert windows.choose_keyframes(job, None) == (1001, 1003, 1005)

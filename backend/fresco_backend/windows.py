@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from fresco_backend.depth import sampled_frames
 from fresco_backend.engine import coherence as engine
 from fresco_backend.engine import denoise
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptimisation
+from fresco_backend.engine.free_u import FreeU, free_u
 from fresco_backend.engine.invert import Injection, Source
 from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
 from fresco_backend.engine.latents import NoiseSharing
@@ -118,6 +121,15 @@ def window_input(job: Job, models: Models, window: Window, inverted: Inverted | 
         source=_source(job.shot, models, len(window.frames), inverted),
         propagation=_propagation(job.shot, guidances) if propagates else None,
     )
+
+
+def strengthened(look: Look, unet: Any) -> AbstractContextManager[None]:
+    """The U-Net with FreeU while the context is open, where the look asks for it."""
+    if look.free_u is None:
+        return nullcontext()
+    asked = look.free_u
+    scales = FreeU(backbone=(asked.backbone_1, asked.backbone_2), skip=(asked.skip_1, asked.skip_2))
+    return free_u(unet, scales)
 
 
 def sampling(look: Look, coherence: Coherence | None = None) -> denoise.Sampling:
