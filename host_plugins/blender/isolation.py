@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pictures of strips alone: a copy of the scene without all other strips, rendered to files.
+
+The user's scene, render settings, selection and undo stay as they are. In a window a child Blender renders, so that
+the interface goes on; in the background the render runs here and blocks.
+"""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Optional
+
+import bpy
+
+from fresco_protocol.errors import InputError
+
+from . import compat
+
+LAST_WORDS = 600  # characters of a child's log that an error quotes
+WORKING_SPACE = "Linear Rec.709"
+
+
+class Picture(Enum):
+    """What is exported."""
+
+    PLATE = "plate"  # scene-linear, with alpha: EXR half
+    MATTE = "matte"  # grey, as its values stand: PNG of 16 bits
+
+
+@dataclass(frozen=True)
+class Export:
+    """Timeline frames first to last, INCLUSIVE, of one strip of a scene, alone.
+
+    number: that the first file gets. head, tail: frames that the strip's trims hide and this export shows.
+    mask: name of a Mask data-block to render in place of the strip.
+    """
+
+    scene: str
+    strip: str
+    first: int
+    last: int
+    number: int
+    folder: str
+    head: int = 0
+    tail: int = 0
+    picture: Picture = Picture.PLATE
+    mask: Optional[str] = None
+
+    @property
+    def sequence(self) -> str:
+        """The path pattern of the files."""
+        return os.path.join(self.folder, f"{self.picture.value}.####{self._extension}")
+
+    @property
+    def _extension(self) -> str:
+        return ".exr" if self.picture is Picture.PLATE else ".png"
+
+    @property
+    def total(self) -> int:
+        """How many files there will be."""
+        return self.last - self.first + 1
+
+    def done(self) -> int:
+        """How many files are there, renumbered or not."""
+        return len([name for name in os.listdir(self._raw) if name.endswith(self._extension)]) \
+            if os.path.isdir(self._raw) else self.total
+
+    @property
+    def _raw(self) -> str:
+        return os.path.join(self.folder, "raw")
+
+    def prepare(self) -> None:
+        """Empties the place of the files."""
+        shutil.rmtree(self._raw, ignore_errors=True)
+        os.makedirs(self._raw)
+
+    def finish(self) -> None:
+        """Gives the rendered files the plate's numbers. Raises InputError when some are missing."""
+        missing = [frame for frame in range(self.first, self.last + 1) if not os.path.isfile(self._rendered(frame))]
+        if missing:
+            raise InputError(f"{len(missing)} of {self.total} frames were not exported", where=self.strip,
+                             remedy=f"The first is frame {missing[0]}: render it in Blender to see why.")
+        for frame in range(self.first, self.last + 1):
+            name = f"{self.picture.value}.{self.number + frame - self.first:04d}{self._extension}"
+            os.replace(self._rendered(frame), os.path.join(self.folder, name))
+        shutil.rmtree(self._raw)
+
+    def _rendered(self, frame: int) -> str:
+        return f"{self.raw_path}{frame:04d}{self._extension}"  # -1 is -001, as Blender writes it
+
+    @property
+    def raw_path(self) -> str:
+        """What Blender puts its frame numbers and the extension behind."""
+        return os.path.join(self._raw, "f_")
+
+
+@contextmanager
+def isolated(export: Export) -> Iterator[Any]:
+    """A copy of the scene that shows the strip, or the mask, alone; gone afterwards."""
+    copy = bpy.data.scenes[export.scene].copy()
+    try:
+        if export.mask is None:
+            _keep_only(copy.sequence_editor, export)
+        else:
+            _show_mask(copy.sequence_editor, export)
+        _set_render(copy, export)
+        yield copy
+    finally:
+        bpy.data.scenes.remove(copy)
+
+
+def _keep_only(editor: Any, export: Export) -> None:
+    strips, name = compat.strips_of(editor), export.strip
+    kept = _with_sources(strips[name])
+    for other in [strip.name for strip in strips]:
+        if other not in kept and other in strips:
+            strips.remove(strips[other])
+    strip = strips[name]
+    strip.mute, strip.blend_type, strip.blend_alpha = False, "REPLACE", 1.0
+    compat.reveal(strip, export.head, export.tail)
+
+
+def _with_sources(strip: Any) -> set[str]:
+    """Names of a strip and of all that its pictures are made from."""
+    sources = [*compat.inputs_of(strip), *(modifier.input_mask_strip for modifier in strip.modifiers)]
+    found = {strip.name}
+    for source in sources:
+        if source is not None and source.name not in found:
+            found |= _with_sources(source)
+    return found
+
+
+def _show_mask(editor: Any, export: Export) -> None:
+    strips = compat.strips_of(editor)
+    for other in [strip.name for strip in strips]:
+        if other in strips:
+            strips.remove(strips[other])
+    strip = strips.new_mask(name="matte", mask=bpy.data.masks[str(export.mask)], channel=1, frame_start=export.first)
+    if export.total > 1:
+        compat.trim(strip, 0, compat.span(strip)[1] - export.last - 1)
+    strip.blend_type = "REPLACE"
+
+
+def _set_render(scene: Any, export: Export) -> None:
+    render = scene.render
+    scene.frame_start, scene.frame_end, scene.frame_step = export.first, export.last, 1
+    render.use_sequencer, render.use_compositing = True, False
+    render.resolution_percentage = 100
+    for off in ("use_border", "use_multiview", "use_stamp", "use_placeholder", "use_sequencer_override_scene_strip"):
+        setattr(render, off, False)
+    render.use_file_extension = render.use_overwrite = True
+    render.dither_intensity = 0  # noise would be taken for texture
+    render.filepath = export.raw_path
+    compat.write_to_disk(render)
+    _set_format(render.image_settings, export.picture)
+
+
+def _set_format(settings: Any, picture: Picture) -> None:
+    settings.color_management = "OVERRIDE"
+    if picture is Picture.PLATE:
+        compat.still_format(settings, "OPEN_EXR")
+        settings.color_mode, settings.color_depth, settings.exr_codec = "RGBA", "16", "ZIP"
+        settings.linear_colorspace_settings.name = WORKING_SPACE
+    else:
+        compat.still_format(settings, "PNG")
+        settings.color_mode, settings.color_depth, settings.compression = "BW", "16", 15
+        settings.view_settings.view_transform = "Standard"  # values as they stand; AgX would bend them
+        settings.view_settings.look = "None"
+        settings.view_settings.exposure, settings.view_settings.gamma = 0, 1
+
+
+def export_here(export: Export) -> None:
+    """Exports and returns when all files are there. Raises InputError."""
+    export.prepare()
+    with isolated(export) as scene:
+        try:
+            bpy.ops.render.render(animation=True, scene=scene.name)
+        except RuntimeError as error:
+            raise InputError(f"Blender cannot render the strip: {error}", where=export.strip,
+                             remedy="Render it in Blender to see why.") from None
+    export.finish()
+
+
+class ChildExport:
+    """An export that a child Blender does, beside the interface. Nothing here waits."""
+
+    def __init__(self, export: Export) -> None:
+        """Writes the isolated scene to a file of its own and starts the child on it."""
+        self.export = export
+        export.prepare()
+        self._blend = os.path.join(export.folder, "export.blend")
+        self._log = os.path.join(export.folder, "export.log")
+        with isolated(export) as scene:
+            bpy.data.libraries.write(self._blend, {scene}, path_remap="ABSOLUTE")
+            words = [bpy.app.binary_path, "--background", "--factory-startup", self._blend, "--scene", scene.name,
+                     "--render-anim"]
+        with open(self._log, "wb") as log:
+            self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+    def poll(self) -> bool:
+        """True once all files are there. Raises InputError with the child's last words when it failed."""
+        code = self._child.poll()
+        if code is None:
+            return False
+        if code != 0:
+            with open(self._log, encoding="utf-8", errors="replace") as log:
+                words = log.read()[-LAST_WORDS:]
+            raise InputError(f"the export ended with code {code}", where=self._log, remedy=f"Its last words: {words}")
+        self.export.finish()
+        os.remove(self._blend)
+        os.remove(self._log)
+        return True
+
+    def cancel(self) -> None:
+        """Ends the child; what it wrote goes too."""
+        self._child.kill()
+        self._child.wait()
+        shutil.rmtree(self.export.folder, ignore_errors=True)

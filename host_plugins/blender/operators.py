@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operators that make jobs: stylise, test a frame, do it again.
+
+Each has `execute`, which blocks, for scripts and `blender -b`, and `invoke` with `modal`, which follows the export
+while the interface goes on. Each leaves one undo step.
+"""
+# Annotations are values here: Blender reads properties from them.
+import time
+from typing import Any, Optional
+
+import bpy
+from bpy.props import BoolProperty, StringProperty
+
+from fresco_protocol.errors import FrescoError
+
+from . import compat, ticker, timeline
+from .jobs import Row, Step, queue
+from .properties import choices_of, extent_of, lacks_matte, matte_of, settings_of
+from .timeline import Extent
+
+PAUSE = 0.05  # seconds between two looks of a blocking operator
+CONNECTING = 60.0  # seconds that a blocking operator waits for the server; a first start reads libraries from disk
+
+
+def why_not(context: Any, *, strips: bool = True) -> Optional[str]:
+    """Why nothing can be stylised now; None if something can."""
+    scene = compat.sequencer_scene(context)
+    if scene is None or scene.sequence_editor is None:
+        return "The sequencer shows no strips"
+    settings = settings_of(scene)
+    if not settings.prompt.strip():
+        return "Write a prompt first"
+    if strips and not compat.selected_strips(context, scene):
+        return "Select a strip in the sequencer first"
+    if lacks_matte(settings):
+        return "Choose a matte, or set Matte to None"
+    return None
+
+
+def report(operator: Any, error: FrescoError) -> set[str]:
+    """Tells an error as Blender does, with what to do next."""
+    operator.report({"ERROR"}, str(error))
+    return {"CANCELLED"}
+
+
+class MakesJobs:
+    """What the operators that make jobs share. `begin` gives the rows, or raises a FrescoError."""
+
+    bl_options = {"REGISTER"}  # noqa: RUF012, read by Blender; undo steps are pushed where the strip appears
+
+    wait: BoolProperty(
+        name="Wait", default=True, options={"SKIP_SAVE"},
+        description="From a script: return when all frames are there; off: when the server has the job")
+
+    def begin(self, context: Any) -> list[Row]:
+        """The new rows."""
+        raise NotImplementedError
+
+    def execute(self, context: Any) -> set[str]:
+        """Blocks until the jobs are done, or sent."""
+        try:
+            rows = self._begun(context)
+            self._export(rows)
+            _run(rows, to_the_end=self.wait)
+        except FrescoError as error:
+            return report(self, error)
+        failed = [row for row in rows if row.problem is not None]
+        return report(self, failed[0].problem.error()) if failed else {"FINISHED"}
+
+    def invoke(self, context: Any, _: Any) -> set[str]:
+        """Begins, and follows the export."""
+        try:
+            self._rows = self._begun(context)
+        except FrescoError as error:
+            return report(self, error)
+        ticker.begin()
+        self._timer = context.window_manager.event_timer_add(ticker.BUSY, window=context.window)
+        context.window_manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context: Any, event: Any) -> set[str]:
+        """Ends when the jobs are sent, failed, or stopped by Esc."""
+        exporting = [row for row in self._rows if row.step is Step.EXPORTING]
+        if event.type == "ESC" and exporting:
+            for row in exporting:
+                queue.cancel(row)
+            self.report({"INFO"}, "Export stopped")
+            return self._ended(context, {"CANCELLED"})
+        if any(row.step in (Step.EXPORTING, Step.WAITING) for row in self._rows):
+            return {"PASS_THROUGH"}
+        for row in self._rows:
+            if row.problem is not None:
+                report(self, row.problem.error())
+        return self._ended(context, {"FINISHED"})
+
+    def _ended(self, context: Any, how: set[str]) -> set[str]:
+        context.window_manager.event_timer_remove(self._timer)
+        return how
+
+    def _begun(self, context: Any) -> list[Row]:
+        rows = self.begin(context)
+        bpy.ops.ed.undo_push(message=f"Fresco: {self.bl_label}")
+        return rows
+
+    def _export(self, rows: list[Row]) -> None:
+        if bpy.app.background:
+            for row in rows:
+                queue.export_now(row)
+
+
+def _run(rows: list[Row], *, to_the_end: bool) -> None:
+    """Ticks until the jobs are done, or sent. Raises the link's trouble when no server comes."""
+    asked = time.monotonic()
+    while not all(row.is_ended or (not to_the_end and row.step is Step.SENT) for row in rows):
+        ticker.step()
+        if queue.link.is_up or any(row.step is Step.EXPORTING for row in rows):
+            asked = time.monotonic()
+        elif time.monotonic() - asked > CONNECTING and queue.link.trouble is not None:
+            raise queue.link.trouble
+        time.sleep(PAUSE)
+
+
+class Stylise(MakesJobs, bpy.types.Operator):
+    """Give the selected strips a new look. Each becomes a job of its own, and its result a strip above it"""
+
+    bl_idname = "fresco.stylise"
+    bl_label = "Stylise"
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Grey, and why."""
+        reason = why_not(context)
+        cls.poll_message_set(reason or "")
+        return reason is None
+
+    def begin(self, context: Any) -> list[Row]:
+        """One row for each selected strip."""
+        settings = settings_of(compat.sequencer_scene(context))
+        return _added(context, extent_of(settings), "no selected strip lies in the range")
+
+
+class TestFrame(MakesJobs, bpy.types.Operator):
+    """Stylise the frame under the playhead, to find the look before the whole shot is rendered"""
+
+    bl_idname = "fresco.test_frame"
+    bl_label = "Test Frame"
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Grey, and why."""
+        reason = why_not(context)
+        if reason is None and not _under_playhead(context):
+            reason = "Put the playhead on a selected strip"
+        cls.poll_message_set(reason or "")
+        return reason is None
+
+    def begin(self, context: Any) -> list[Row]:
+        """One row for each selected strip under the playhead."""
+        return _added(context, Extent.PLAYHEAD, "the playhead is on no selected strip")
+
+
+def _under_playhead(context: Any) -> bool:
+    scene = compat.sequencer_scene(context)
+    spans = [compat.span(strip) for strip in compat.selected_strips(context, scene)]
+    return any(start <= scene.frame_current < end for start, end in spans)
+
+
+def _added(context: Any, extent: Extent, otherwise: str) -> list[Row]:
+    scene = compat.sequencer_scene(context)
+    settings = settings_of(scene)
+    clips = timeline.collect(context, extent, handles=settings.handles, matte=matte_of(settings))
+    if not clips:
+        raise timeline.RangeOutside(otherwise, where=scene.name, remedy="Move it, or choose another range.")
+    for clip in clips:  # all or none: half a selection would be hard to undo
+        timeline.validate(clip)
+    return [queue.add(clip, choices_of(settings), ticker.folder_of(scene)) for clip in clips]
+
+
+class Redo(MakesJobs, bpy.types.Operator):
+    """Do this job again with what the panel says now: a new version beside the old one"""
+
+    bl_idname = "fresco.redo"
+    bl_label = "New Version"
+
+    key: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Grey, and why."""
+        reason = why_not(context, strips=False)
+        cls.poll_message_set(reason or "")
+        return reason is None
+
+    def begin(self, context: Any) -> list[Row]:
+        """The row of the new version."""
+        settings = settings_of(compat.sequencer_scene(context))
+        return [queue.add_version(queue.row(self.key), choices_of(settings))]
+
+
+CLASSES = (Stylise, TestFrame, Redo)

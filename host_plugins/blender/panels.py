@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is drawn: Sequencer > Sidebar > Fresco, and the preferences. Panels decide nothing and change nothing."""
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from . import compat, preferences, presets, server, thumbnails, timeline
+from .jobs import Row, Step, queue
+from .properties import settings_of
+
+SHOWN = 12  # jobs in the list; older ones are counted
+PROMPT_LENGTH = 36  # characters of a prompt in a row
+ICONS = {
+    "exporting": "RENDER_ANIMATION", "waiting": "SORTTIME", "submitted": "SORTTIME", "queued": "SORTTIME",
+    "running": "STRIP_COLOR_05", "paused": "PAUSE", "delivered": "CHECKMARK", "failed": "ERROR", "cancelled": "X",
+    "stopped": "X",
+}
+PHASES = {"analyse": "Motion", "keyframes": "Keyframes", "deliver": "Frames", "movie": "Movie"}
+
+
+class SidebarPanel:
+    """Where all panels are."""
+
+    bl_space_type = "SEQUENCE_EDITOR"
+    bl_region_type = "UI"
+    bl_category = "Fresco"
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """In the sequencer with a scene."""
+        return compat.sequencer_scene(context) is not None
+
+
+class LookPanel(SidebarPanel, bpy.types.Panel):
+    """The look, and the two buttons."""
+
+    bl_idname = "FRESCO_PT_look"
+    bl_label = "Fresco"
+
+    def draw(self, context: Any) -> None:
+        """Prompt, strength, control, buttons."""
+        settings, layout = settings_of(compat.sequencer_scene(context)), self.layout
+        row = layout.row(align=True)
+        row.menu("FRESCO_MT_presets", text="Presets", icon="PRESET")
+        row.operator("fresco.preset_save", text="", icon="ADD")
+        if compat.TEXT_BOX:
+            layout.textbox(settings, "prompt", initial_visible_lines=3, placeholder="a watercolour painting")
+        else:
+            layout.prop(settings, "prompt", text="", icon="GREASEPENCIL")
+        column = layout.column()
+        column.use_property_split, column.use_property_decorate = True, False
+        column.prop(settings, "negative_prompt")
+        column.prop(settings, "model")
+        column.prop(settings, "task")
+        _own(column, settings, "strength")
+        column.prop(settings, "controls")
+        if settings.controls in ("SOFT_EDGE", "CANNY"):
+            column.prop(settings, "control_strength")
+        column.prop(settings, "seed")
+        column.prop(settings, "extent")
+        _buttons(layout, context)
+
+
+def _own(layout: Any, settings: Any, name: str) -> None:
+    """A number that is the model's own until its box is ticked."""
+    row = layout.row(heading=settings.bl_rna.properties[name].name)
+    row.prop(settings, f"own_{name}", text="")
+    number = row.row()
+    number.enabled = getattr(settings, f"own_{name}")
+    number.prop(settings, name, text="")
+
+
+def _buttons(layout: Any, context: Any) -> None:
+    row = layout.row(align=True)
+    row.scale_y = 1.4
+    row.operator("fresco.test_frame", icon="IMAGE_DATA")
+    row.operator("fresco.stylise", icon="SEQ_STRIP_DUPLICATE")
+    scene = compat.sequencer_scene(context)
+    for strip in compat.selected_strips(context, scene)[:1]:
+        reason = timeline.why_exported(scene, strip) if strip.type != "SOUND" else None
+        if reason is not None:
+            layout.label(text=f"Exported first: {reason}", icon="INFO")
+
+
+class MattePanel(SidebarPanel, bpy.types.Panel):
+    """Where the look goes."""
+
+    bl_idname = "FRESCO_PT_matte"
+    bl_label = "Matte"
+    bl_parent_id = "FRESCO_PT_look"
+    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012, read by Blender
+
+    def draw(self, context: Any) -> None:
+        """The choice of a mask or a strip."""
+        scene = compat.sequencer_scene(context)
+        settings, layout = settings_of(scene), self.layout
+        layout.use_property_split, layout.use_property_decorate = True, False
+        layout.prop(settings, "matte", expand=True)
+        if settings.matte == "MASK":
+            layout.prop(settings, "matte_mask")
+        elif settings.matte == "STRIP" and scene.sequence_editor is not None:
+            name = "strips" if hasattr(scene.sequence_editor, "strips") else "sequences"
+            layout.prop_search(settings, "matte_strip", scene.sequence_editor, name, icon="SEQ_STRIP_META")
+        if settings.matte != "NONE":
+            layout.prop(settings, "matte_invert")
+
+
+class CoherencePanel(SidebarPanel, bpy.types.Panel):
+    """Keyframes, coherence and what else costs time."""
+
+    bl_idname = "FRESCO_PT_coherence"
+    bl_label = "Coherence"
+    bl_parent_id = "FRESCO_PT_look"
+    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012, read by Blender
+
+    def draw(self, context: Any) -> None:
+        """Presets first, details below."""
+        settings, layout = settings_of(compat.sequencer_scene(context)), self.layout
+        layout.use_property_split, layout.use_property_decorate = True, False
+        layout.prop(settings, "keyframes")
+        if settings.keyframes == "INTERVAL":
+            layout.prop(settings, "interval")
+        layout.prop(settings, "steadiness")
+        if settings.steadiness == "CUSTOM":
+            column = layout.column(align=True)
+            for name in ("cross_frame", "spatial", "temporal", "optimisation", "background"):
+                column.prop(settings, name)
+
+
+class AdvancedPanel(SidebarPanel, bpy.types.Panel):
+    """Numbers that few need."""
+
+    bl_idname = "FRESCO_PT_advanced"
+    bl_label = "Advanced"
+    bl_parent_id = "FRESCO_PT_coherence"
+    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012, read by Blender
+
+    def draw(self, context: Any) -> None:
+        """Steps, guidance, window, working size."""
+        settings, layout = settings_of(compat.sequencer_scene(context)), self.layout
+        layout.use_property_split, layout.use_property_decorate = True, False
+        layout.prop(settings, "steps")
+        _own(layout, settings, "guidance")
+        layout.prop(settings, "window")
+        _own(layout, settings, "working_size")
+
+
+class OutputPanel(SidebarPanel, bpy.types.Panel):
+    """What is written, and where."""
+
+    bl_idname = "FRESCO_PT_output"
+    bl_label = "Output"
+    bl_parent_id = "FRESCO_PT_look"
+    bl_options = {"DEFAULT_CLOSED"}  # noqa: RUF012, read by Blender
+
+    def draw(self, context: Any) -> None:
+        """Format, folder, handles."""
+        settings, layout = settings_of(compat.sequencer_scene(context)), self.layout
+        layout.use_property_split, layout.use_property_decorate = True, False
+        layout.prop(settings, "file_format")
+        layout.prop(settings, "folder")
+        layout.prop(settings, "handles")
+
+
+class QueuePanel(SidebarPanel, bpy.types.Panel):
+    """The jobs of this .blend."""
+
+    bl_idname = "FRESCO_PT_queue"
+    bl_label = "Queue"
+
+    def draw(self, _: Any) -> None:
+        """The newest first."""
+        layout = self.layout
+        if queue.link.trouble is not None:
+            _server_line(layout)
+        if not queue.rows:
+            layout.label(text="No jobs yet")
+            return
+        for row in list(reversed(queue.rows))[:SHOWN]:
+            _draw_row(layout.box(), row)
+        if len(queue.rows) > SHOWN:
+            layout.label(text=f"and {len(queue.rows) - SHOWN} older ones")
+        layout.operator("fresco.clear_ended", icon="TRASH")
+
+
+def _server_line(layout: Any) -> None:
+    column = layout.column(align=True)
+    column.alert = True
+    column.label(text=f"Server: {queue.link.trouble.what}" if queue.link.trouble else "", icon="UNLINKED")
+    column.operator("fresco.server_start", icon="PLAY")
+
+
+def _draw_row(box: Any, row: Row) -> None:
+    head = box.row(align=True)
+    look = row.shot.look
+    head.label(text=f"{look.prompt[:PROMPT_LENGTH]}  v{row.version:03}", icon=ICONS.get(row.state, "DOT"))
+    _row_buttons(head, row)
+    thumbnail = thumbnails.icon_of(row)
+    if thumbnail and not row.is_ended:
+        box.template_icon(icon_value=thumbnail, scale=5)
+    if not row.is_ended:
+        box.progress(factor=row.fraction, text=_phase(row))
+    elif row.problem is not None:
+        _draw_problem(box, row)
+    else:
+        box.label(text=_ending(row))
+    if row.warning:
+        box.label(text=row.warning, icon="INFO")
+
+
+def _row_buttons(head: Any, row: Row) -> None:
+    verbs = [("fresco.explain", "QUESTION", row.problem is not None),
+             ("fresco.retry", "FILE_REFRESH", row.state in ("failed", "cancelled", "stopped")),
+             ("fresco.take_choices", "EYEDROPPER", row.is_ended),
+             ("fresco.redo", "LOOP_BACK", row.is_ended),
+             ("fresco.show_version", "HIDE_OFF", len(queue.versions(row.group)) > 1),
+             ("fresco.reveal", "FILE_FOLDER", True),
+             ("fresco.cancel", "X", not row.is_ended),
+             ("fresco.delete_version", "TRASH", row.is_ended)]
+    for name, icon, shown in verbs:
+        if shown:
+            head.operator(name, text="", icon=icon, emboss=False).key = row.key
+
+
+def _draw_problem(box: Any, row: Row) -> None:
+    if row.problem is not None:
+        column = box.column(align=True)
+        column.alert = True
+        column.label(text=row.problem.what)
+        column.alert = False
+        if row.problem.remedy:
+            column.label(text=row.problem.remedy)
+
+
+def _phase(row: Row) -> str:
+    """What runs, how far it is, and how long it will take."""
+    if row.step is Step.EXPORTING:
+        return f"Exporting {row.exports[0].done()} of {row.exports[0].total}" if row.exports else "Exporting"
+    if row.stage is None or row.state != "running":
+        return row.state.capitalize()
+    name = PHASES.get(row.stage.stage.value, row.stage.stage.value)
+    left = row.stage.seconds_left
+    return f"{name} {row.stage.done} of {row.stage.total}" + (f", {duration(left)} left" if left is not None else "")
+
+
+def _ending(row: Row) -> str:
+    job = row.job
+    if job is not None and job.started is not None and job.ended is not None:
+        return f"{job.done} frames, {row.state} in {duration(job.ended - job.started)}"
+    return row.state.capitalize()
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 45 s, 3 min, 2 h 5 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class PresetMenu(bpy.types.Menu):
+    """The presets that come with the add-on, then one's own."""
+
+    bl_idname = "FRESCO_MT_presets"
+    bl_label = "Looks"
+
+    def draw(self, _: Any) -> None:
+        """One line each."""
+        layout = self.layout
+        for name in presets.names(preferences.preset_folder()):
+            row = layout.row(align=True)
+            row.operator("fresco.preset_load", text=name).preset = name
+            if name not in presets.BUILT_IN:
+                row.operator("fresco.preset_delete", text="", icon="X").preset = name
+        layout.separator()
+        layout.operator("fresco.preset_import", icon="FILE_FOLDER")
+
+
+def draw_strip_menu(self: Any, _: Any) -> None:
+    """The two buttons in the menu Strip."""
+    self.layout.separator()
+    self.layout.operator("fresco.stylise")
+    self.layout.operator("fresco.test_frame")
+
+
+def draw_preferences(chosen: Any, layout: Any, _: Any) -> None:
+    """The server: is it there, how is it started, how is it installed."""
+    box = layout.box()
+    trouble = queue.link.trouble
+    state = "Connected" if queue.link.is_up else trouble.what.capitalize() if trouble else "Not connected yet"
+    box.label(text=f"Server: {state}", icon="LINKED" if queue.link.is_up else "UNLINKED")
+    row = box.row(align=True)
+    for name in ("fresco.server_check", "fresco.server_start", "fresco.server_stop"):
+        row.operator(name)
+    row.operator("fresco.open_log", text="Log").log = "server"
+    layout.prop(chosen, "python")
+    layout.prop(chosen, "autostart")
+    layout.prop(chosen, "connection_file")
+    _draw_installation(chosen, layout.box())
+
+
+def _draw_installation(chosen: Any, box: Any) -> None:
+    box.prop(chosen, "requirement")
+    row = box.row(align=True)
+    row.operator("fresco.install_backend", icon="IMPORT")
+    running = preferences.installation is not None and not preferences.installation.is_over
+    if running:
+        row.operator("fresco.install_cancel", icon="X")
+    row.operator("fresco.open_log", text="Log").log = "installation"
+    found = preferences.installation
+    if found is not None and found.problem is not None:
+        box.label(text=f"{found.problem.what.capitalize()}. {found.problem.remedy}", icon="ERROR")
+    for line in server.last_lines(preferences.log_path("installation"))[-5:] if running else ():
+        box.label(text=line[:120])
+
+
+CLASSES = (LookPanel, MattePanel, CoherencePanel, AdvancedPanel, OutputPanel, QueuePanel, PresetMenu)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Fresco server as a process: find a Python that has it, install it into one, start it. Never Blender's own Python.
+
+What runs long runs beside Blender, writes into a log, and is asked now and then; nothing here waits for it.
+"""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Optional
+
+from fresco_protocol.errors import ServerError, UsageError
+
+OLDEST = (3, 11)
+NEWEST_KNOWN = (3, 14)
+PACKAGE = "fresco-post"
+IDLE_MINUTES = 60  # without a job and without a host the server ends itself
+CHECK = f"import sys; sys.exit(0 if sys.version_info >= {OLDEST} else 3)"
+LAST_LINES = 40
+
+
+def python_of(venv: str) -> str:
+    """The Python of a virtual environment."""
+    return os.path.join(venv, "Scripts", "python.exe") if sys.platform == "win32" else \
+        os.path.join(venv, "bin", "python")
+
+
+def has_server(python: str) -> bool:
+    """Whether Fresco is installed in the environment of this Python; looks at files, starts nothing."""
+    name = "fresco.exe" if sys.platform == "win32" else "fresco"
+    return os.path.isfile(os.path.join(os.path.dirname(python), name))
+
+
+def found_python() -> Optional[str]:
+    """A Python of the system that is new enough to make an environment with; None without one.
+
+    Blender's own is left alone: an environment made from it would break with the next Blender.
+    """
+    names = [f"python{OLDEST[0]}.{minor}" for minor in range(NEWEST_KNOWN[1] - 1, OLDEST[1] - 1, -1)]
+    for name in [*names, "python3", "python"]:
+        path = shutil.which(name)
+        if path is not None and _is_new_enough(path):
+            return path
+    return None
+
+
+def _is_new_enough(python: str) -> bool:
+    try:
+        return subprocess.run([python, "-c", CHECK], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def start(python: str, log: str, *, connection_file: Optional[str] = None) -> None:
+    """Starts the server detached from Blender: it outlives it, and its jobs too. Raises UsageError, ServerError."""
+    if not python:
+        raise UsageError("no Python with Fresco is chosen", where="preferences of Fresco",
+                         remedy="Choose one there, or press Install Backend.")
+    environment = dict(os.environ, **({"FRESCO_CONNECTION": connection_file} if connection_file else {}))
+    for name in ("PYTHONPATH", "PYTHONHOME"):  # Blender's are not the server's
+        environment.pop(name, None)
+    words = [python, "-m", "fresco_backend.cli", "serve", "--idle-exit", str(IDLE_MINUTES)]
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    try:
+        with open(log, "ab") as file:
+            _spawn(words, file, environment)
+    except OSError as error:
+        raise ServerError(f"the server cannot be started: {error.strerror}", where=python,
+                          remedy="Choose another Python in the preferences of Fresco.") from None
+
+
+def _spawn(words: Sequence[str], log: IO[bytes], environment: dict[str, str]) -> None:
+    if sys.platform == "win32":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                         creationflags=flags)
+    else:
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                         start_new_session=True)
+
+
+@dataclass
+class Installation:
+    """The backend being installed into an environment of its own. Nothing here waits.
+
+    venv: its folder. requirement: what pip gets: a name, a wheel, or a source folder. log: where all output goes.
+    is_over: nothing runs any more. problem: why it went badly.
+    """
+
+    venv: str
+    requirement: str
+    log: str
+
+    def __post_init__(self) -> None:
+        self.problem: Optional[ServerError] = None
+        self.is_over = False
+        self._commands: list[list[str]] = []
+        self._child: Optional[subprocess.Popen[bytes]] = None
+
+    def begin(self, python: str) -> None:
+        """Starts: an environment from this Python, then pip in it."""
+        inside = python_of(self.venv)
+        pip = [inside, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", self.requirement]
+        self._commands = [[python, "-m", "venv", "--clear", self.venv], pip]
+        os.makedirs(os.path.dirname(self.log), exist_ok=True)
+        with open(self.log, "wb"):
+            pass
+        self._next()
+
+    def poll(self) -> None:
+        """Goes on to the next command; sets `is_over` once nothing runs any more, and `problem` if it went badly."""
+        code = None if self._child is None else self._child.poll()
+        if code is None:
+            return
+        if code != 0:
+            self.problem = ServerError(f"the installation ended with code {code}", where=self.log,
+                                       remedy="The log says why.")
+            self._commands.clear()
+        self.is_over = not self._commands
+        if self._commands:
+            self._next()
+
+    def cancel(self) -> None:
+        """Ends it and removes the half-made environment."""
+        self._commands.clear()
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+        self.is_over = True
+        shutil.rmtree(self.venv, ignore_errors=True)
+
+    def _next(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        with open(self.log, "ab") as log:
+            self._child = subprocess.Popen(self._commands.pop(0), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                           env=environment)
+
+
+def last_lines(log: str, count: int = LAST_LINES) -> list[str]:
+    """The end of a log; empty without one."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()[-count:]
+    except OSError:
+        return []

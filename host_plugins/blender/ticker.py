@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Blender's clock for the queue: a timer that never waits, redraws what changed, and tells when a job is done.
+
+In the background Blender has no timers: blocking operators call `step` themselves.
+"""
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Optional
+
+import bpy
+from bpy.app.handlers import persistent
+
+from fresco_protocol.errors import FrescoError, ServerMissing
+
+from . import preferences, server
+from .jobs import queue
+
+BUSY, IDLE = 0.2, 1.0  # seconds between two ticks
+START_PAUSE = 30.0  # seconds until a server that was started and did not come may be started again
+
+_started_at: Optional[float] = None
+
+
+def step() -> float:
+    """One tick of queue and installation; the seconds until the next."""
+    if bpy.app.is_job_running("RENDER"):  # strips must not change below a render
+        return IDLE
+    chosen = preferences.of()
+    queue.connection_file = chosen.connection_path()
+    changed = queue.tick()
+    _start_server_for(chosen)
+    if preferences.poll_installation() or changed:
+        _redraw()
+    if queue.finished and not bpy.app.background:
+        _notify()
+    return BUSY if any(not row.is_ended for row in queue.rows) else IDLE
+
+
+def _start_server_for(chosen: Any) -> None:
+    """Starts a server when jobs wait for one and the preferences allow it."""
+    global _started_at
+    waits = any(row.step.value == "waiting" for row in queue.rows)
+    if not (waits and isinstance(queue.link.trouble, ServerMissing) and chosen.may_start_server()):
+        return
+    if _started_at is not None and time.monotonic() - _started_at < START_PAUSE:
+        return
+    _started_at = time.monotonic()
+    try:
+        server.start(chosen.python_path(), preferences.log_path("server"), connection_file=queue.connection_file)
+    except FrescoError as error:
+        queue.link.trouble = error
+
+
+def begin() -> None:
+    """Starts the timer, where there is one."""
+    if not bpy.app.background and not bpy.app.timers.is_registered(step):
+        bpy.app.timers.register(step, first_interval=BUSY, persistent=True)
+
+
+def _redraw() -> None:
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type in ("SEQUENCE_EDITOR", "PREFERENCES"):
+                area.tag_redraw()
+        window.workspace.status_text_set(None)  # the status bar redraws when told its text
+
+
+def _notify() -> None:
+    rows, queue.finished = queue.finished, []
+    for row in rows:
+        bpy.ops.fresco.tell("INVOKE_DEFAULT", text=f"{row.clip.strip}: {row.state}", failed=row.state == "failed")
+
+
+def draw_status(self: Any, _: Any) -> None:
+    """What the status bar shows while jobs run."""
+    running = [row for row in queue.rows if not row.is_ended]
+    if running:
+        row = next((row for row in running if row.fraction > 0), running[0])
+        self.layout.progress(factor=row.fraction, text=f"Fresco: {row.state} ({len(running)})")
+
+
+@persistent
+def write_rows(*_: object) -> None:
+    """The .blend keeps the queue."""
+    queue.save()
+
+
+@persistent
+def read_rows(*_: object) -> None:
+    """The queue of the .blend goes on."""
+    queue.load()
+    begin()
+
+
+def register() -> None:
+    """Hangs the queue into loading, saving and the status bar."""
+    bpy.app.handlers.save_pre.append(write_rows)
+    bpy.app.handlers.load_post.append(read_rows)
+    bpy.types.STATUSBAR_HT_header.append(draw_status)
+    begin()
+
+
+def unregister() -> None:
+    """Takes it out again; jobs go on at the server."""
+    bpy.types.STATUSBAR_HT_header.remove(draw_status)
+    bpy.app.handlers.load_post.remove(read_rows)
+    bpy.app.handlers.save_pre.remove(write_rows)
+    if bpy.app.timers.is_registered(step):
+        bpy.app.timers.unregister(step)
+    queue.link.close()
+    for row in queue.rows:
+        if row.child is not None:
+            row.child.cancel()
+
+
+def folder_of(scene: Any) -> str:
+    """Where the plates and results of a scene go: the user folder of the add-on for a .blend that was never saved."""
+    stated = scene.fresco.folder
+    if stated.startswith("//") and not bpy.data.filepath:
+        return os.path.join(preferences.user_folder(), "shots")
+    return os.path.normpath(bpy.path.abspath(stated))

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sequencer, in four verbs: collect what is selected, validate it, extract its pictures, integrate the result.
+
+Nothing else in the add-on touches strips; `compat` knows the versions, `media` what a strip is made of, `isolation`
+how it is rendered alone. Timeline ranges are [start, end) as Blender has them; frame ranges of a shot are INCLUSIVE.
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, Optional
+
+import bpy
+
+from fresco_protocol.errors import FrameGap, InputError, MatteError, OutputDenied, PlateMissing, RangeOutside
+from fresco_protocol.shot import FrameRange
+
+from . import compat
+from .isolation import Export, Picture
+from .media import Media, handles_of, media_of, picture_size, rate_of, why_exported
+
+FIRST_EXPORTED = 1001  # number of an export's first file
+HIGHEST_CHANNEL = 128
+RECORD = "fresco"  # custom property of a result strip
+TAG = "COLOR_05"
+MARKER = "fresco"
+TRIMMED = ("MOVIE", "IMAGE", "META", "SCENE")  # strips whose trims hide frames
+PICTURELESS = {"SOUND": "it is sound", "ADJUSTMENT": "an adjustment layer has no pictures of its own"}
+
+
+class Extent(Enum):
+    """Which part of a strip is stylised."""
+
+    STRIP = "STRIP"
+    IN_OUT = "IN_OUT"  # the preview range if it is on, else the scene's
+    PLAYHEAD = "PLAYHEAD"  # one test frame
+
+
+@dataclass(frozen=True)
+class MatteSource:
+    """Where the look applies: a Mask data-block, or a strip whose brightness tells. One of both."""
+
+    mask: Optional[str] = None
+    strip: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A strip, or a part of it, that will be stylised.
+
+    start, end: timeline frames [start, end) that the result shows. head, tail: handles, frames beyond both.
+    first: number in the plate of timeline frame `start - head`. media: the strip's files, None when it is exported;
+    exported: why, as the end of a sentence. rate: text of the frames per second. nested: inside a meta strip.
+    """
+
+    scene: str
+    strip: str
+    start: int
+    end: int
+    head: int
+    tail: int
+    first: int
+    rate: str
+    media: Optional[Media]
+    exported: Optional[str]
+    matte: Optional[MatteSource]
+    nested: bool
+
+    @property
+    def frames(self) -> FrameRange:
+        """The numbers in the plate, handles included."""
+        return FrameRange(first=self.first, last=self.first + self.count - 1)
+
+    @property
+    def count(self) -> int:
+        """How many frames, handles included."""
+        return self.head + self.end - self.start + self.tail
+
+    @property
+    def outer_start(self) -> int:
+        """The timeline frame of the first handle."""
+        return self.start - self.head
+
+    def number(self, frame: int) -> int:
+        """The number in the plate of a timeline frame."""
+        return self.first + frame - self.outer_start
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What the server reads: path patterns of plate and matte, and the exports that must be there first."""
+
+    plate: str
+    color_space: str
+    matte: Optional[str]
+    exports: tuple[Export, ...]
+
+
+def collect(context: Any, extent: Extent, *, handles: int, matte: Optional[MatteSource]) -> list[Clip]:
+    """The clips of the selected strips, one each; strips that are results of ours too, since a look can go on a look.
+
+    The strip that serves as matte, sound, and strips outside the extent are left out.
+    """
+    scene = compat.sequencer_scene(context)
+    if scene is None:
+        return []
+    chosen = [strip for strip in compat.selected_strips(context, scene)
+              if strip.type != "SOUND" and (matte is None or strip.name != matte.strip)]
+    spans = [(strip, _part(scene, strip, extent)) for strip in chosen]
+    return [_clip(scene, strip, part, handles if extent is not Extent.PLAYHEAD else 0, matte)
+            for strip, part in spans if part[0] < part[1]]
+
+
+def _part(scene: Any, strip: Any, extent: Extent) -> tuple[int, int]:
+    start, end = compat.span(strip)
+    if extent is Extent.PLAYHEAD:
+        return max(start, scene.frame_current), min(end, scene.frame_current + 1)
+    if extent is Extent.IN_OUT:
+        preview = scene.use_preview_range
+        first = scene.frame_preview_start if preview else scene.frame_start
+        last = scene.frame_preview_end if preview else scene.frame_end
+        return max(start, first), min(end, last + 1)
+    return start, end
+
+
+def _clip(scene: Any, strip: Any, part: tuple[int, int], handles: int, matte: Optional[MatteSource]) -> Clip:
+    (start, end), reason = part, why_exported(scene, strip)
+    if reason is None and matte is not None and not _fills_picture(scene, strip):
+        reason = "its files and the matte have different sizes"
+    whole = (start, end) == compat.span(strip) and not compat.is_retimed(strip)
+    head, tail = handles_of(strip, handles) if whole and strip.type in TRIMMED else (0, 0)
+    media = media_of(strip, start - head, end + tail) if reason is None else None
+    if reason is None and media is None:
+        reason = "its files are no numbered sequence"
+    return Clip(scene=scene.name, strip=strip.name, start=start, end=end, head=head, tail=tail,
+                first=FIRST_EXPORTED if media is None else media.first, rate=str(rate_of(scene)), media=media,
+                exported=reason, matte=matte, nested=strip.parent_meta() is not None)
+
+
+def _fills_picture(scene: Any, strip: Any) -> bool:
+    element, transform = strip.elements[0], strip.transform
+    return (element.orig_width, element.orig_height) == picture_size(scene) and transform.scale_x == 1
+
+
+def validate(clip: Clip) -> None:
+    """Checks what can be checked before anything is rendered. Raises the InputError that stands in the way."""
+    scene, strip = _located(clip)
+    if strip.type in PICTURELESS:
+        raise InputError(f"the strip cannot be stylised: {PICTURELESS[strip.type]}", where=clip.strip,
+                         remedy="Select a movie, an image sequence, or a meta strip around both.")
+    if clip.media is None and clip.nested:
+        raise InputError(f"the strip lies inside a meta strip, and must be exported because {clip.exported}",
+                         where=clip.strip, remedy="Leave the meta strip and stylise it as a whole.")
+    if clip.media is not None:
+        _require_files(clip, strip)
+    if clip.matte is not None:
+        _require_matte(scene, clip.matte)
+    free_channel(scene, strip, clip.start, clip.end)
+
+
+def _located(clip: Clip) -> tuple[Any, Any]:
+    scene = bpy.data.scenes.get(clip.scene)
+    editor = scene.sequence_editor if scene is not None else None
+    strips = compat.all_strips_of(editor) if editor else ()
+    strip = next((found for found in strips if found.name == clip.strip), None)
+    if strip is None:
+        raise InputError("the strip is gone", where=clip.strip, remedy="Select it again.")
+    return scene, strip
+
+
+def _require_files(clip: Clip, strip: Any) -> None:
+    media = clip.media
+    if media is None:
+        return
+    if strip.type == "MOVIE":
+        if not os.path.isfile(media.sequence):
+            raise PlateMissing("the movie is not on the disk", where=media.sequence, remedy="Relink the strip.")
+        return
+    lacking = [number for number in clip.frames.numbers() if not os.path.isfile(file_of(media.sequence, number))]
+    if len(lacking) == clip.count:
+        raise PlateMissing("no frame of the strip is on the disk", where=media.sequence, remedy="Relink the strip.")
+    if lacking:
+        raise FrameGap(f"{len(lacking)} frames are missing on the disk", where=file_of(media.sequence, lacking[0]),
+                       remedy="Render them, or trim the strip to what is there.")
+
+
+def _require_matte(scene: Any, matte: MatteSource) -> None:
+    if matte.mask is not None and matte.mask not in bpy.data.masks:
+        raise MatteError("the mask is gone", where=matte.mask, remedy="Choose another one.")
+    if matte.strip is not None and matte.strip not in compat.strips_of(scene.sequence_editor):
+        raise MatteError("the matte's strip is gone, or lies inside a meta strip", where=matte.strip,
+                         remedy="Choose another one.")
+
+
+def file_of(sequence: str, number: int) -> str:
+    """The file of one frame of a path pattern such as plate.####.exr."""
+    return re.sub("#+", lambda signs: str(number).zfill(len(signs[0])), sequence)
+
+
+def extract(clip: Clip, folder: str) -> Extraction:
+    """Where plate and matte are, and what must be exported into `folder` before they are."""
+    exports = []
+    if clip.media is None:
+        exports.append(_export(clip, folder, Picture.PLATE))
+    if clip.matte is not None:
+        exports.append(_export(clip, folder, Picture.MATTE))
+    return Extraction(plate=exports[0].sequence if clip.media is None else clip.media.sequence,
+                      color_space="linear-rec709" if clip.media is None else clip.media.color_space,
+                      matte=exports[-1].sequence if clip.matte is not None else None, exports=tuple(exports))
+
+
+def _export(clip: Clip, folder: str, picture: Picture) -> Export:
+    matte = clip.matte if picture is Picture.MATTE else None
+    return Export(scene=clip.scene, strip=matte.strip or clip.strip if matte else clip.strip, first=clip.outer_start,
+                  last=clip.outer_start + clip.count - 1, number=clip.first,
+                  folder=os.path.join(folder, picture.value), picture=picture, mask=matte.mask if matte else None,
+                  head=0 if matte else clip.head, tail=0 if matte else clip.tail)
+
+
+def markers_of(clip: Clip) -> list[int]:
+    """Plate numbers of the frames that the artist marked `fresco`. Raises RangeOutside if there are none."""
+    scene, _ = _located(clip)
+    frames = {marker.frame for marker in scene.timeline_markers if marker.name.lower().startswith(MARKER)}
+    found = sorted(clip.number(frame) for frame in frames if clip.start <= frame < clip.end)
+    if not found:
+        raise RangeOutside(f'no marker named "{MARKER}" lies on the strip', where=clip.strip,
+                           remedy="Press M on each keyframe and name the marker, or choose automatic keyframes.")
+    return found
+
+
+def free_channel(scene: Any, strip: Any, start: int, end: int) -> int:
+    """The first channel above a strip that is empty from start to before end and not locked. Raises OutputDenied."""
+    level = strip.parent_meta() or scene.sequence_editor
+    taken = {other.channel for other in compat.strips_of(level)
+             if compat.span(other)[0] < end and start < compat.span(other)[1]}
+    locked = {number for number, channel in enumerate(level.channels) if channel.lock}
+    for channel in range(strip.channel + 1, HIGHEST_CHANNEL + 1):
+        if channel not in taken | locked:
+            return channel
+    raise OutputDenied("every channel above the strip is taken or locked", where=strip.name,
+                       remedy="Unlock one, or move strips away.")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result strip to be. record: what it carries of its job, JSON values only."""
+
+    clip: Clip
+    name: str
+    sequence: str
+    record: dict[str, Any]
+
+
+def integrate(result: Result, *, beside: Optional[str] = None) -> str:
+    """Puts the result on the timeline, frame upon frame, and gives its name; its files may come later.
+
+    beside: name of the result strip that this one is another version of; it is muted, and gives the place.
+    """
+    clip = result.clip
+    scene, source = _located(clip) if beside is None else _version(clip, beside)
+    start, end = (clip.start, clip.end) if beside is None else compat.span(source)
+    level = source.parent_meta() or scene.sequence_editor
+    strip = _new_strip(level, result, free_channel(scene, source, start, end), start - clip.head)
+    compat.trim(strip, clip.head, clip.tail)
+    if clip.media is not None or beside is not None:
+        _take_fit(strip, source)
+    strip.blend_type, strip.blend_alpha = source.blend_type, source.blend_alpha
+    strip.color_tag, strip.select = TAG, False
+    strip[RECORD] = json.dumps(result.record)
+    if beside is not None:
+        source.mute = True
+    return str(strip.name)
+
+
+def _version(clip: Clip, name: str) -> tuple[Any, Any]:
+    scene, strip = found_result(name)
+    if strip is None:
+        raise InputError("the result strip is gone", where=name, remedy="Stylise the strip again.")
+    return scene, strip
+
+
+def _new_strip(level: Any, result: Result, channel: int, start: int) -> Any:
+    names = [os.path.basename(file_of(result.sequence, number)) for number in result.clip.frames.numbers()]
+    path = os.path.join(os.path.dirname(result.sequence), names[0])
+    strip = compat.strips_of(level).new_image(name=result.name, filepath=path, channel=channel, frame_start=start,
+                                              fit_method="ORIGINAL")
+    for name in names[1:]:
+        strip.elements.append(name)
+    return strip
+
+
+def _take_fit(strip: Any, source: Any) -> None:
+    for name in ("scale_x", "scale_y", "offset_x", "offset_y", "rotation", "filter"):
+        setattr(strip.transform, name, getattr(source.transform, name))
+
+
+def results() -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+    """Every result strip with its scene and its record."""
+    for scene in bpy.data.scenes:
+        if scene.sequence_editor is not None:
+            for strip in compat.all_strips_of(scene.sequence_editor):
+                if isinstance(strip.get(RECORD), str):
+                    yield scene, strip, json.loads(strip[RECORD])
+
+
+def found_result(name: str) -> tuple[Any, Any]:
+    """The scene and the result strip of this name; (None, None) if it is gone."""
+    return next(((scene, strip) for scene, strip, _ in results() if strip.name == name), (None, None))
+
+
+def strip_of_job(key: str) -> tuple[Any, Any]:
+    """The scene and the result strip of a job, whatever it is called now; (None, None) if it is gone."""
+    return next(((scene, strip) for scene, strip, record in results() if record.get("key") == key), (None, None))
+
+
+def note(strip: Any, **facts: Any) -> None:
+    """Adds to what a result strip carries of its job."""
+    strip[RECORD] = json.dumps({**json.loads(strip[RECORD]), **facts})
+
+
+def switch(group: str, key: str) -> None:
+    """Shows one version of a result and mutes the others."""
+    for _, strip, record in results():
+        if record.get("group") == group:
+            strip.mute = record.get("key") != key
+
+
+def remove(key: str) -> None:
+    """Takes the result strip of a job off the timeline."""
+    _, strip = strip_of_job(key)
+    if strip is not None:
+        scene = next(scene for scene, found, _ in results() if found == strip)
+        compat.strips_of(strip.parent_meta() or scene.sequence_editor).remove(strip)
+
+
+def clip_to_json(clip: Clip) -> dict[str, Any]:
+    """A clip as JSON values, to do its job again after a restart."""
+    return asdict(clip)
+
+
+def clip_of_json(found: dict[str, Any]) -> Clip:
+    """The clip of its JSON values."""
+    media, matte = found["media"], found["matte"]
+    return Clip(**{**found, "media": media and Media(**{**media, "size": tuple(media["size"])}),
+                   "matte": matte and MatteSource(**matte)})
