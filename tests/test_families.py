@@ -114,5 +114,6 @@ def test_a_shot_is_rendered_with_all_constraints(
     shot = small_shot(plate, request.getfixturevalue(name), tmp_path / "out" / "look.####.png")
     rendered(shot)
     assert len(bits(tmp_path / "out")) == 5
-    rendered(with_look(small_shot(plate, request.getfixturevalue(name), tmp_path / "b" / "look.####.png"), prompt="ink"))
+    other = small_shot(plate, request.getfixturevalue(name), tmp_path / "b" / "look.####.png")
+    rendered(with_look(other, prompt="ink"))
     assert bits(tmp_path / "out") != bits(tmp_path / "b")

@@ -70,7 +70,8 @@ class Denoising:
         anchors = job.scratch.load_anchors(place - 1) if given.anchored else None
         parts = denoise.DiffusionModels(unet=self.models.unet, vae=self.models.vae, schedule=self._schedule)
         total, before, began = steps * len(self.places), steps * denoised, time.monotonic()
-        with closing(denoise.denoise_window(parts, given, self._sampling, anchors)) as loop:
+        strengthened = windows.strengthened(job.shot.look, self.models.unet)
+        with strengthened, closing(denoise.denoise_window(parts, given, self._sampling, anchors)) as loop:
             while True:
                 try:
                     passed = next(loop)
