@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoRAs: the sum of their paper, every naming, and off again to the last bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import families
+import lora_files
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from shots import rendered, small_shot, with_look, write_plate
+from torch import Tensor, nn
+
+import tiny
+from fresco_backend import lora, model_store, weights
+from fresco_backend.frames import read_frame
+from fresco_backend.lora_names import original_names
+from fresco_protocol.errors import WeightsMissing, WeightsRefused, WeightsUnsupported
+from fresco_protocol.shot import Lora
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def networks() -> tuple[nn.Module, nn.Module]:
+    return tiny.tiny_unet(), tiny.tiny_text_encoder()
+
+
+def state(*networks: nn.Module) -> list[Tensor]:
+    return [value.clone() for network in networks for value in network.state_dict().values()]
+
+
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def parts(unet: nn.Module, encoder: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [("unet", unet), ("text_encoder", encoder)]
+
+
+@pytest.mark.parametrize("style", ["diffusers", "peft", "kohya"])
+@pytest.mark.parametrize("alpha", [None, 4.0])
+def test_every_naming_gives_the_sum_of_the_paper(
+    style: str, alpha: float | None, networks: tuple[nn.Module, nn.Module], tmp_path: Path
+) -> None:
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks), style=style, alpha=alpha)
+    layers = [pair for network in networks for pair in lora_files.layers_of(network).items()]
+    before = {name: layer.weight.clone() for name, layer in layers}
+    lora.fuse(lora.targets(*networks), path, 0.5)
+    scale = 0.5 * (1.0 if alpha is None else alpha / lora_files.RANK)
+    for network in networks:
+        for seed, (name, layer) in enumerate(lora_files.layers_of(network).items()):
+            down, up = lora_files.matrices(layer, seed)
+            delta = torch.einsum("or...,ri...->oi...", up.expand(-1, -1, *down.shape[2:]), down)
+            assert torch.allclose(layer.weight, before[name] + scale * delta, atol=1e-5)
+
+
+def test_alpha_may_stand_beside_the_tensors(networks: tuple[nn.Module, nn.Module], tmp_path: Path) -> None:
+    stated = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 6, "unet.r": 2, "unet.alpha_pattern": {}})}
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks), style="peft", metadata=stated)
+    changes = lora.read_changes(path)
+    assert {change.alpha for name, change in changes.items() if name.startswith("unet")} == {6.0}
+    assert {change.alpha for name, change in changes.items() if name.startswith("text")} == {None}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_off_again_every_bit_is_as_before(
+    dtype: torch.dtype, networks: tuple[nn.Module, nn.Module], tmp_path: Path
+) -> None:
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks))
+    for network in networks:
+        network.to(dtype)
+    before = state(*networks)
+    layers = lora.targets(*networks)
+    with lora.fused(layers, path, 0.7), lora.fused(layers, path, -0.2):
+        assert not same(state(*networks), before)
+    assert same(state(*networks), before)
+    with pytest.raises(KeyboardInterrupt), lora.fused(layers, path, 0.7):
+        raise KeyboardInterrupt
+    assert same(state(*networks), before)
+
+
+def test_xl_is_changed_by_the_original_names_too(tmp_path: Path) -> None:
+    """Kohya's scripts name XL's U-Net as Stability's code does: compared with diffusers' names of the same layers."""
+    ours, theirs = families.sdxl_unet(), families.sdxl_unet()
+    encoder = tiny.tiny_text_encoder()
+    named = {id(layer): name for name, layer in original_names(ours).items()}
+    tensors, twin = {}, {}
+    for seed, (name, layer) in enumerate(lora_files.layers_of(ours).items()):
+        if id(layer) in named:
+            original = "lora_unet_" + named[id(layer)].replace(".", "_")
+            down, up = lora_files.matrices(layer, seed)
+            tensors |= {f"{original}.lora_down.weight": down, f"{original}.lora_up.weight": up}
+            twin |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
+    save_file(tensors, tmp_path / "original.safetensors")
+    save_file(twin, tmp_path / "diffusers.safetensors")
+    assert "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight" in tensors
+    assert "lora_unet_output_blocks_0_1_transformer_blocks_1_attn1_to_q.lora_down.weight" in tensors
+    lora.fuse(lora.targets(ours, encoder), tmp_path / "original.safetensors", 1.0)
+    lora.fuse(lora.targets(theirs, encoder), tmp_path / "diffusers.safetensors", 1.0)
+    assert same(state(ours), state(theirs))
+
+
+def renamed(old: str, new: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    return lambda tensors: {name.replace(old, new): value for name, value in tensors.items()}
+
+
+def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if "up" not in name}
+
+
+def reshaped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[:, :-1].contiguous() if "down" in name else value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (renamed("lora.down.weight", "hada_w1_a"), "hada_w1_a"),
+    (renamed("lora.down.weight", "dora_scale"), "dora_scale"),
+    (renamed("up_blocks", "joint_blocks"), "which this model does not have"),
+    (half, "lacks one of its two matrices"),
+    (reshaped, "do not fit this model"),
+    (lambda _: {}, "it changes nothing"),
+])
+def test_a_file_of_another_kind_or_model_is_refused_and_changes_nothing(
+    spoil: Callable[[Any], Any], words: str, networks: tuple[nn.Module, nn.Module], tmp_path: Path
+) -> None:
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks))
+    save_file(spoil(load_file(path)), tmp_path / "odd.safetensors")
+    before = state(*networks)
+    with pytest.raises(WeightsUnsupported, match=words) as caught:
+        lora.fused(lora.targets(*networks), tmp_path / "odd.safetensors", 1.0).__enter__()
+    assert "odd.safetensors" in str(caught.value)
+    assert same(state(*networks), before)
+
+
+def test_a_strength_that_differs_between_layers_is_refused(
+    networks: tuple[nn.Module, nn.Module], tmp_path: Path
+) -> None:
+    stated = {"lora_adapter_metadata": json.dumps({"unet.alpha_pattern": {"to_q": 8}})}
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks), metadata=stated)
+    with pytest.raises(WeightsUnsupported, match="from layer to layer"):
+        lora.read_changes(path)
+
+
+def test_a_model_is_loaded_with_its_loras(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lora_files.save(tmp_path / "ink.safetensors", [("unet", tiny.tiny_unet())])
+    monkeypatch.setenv("FRESCO_MODELS", str(tmp_path))
+    changes = model_store.Changes(loras=(Lora(model="ink", weight=0.5), Lora(model=str(path), weight=-0.25)))
+    models = weights.load(str(tiny_model), device=CPU, dtype=torch.float32, changes=changes)
+    truth = tiny.tiny_unet()
+    lora.fuse(lora.targets(truth, tiny.tiny_text_encoder()), path, 0.5)
+    lora.fuse(lora.targets(truth, tiny.tiny_text_encoder()), path, -0.25)
+    assert same(state(models.unet), state(truth))
+    digest = model_store.sha256(path)
+    assert {name: value for name, value in models.hashes.items() if "lora" in name} == {
+        "lora/0/ink.safetensors": digest, "lora/1/ink.safetensors": digest}
+
+
+@pytest.mark.parametrize(("name", "error", "words"), [
+    ("no-such-lora", WeightsMissing, "no-such-lora"),
+    ("owner/lora", WeightsMissing, "hf download owner/lora --include \"pytorch_lora_weights.safetensors\""),
+    ("owner/lora/ink.safetensors", WeightsMissing, "hf download owner/lora ink.safetensors"),
+    ("ink.pt", WeightsRefused, "pickle"),
+])
+def test_a_lora_that_is_not_there_says_how_to_get_it(
+    name: str, error: type[Exception], words: str, tiny_model: Path
+) -> None:
+    changes = model_store.Changes(loras=(Lora(model=name),))
+    with pytest.raises(error, match=words):
+        model_store.check(str(tiny_model), changes=changes).require()
+
+
+def test_a_damaged_lora_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "ink.safetensors").write_bytes(b"\xff" * 64)
+    changes = model_store.Changes(loras=(Lora(model=str(tmp_path / "ink.safetensors")),))
+    with pytest.raises(WeightsRefused, match="damaged"):
+        model_store.check(str(tiny_model), changes=changes).require()
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_a_shot_with_a_lora_differs_and_without_it_is_as_it_was(
+    family: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """On and off, through the whole pipeline, for the shapes of Stable Diffusion 1, 2 and XL."""
+    makers = {"sd1": lambda _: tiny_model, "sd2": families.save_sd2, "sdxl": families.save_sdxl}
+    unets = {"sd1": tiny.tiny_unet, "sd2": families.sd2_unet, "sdxl": families.sdxl_unet}
+    model, plate = makers[family](tmp_path / "model"), write_plate(tmp_path / "plate", 3)
+    path = lora_files.save(tmp_path / "ink.safetensors", [("unet", unets[family]())])
+
+    def pixels(folder: str, *loras: Lora) -> np.ndarray:
+        shot = small_shot(plate, model, tmp_path / folder / "look.####.png")
+        rendered(with_look(shot, loras=loras, controls=()))
+        return np.stack([read_frame(file).pixels for file in sorted((tmp_path / folder).glob("*.png"))])
+
+    without = pixels("without")
+    assert (pixels("with", Lora(model=str(path), weight=0.5)) != without).any(axis=(1, 2, 3)).all()
+    assert np.array_equal(pixels("off", Lora(model=str(path), weight=0.0)), without)
