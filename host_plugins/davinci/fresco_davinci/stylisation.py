@@ -53,6 +53,7 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
     with line.client() as client:
         yield from connected(client, line.command, _folders(record))
         yield from _turn(host)
+        validate(host, clip, wish)  # much may have happened meanwhile
         extraction = yield from extract(host, clip, wish, Path(record.folder))
         shot = shot_of(record, extraction)
         yield Progress(phase=Phase.QUEUED)

@@ -40,7 +40,7 @@ def _validate_render(host: Host, clip: Clip, wish: Wish) -> None:
     if wish.handles:
         raise UsageError("a render of the clip ends at its cuts and has no handles", where=clip.name,
                          remedy="Leave the handles out, or take the source (--input source).")
-    if host.project.IsRenderingInProgress():
+    if not host.busy and host.project.IsRenderingInProgress():  # busy: it is we who render
         raise Busy("Resolve is rendering", remedy="Wait for the render queue to end, and do it again.")
 
 

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four verbs on the double, without a server: what is refused and why, and what a failure leaves behind."""
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import burnt
+import pytest
+from davinci import Cut, edited, state, wish
+from resolve_double import World
+
+from fresco_davinci import clip as nouns
+from fresco_davinci.clip import Clip, Destination, Extraction, Input, MatteChoice, MatteSource, Result, Wish
+from fresco_davinci.timeline import Host, collect, extract, integrate, records, validate
+from fresco_protocol.document import read, write
+from fresco_protocol.errors import (
+    Busy,
+    ColorError,
+    DiskFull,
+    FrescoError,
+    HostRefused,
+    InputError,
+    MatteError,
+    OutputError,
+    ShotError,
+    UsageError,
+)
+from fresco_protocol.shot import FrameRange, Rate
+
+
+@pytest.fixture(params=[(18, 6), (19, 1), (20, 2), (21, 0, 4)], ids=lambda found: ".".join(map(str, found)))
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(request.param)
+    yield world
+    assert world.violations == []
+
+
+def extracted(host: Host, clip: Clip, wanted: Wish, folder: Path) -> Extraction:
+    """An extraction driven to its end."""
+    steps = extract(host, clip, wanted, folder)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Extraction = end.value
+            return found
+
+
+def test_a_clip_is_known_by_numbers_that_outlive_resolve(world: World, tmp_path: Path) -> None:
+    item = edited(world, tmp_path)
+    clip = collect(Host(world.resolve))[0]
+    assert (clip.first, clip.count, clip.head, clip.tail, clip.playhead) == (86410, 4, 4, 8, 3)
+    assert (clip.item, clip.track, clip.steady) == (item.id, 1, True)
+    assert clip.media is not None
+    assert (clip.media.first, clip.media.last, clip.media.frame(clip.head)) == (1001, 1016, 1005)
+    assert read(write(clip), Clip) == clip
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_the_source_range_may_read_one_off(world: World, tmp_path: Path, short: int) -> None:
+    edited(world, tmp_path)
+    world.source_end_short = short
+    assert collect(Host(world.resolve))[0].steady
+
+
+def test_selected_clips_come_before_the_playhead_where_a_release_tells_them(world: World, tmp_path: Path) -> None:
+    first = edited(world, tmp_path)
+    second = edited(world, tmp_path / "second", Cut(start=30))
+    world.timeline.playhead = 12
+    first.selected = second.selected = True
+    found = [clip.item for clip in collect(Host(world.resolve))]
+    assert found == ([first.id, second.id] if world.ledger.version >= (21, 0, 4) else [first.id])
+
+
+def test_a_gap_has_no_clip(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    world.timeline.playhead = 500
+    with pytest.raises(InputError, match="no video clip lies under the playhead"):
+        collect(Host(world.resolve))
+    with pytest.raises(InputError, match="no result of Fresco"):
+        world.timeline.playhead = 12
+        records(Host(world.resolve))
+
+
+def test_an_empty_track_below_and_a_disabled_one_above_are_no_obstacle(world: World, tmp_path: Path) -> None:
+    item = edited(world, tmp_path, Cut(track=2))
+    edited(world, tmp_path / "above", Cut(track=3))
+    world.timeline.tracks["video"][2].enabled = False
+    assert collect(Host(world.resolve))[0].item == item.id
+
+
+class Refused(NamedTuple):
+    """What is wanted, what the editor did before, and the words of the refusal."""
+
+    wanted: dict[str, Any]
+    kind: type[FrescoError]
+    words: str
+    edit: str = ""
+
+
+TRACK_2 = MatteChoice(source=MatteSource.TRACK, track=2)
+REFUSED = [
+    Refused({"handles": 2}, UsageError, "has no handles"),
+    Refused({"part": FrameRange(first=3, last=9)}, UsageError, "which has 4"),
+    Refused({"part": FrameRange(first=1, last=4, step=2)}, UsageError, "no run of frames"),
+    Refused({"destination": Destination.TAKE}, UsageError, "graded twice"),
+    Refused({"destination": Destination.TAKE, "input": Input.SOURCE, "part": FrameRange(first=1, last=2)}, UsageError,
+            "covers its whole clip"),
+    Refused({"destination": Destination.TAKE, "input": Input.SOURCE}, InputError, "track 1 is locked", "lock"),
+    Refused({"input": Input.SOURCE}, InputError, "its speed is changed", "double speed"),
+    Refused({"input": Input.SOURCE}, InputError, "its speed is changed", "reverse"),
+    Refused({"input": Input.SOURCE}, InputError, "runs at 25 fps and the timeline at 24", "25 fps"),
+    Refused({"input": Input.SOURCE}, InputError, "no source media", "compound"),
+    Refused({"matte": MatteChoice(source=MatteSource.CLIP), "input": Input.SOURCE}, MatteError, "no matte is attached"),
+    Refused({"matte": MatteChoice(source=MatteSource.CLIP)}, MatteError, "no matte is attached"),
+    Refused({"matte": TRACK_2}, MatteError, "track 2 cannot be the matte"),
+    Refused({"matte": MatteChoice(source=MatteSource.TRACK, track=1)}, MatteError, "track 1 cannot be the matte"),
+    Refused({"matte": TRACK_2, "input": Input.SOURCE}, UsageError, "fits the graded picture only"),
+    Refused({}, ColorError, "DaVinci WG/Intermediate", "wide gamut"),
+    Refused({}, Busy, "Resolve is rendering", "rendering"),
+    Refused({}, InputError, "was moved, trimmed or deleted", "move"),
+    Refused({}, InputError, "was moved, trimmed or deleted", "delete"),
+    Refused({}, InputError, "no longer the current one", "other timeline"),
+]
+
+
+def edit(world: World, what: str) -> None:
+    """What an editor did to the clip meanwhile."""
+    item = world.timeline.items()[0]
+    media = item.shown.media
+    assert media is not None
+    if what in ("double speed", "reverse"):
+        item.speed = 200 if what == "double speed" else -100
+        item.properties["Speed"] = float(item.speed)
+    actions = {"lock": lambda: setattr(world.timeline.tracks["video"][0], "locked", True),
+               "25 fps": lambda: media.properties.update(FPS="25"),
+               "compound": lambda: setattr(media, "path", ""),
+               "wide gamut": lambda: world.project.settings.update(colorSpaceTimeline="DaVinci WG/Intermediate"),
+               "rendering": lambda: setattr(world.project.jobs[world.project.user_job()], "state", "Rendering"),
+               "move": lambda: setattr(item, "start", item.start + 1),
+               "delete": world.timeline.tracks["video"][0].items.clear,
+               "other timeline": lambda: world.pool.do_CreateEmptyTimeline("Another")}
+    if what in actions:
+        actions[what]()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.words}-{case.edit}")
+def test_what_cannot_be_done_is_said_before_anything_is_touched(tmp_path: Path, case: Refused) -> None:
+    world = World()
+    edited(world, tmp_path)
+    early = ("double speed", "reverse", "25 fps", "compound", "wide gamut")
+    if case.edit in early:
+        edit(world, case.edit)
+    clip = collect(Host(world.resolve))[0]
+    if case.edit not in early:
+        edit(world, case.edit)
+    before = state(world)
+    with pytest.raises(case.kind, match=case.words) as refused:
+        validate(Host(world.resolve), clip, wish(tmp_path, **case.wanted))
+    assert (state(world), world.violations) == (before, [])
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("release", [(18, 6), (20, 2)])
+def test_a_changed_speed_is_seen_without_a_word_for_it(release: tuple[int, ...], tmp_path: Path) -> None:
+    world = World(release)
+    edited(world, tmp_path, Cut(count=6)).speed = 200
+    assert not collect(Host(world.resolve))[0].steady
+
+
+def test_a_title_is_no_media_and_lands_graded_only(world: World) -> None:
+    world.timeline.put(None, 0, 0, 24)
+    clip = collect(Host(world.resolve))[0]
+    assert (clip.media, clip.steady, clip.head) == (None, False, 0)
+    validate(Host(world.resolve), clip, wish(Path("/tmp")))
+
+
+def test_a_fusion_composition_that_stays_behind_is_told(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path).comps = 1
+    host = Host(world.resolve)
+    validate(host, collect(host)[0], wish(tmp_path, input=Input.SOURCE))
+    assert "Fusion composition" in host.notices[0]
+
+
+@pytest.mark.parametrize("error", ["", "Not enough disk space"])
+def test_a_render_that_fails_half_way_leaves_resolve_as_it_was(world: World, tmp_path: Path, error: str) -> None:
+    edited(world, tmp_path)
+    world.fails_after, world.failure = 2, error
+    user = world.project.user_job()
+    before = state(world)
+    host = Host(world.resolve)
+    with pytest.raises(OutputError, match="ended at 50 % with 2 frames") as failed:
+        extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
+    assert error in str(failed.value.remedy)
+    assert (state(world), host.busy, list(world.project.jobs)) == (before, False, [user])
+
+
+def test_a_disk_that_is_full_is_seen_before_the_render(world: World, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    edited(world, tmp_path)
+    before = state(world)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
+    host = Host(world.resolve)
+    with pytest.raises(DiskFull):
+        extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
+    assert state(world) == before
+
+
+def test_audio_only_on_the_deliver_page_does_not_shine_through(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    assert world.project.do_LoadRenderPreset("Audio Only")
+    before = state(world)
+    host = Host(world.resolve)
+    found = extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
+    assert [burnt.number_in(burnt.read(found.plate.sequence, n)) for n in range(1, 5)] == [1005, 1006, 1007, 1008]
+    assert state(world) == before
+
+
+def test_audio_only_without_a_preset_to_begin_from_is_told_by_the_files(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    assert world.project.do_LoadRenderPreset("Audio Only")
+    del world.project.presets["H.264 Master"]
+    before = state(world)
+    host = Host(world.resolve)
+    with pytest.raises(OutputError, match="rendered 0 of 4 frames") as failed:
+        extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
+    assert "preset that exports video" in str(failed.value.remedy)
+    assert state(world) == before
+
+
+def test_a_dialog_that_is_open_is_told_at_once(world: World) -> None:
+    world.ledger.modal = True
+    with pytest.raises(Busy, match="does not answer") as refused:
+        Host(world.resolve)
+    assert "Close the dialog" in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize("call", ["AddRenderJob", "GetRenderJobStatus", "SetTrackEnable"])
+def test_a_dialog_that_opens_meanwhile_is_told_and_closed_dialogs_restore_all(world: World, tmp_path: Path,
+                                                                              call: str) -> None:
+    edited(world, tmp_path)
+    before = state(world)
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+
+    def opens(name: str) -> None:
+        world.ledger.modal = name == call or (world.ledger.modal and name == "GetProductName")
+
+    world.ledger.on_call = opens
+    with pytest.raises(Busy, match="does not answer"):
+        extracted(host, clip, wish(tmp_path), tmp_path / "v001")
+    world.ledger.on_call = None
+    if call != "SetTrackEnable":
+        assert state(world) == before
+    assert host.busy is False
+
+
+def test_a_dialog_that_stays_is_told_with_what_was_not_put_back(tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+    steps = extract(host, clip, wish(tmp_path), tmp_path / "v001")
+    next(steps)
+    world.ledger.modal = True
+    with pytest.raises(Busy):
+        next(steps)
+    assert {"Resolve did not put back the render settings: look at it.",
+            "Resolve did not put back video track 1: look at it."} <= set(host.notices)
+
+
+def result(folder: Path, first: int, last: int, head: int = 0) -> Result:
+    """A delivery whose pictures show their numbers."""
+    burnt.write_sequence(folder, range(first, last + 1), "look.%08d.exr")
+    return Result(sequence=str(folder / "look.%08d.exr"), first=first, last=last, head=head, version=1,
+                  record=str(folder / "fresco.json"))
+
+
+def placed(world: World, folder: Path, wanted: Wish, found: Result) -> Any:
+    """The item that shows a result on the timeline."""
+    host = Host(world.resolve)
+    id = integrate(host, collect(host)[0], wanted, found)
+    return next(item for item in world.timeline.items() if item.id == id)
+
+
+@pytest.mark.parametrize("destination", [Destination.TRACK, Destination.TAKE])
+def test_an_end_frame_that_counts_in_is_read_back_and_corrected(world: World, tmp_path: Path,
+                                                                destination: Destination) -> None:
+    edited(world, tmp_path)
+    world.end_exclusive = False
+    before = world.page = "color"
+    wanted = wish(tmp_path, input=Input.SOURCE, destination=destination)
+    item = placed(world, tmp_path, wanted, result(tmp_path / "look", 1003, 1010, head=2))
+    assert (item.start, item.duration, item.source(item.start)) == (86410, 4, 1005)
+    assert (world.page, item.do_GetTakesCount()) == (before, 2 if destination is Destination.TAKE else 0)
+
+
+def test_a_track_count_that_is_stale_is_asked_again(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    world.stale_counts, world.page = True, "color"
+    item = placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert (item.track, item.start, world.page) == (2, 86410, "color")
+
+
+@pytest.mark.parametrize("obstacle", ["locked", "disabled", "taken", "below"])
+def test_a_track_of_ours_that_cannot_take_it_is_left_alone(world: World, tmp_path: Path, obstacle: str) -> None:
+    clip_track = 2 if obstacle == "below" else 1
+    edited(world, tmp_path, Cut(track=clip_track))
+    if obstacle != "below":
+        edited(world, tmp_path / "other", Cut(track=2, start=12 if obstacle == "taken" else 100))
+    ours = world.timeline.tracks["video"][0 if obstacle == "below" else 1]
+    ours.name, ours.locked, ours.enabled = "FRESCO", obstacle == "locked", obstacle != "disabled"
+    world.timeline.playhead = 11
+    item = placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert (world.timeline.tracks["video"][item.track - 1].name, item.track) == ("FRESCO 2", 3)
+
+
+def test_a_track_of_ours_that_is_free_is_used_again(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    edited(world, tmp_path / "other", Cut(track=2, start=100))
+    world.timeline.tracks["video"][1].name = "FRESCO"
+    world.timeline.playhead = 11
+    assert placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4)).track == 2
+
+
+def test_what_does_not_land_leaves_nothing_behind(world: World, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    edited(world, tmp_path)
+    monkeypatch.setattr(type(world.pool), "do_AppendToTimeline", lambda *_: [None])
+    with pytest.raises(HostRefused, match="did not land at frame 86410 with 4 frames") as refused:
+        placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert "by hand" in str(refused.value.remedy)
+    assert world.pool.root.folders[0].clips == []
+
+
+def test_under_colour_management_the_result_has_the_plates_space(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    world.project.settings.update(colorScienceMode="davinciYRGBColorManagedv2", colorSpaceOutput="Rec.709 (Scene)")
+    item = placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert item.shown.media.properties["Input Color Space"] == "Rec.709 (Scene)"
+
+
+def test_under_aces_the_way_by_hand_is_told(tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    world.project.settings["colorScienceMode"] = "acescct"
+    host = Host(world.resolve)
+    integrate(host, collect(host)[0], wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert "ACES" in host.notices[0]
+
+
+@pytest.mark.parametrize(("text", "rate", "drop"), [
+    ("24", "24", False), ("24.0", "24", False), ("23.976", "24000/1001", False), ("29.97 DF", "30000/1001", True),
+    ("59.94", "60000/1001", False), ("25.000", "25", False)])
+def test_rates_as_resolve_writes_them(text: str, rate: str, drop: bool) -> None:
+    assert nouns.rate_of(text) == (Rate.parse(rate), drop)
+    assert nouns.rate_of(nouns.rate_text(Rate.parse(rate)))[0] == Rate.parse(rate)
+
+
+@pytest.mark.parametrize(("timecode", "rate", "drop", "frames"), [
+    ("01:00:00:00", "24", False, 86400), ("00:01:00;02", "30000/1001", True, 1800),
+    ("00:00:59;29", "30000/1001", True, 1799), ("01:00:00;00", "30000/1001", True, 107892),
+    ("00:10:00;00", "60000/1001", True, 35964), ("01:00:00:00", "24000/1001", False, 86400)])
+def test_timecodes_as_smpte_counts_them(timecode: str, rate: str, drop: bool, frames: int) -> None:
+    assert nouns.frames_of(timecode, Rate.parse(rate), drop_frame=drop) == frames
+
+
+def test_a_timecode_that_is_none_is_refused() -> None:
+    with pytest.raises(ShotError):
+        nouns.frames_of("soon", Rate.parse("24"), drop_frame=False)
+
+
+@pytest.mark.parametrize(("written", "pattern"), [
+    ("/a/shot.[1001-1048].exr", "/a/shot.%04d.exr"), ("C:\\a\\s_[00000001-00000009].dpx", "C:\\a\\s_%08d.dpx"),
+    ("/a/clip.mov", None), ("/a [1-2]/clip.mov", None)])
+def test_sequences_as_resolve_writes_them(written: str, pattern: str | None) -> None:
+    assert nouns.sequence_pattern(written) == pattern
