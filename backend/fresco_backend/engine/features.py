@@ -97,20 +97,35 @@ class OptimisedFeatures:
             if self._settings.spatial_weight is not None:
                 self._targets[block] = unit_rows(features)
             return features
-        features = optimise(features, self._losses(block, features), self._settings)
+        features = self._optimised(block, features)
         if self._background is None:
             return features
         return smooth_background(features, self._correspondence, self._background)
 
-    def _losses(self, block: int, features: Tensor) -> list[Loss]:
-        if features.shape[0] % self._correspondence.frames:
-            expected = f"a multiple of the window's {self._correspondence.frames} frames"
+    def _optimised(self, block: int, features: Tensor) -> Tensor:
+        """Each branch of guidance by itself, which is the same and takes a part of the memory."""
+        frames = self._correspondence.frames
+        if features.shape[0] % frames:
+            expected = f"a multiple of the window's {frames} frames"
             raise ValueError(f"the U-Net's batch must be {expected}, found {features.shape[0]}")
+        if self._settings.spatial_weight is None and (self._settings.temporal_weight is None or frames == 1):
+            return features
+        branches = features.shape[0] // frames
+        optimised = [
+            optimise(branch, self._losses(block, branch, number, branches), self._settings)
+            for number, branch in enumerate(features.split(frames))
+        ]
+        return torch.cat(optimised)
+
+    def _losses(self, block: int, features: Tensor, branch: int, branches: int) -> list[Loss]:
+        """The losses of one branch, each a mean over all of them."""
+        frames, settings = self._correspondence.frames, self._settings
         losses: list[Loss] = []
-        if self._settings.temporal_weight is not None and self._correspondence.frames > 1:
-            losses.append(self._temporal_loss(features, self._settings.temporal_weight))
-        if self._settings.spatial_weight is not None:
-            losses.append(SpatialLoss(self._target(block, features), self._settings.spatial_weight))
+        if settings.temporal_weight is not None and frames > 1:
+            losses.append(self._temporal_loss(features, settings.temporal_weight / branches))
+        if settings.spatial_weight is not None:
+            target = self._target(block, features, branches)[branch * frames : (branch + 1) * frames]
+            losses.append(SpatialLoss(target, settings.spatial_weight / branches))
         return losses
 
     def _temporal_loss(self, features: Tensor, weight: float) -> TemporalLoss:
@@ -119,13 +134,13 @@ class OptimisedFeatures:
             self._temporal[height, width] = TemporalLoss(self._correspondence.flow(height, width), weight)
         return self._temporal[height, width]
 
-    def _target(self, block: int, features: Tensor) -> Tensor:
+    def _target(self, block: int, features: Tensor, branches: int) -> Tensor:
         if block not in self._targets:
             raise RuntimeError(
                 "the spatial loss needs reference features: call the U-Net once within `features.recording()`"
             )
         target = self._targets[block]
-        expected = (features.shape[0], features.shape[2] * features.shape[3], features.shape[1])
+        expected = (branches * features.shape[0], features.shape[2] * features.shape[3], features.shape[1])
         if target.shape != expected:
             raise ValueError(
                 f"reference features of up-block {block} are {tuple(target.shape)} but {expected} (rows, positions, "

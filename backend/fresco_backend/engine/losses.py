@@ -19,6 +19,9 @@ from fresco_backend.engine.flow import Flow
 TILE = 512
 """Side of the tiles in which self-similarity is looked at: small enough for the cache, large enough for full speed."""
 
+KEPT_BYTES = 2**28
+"""What the target's self-similarity may take while one layer is optimised; a quarter of the products is saved."""
+
 
 class Loss(Protocol):
     """A loss on features as rows."""
@@ -78,15 +81,17 @@ class SpatialLoss:
     target: (B, L, C), rows of unit length (`unit_rows`); its dtype is the one in which products are taken, always
     summed in float32. weight: 100 in the reference.
 
-    The matrices are symmetric and looked at by tiles of their upper half, the target's recomputed with ours in one
-    product, so that a half-precision result still has the right sign. Memory is O(B * L * C).
+    The matrices are symmetric and looked at by tiles of their upper half. Ours are taken from the target's within one
+    product, so that a half-precision result still has the right sign. The target's tiles are kept between calls where
+    they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * C) beyond that.
     """
 
     def __init__(self, target: Tensor, weight: float) -> None:
         self._weight = weight
-        self._channels = target.shape[2]
-        self._joint = torch.cat((target, target), dim=2)  # [rows of X | rows of T]
-        self._tiles = [slice(start, start + TILE) for start in range(0, target.shape[1], TILE)]
+        self._target = target
+        self._bands = [slice(start, start + TILE) for start in range(0, target.shape[1], TILE)]
+        self._keeps = target.numel() // target.shape[2] * target.shape[1] // 2 * target.itemsize <= KEPT_BYTES
+        self._kept: dict[tuple[int, int, int], Tensor] = {}
 
     def add_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """See `Loss.add_gradient`."""
@@ -95,9 +100,8 @@ class SpatialLoss:
         for frames in self._together(rows):
             length = _lengths(rows[frames])
             unit = rows[frames] / length
-            self._joint[frames, :, : self._channels] = unit
             slope = torch.zeros_like(unit)
-            total += self._similarity(self._joint[frames], slope)
+            total += self._similarity(frames, unit.to(self._target.dtype), slope)
             slope -= unit * (unit * slope).sum(dim=2, keepdim=True)  # the length of a row does not matter
             gradient[frames].addcdiv_(slope, length, value=2 * scale)
         return total * scale
@@ -108,20 +112,30 @@ class SpatialLoss:
         count = max(1, TILE**2 // tile**2) if rows.device.type == "cpu" else rows.shape[0]
         return [slice(start, start + count) for start in range(0, rows.shape[0], count)]
 
-    def _similarity(self, joint: Tensor, slope: Tensor) -> Tensor:
+    def _similarity(self, frames: slice, unit: Tensor, slope: Tensor) -> Tensor:
         """Sum of absolute differences; adds half its gradient by the unit rows to `slope`."""
         total = slope.new_zeros(())
-        unit = joint[:, :, : self._channels]
-        for number, across in enumerate(self._tiles):
-            left = joint[:, across].clone()
-            left[:, :, self._channels :].neg_()
-            for down in self._tiles[number:]:
-                signs, size = _signs(left, joint[:, down])
-                total += size if down == across else 2 * size
+        for number, across in enumerate(self._bands):
+            for place, down in enumerate(self._bands[number:], number):
+                wanted = self._wanted(frames, number, place)
+                difference = torch.baddbmm(wanted, unit[:, across], unit[:, down].mT, beta=-1)
+                total += _magnitude(difference) * (1 if down == across else 2)
+                signs = difference.sign_()
                 slope[:, across] += torch.bmm(signs, unit[:, down])
                 if down != across:
                     slope[:, down] += torch.bmm(signs.mT, unit[:, across])
         return total
+
+    def _wanted(self, frames: slice, number: int, place: int) -> Tensor:
+        """The target's self-similarity between two bands of its rows."""
+        key = frames.start, number, place
+        if key in self._kept:
+            return self._kept[key]
+        target = self._target[frames]
+        tile = torch.bmm(target[:, self._bands[number]], target[:, self._bands[place]].mT)
+        if self._keeps:
+            self._kept[key] = tile
+        return tile
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -138,17 +152,9 @@ def _lengths(rows: Tensor) -> Tensor:
     return length.clamp_min(1e-12)
 
 
-def _signs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Signs of a tile of differences and the sum of their magnitudes."""
-    difference = torch.bmm(left, right.mT)
-    size = _magnitude(difference)
-    return difference.sign_(), size
-
-
 def _magnitude(difference: Tensor) -> Tensor:
     """Sum of absolute values, by rows first: one float32 sum over millions of entries loses the third digit."""
-    of_rows: Tensor = torch.linalg.vector_norm(difference, 1, dim=-1, dtype=torch.float32)
-    return of_rows.sum()
+    return difference.abs().sum(dim=-1, dtype=torch.float32).sum()
 
 
 def _differences(here: Tensor, there: Tensor, flow: Tensor, occlusion: Tensor) -> tuple[Tensor, Tensor]:
