@@ -11,6 +11,7 @@ from typing import Any
 import fresco_backend
 from fresco_backend.job_state import JobStatus, Wish
 from fresco_backend.jobs import JobQueue
+from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
 from fresco_backend.server_log import ServerLog
 from fresco_backend.worker_pool import WorkerPool
@@ -34,6 +35,7 @@ class Answers:
     queue: JobQueue
     pool: WorkerPool
     roots: Roots
+    mapping: PathMapping
     log: ServerLog
     heartbeat: float
     started: float = field(default_factory=time.time)
@@ -48,8 +50,9 @@ class Answers:
         return m.Welcome(software=SOFTWARE, pid=os.getpid(), shot_schema=SCHEMA, heartbeat=self.heartbeat)
 
     def _submit(self, request: m.Submit) -> m.Submitted:
-        self.roots.check_shot(request.shot)
-        found = self.queue.submit(request.shot, key=request.client_key, priority=request.priority)
+        shot = self.mapping.shot(request.shot)
+        self.roots.check_shot(shot)
+        found = self.queue.submit(shot, key=request.client_key, priority=request.priority)
         return m.Submitted(record=found.status.record, created=found.created)
 
     def _list(self, request: m.ListJobs) -> m.Jobs:

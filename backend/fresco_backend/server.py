@@ -27,6 +27,7 @@ from fresco_backend.answers import Answers
 from fresco_backend.job_state import Claim, Wish
 from fresco_backend.jobs import JobQueue, Limits
 from fresco_backend.listener import Asked, Listener
+from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
 from fresco_backend.server_address import ExclusiveLock, fresh_token, publish, withdraw
 from fresco_backend.server_log import ServerLog
@@ -48,12 +49,13 @@ ADAY = 86_400.0  # a lease that never ends: the pool itself sees which workers l
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a server runs. port: 0 is any free one. idle_exit: seconds without work or requests until it ends; None is
-    never. devices: see WorkerPool."""
+    """How a server runs. mapping: of paths that clients send. port: 0 is any free one. devices: see WorkerPool.
+    idle_exit: seconds without work or requests until it ends; None is never."""
 
     queue: Path
     connection: Path
     roots: Roots
+    mapping: PathMapping = field(default_factory=PathMapping)
     port: int = 0
     devices: tuple[str, ...] = (ANY,)
     idle_exit: float | None = None
@@ -87,7 +89,7 @@ class Server:
             stack.callback(self._end_workers)
             self.watchers = Watchers(journal=self.queue.journal, listener=self.listener)
             self.answers = Answers(queue=self.queue, pool=self.pool, roots=self.options.roots, log=self.log,
-                                   heartbeat=self.options.heartbeat)
+                                   mapping=self.options.mapping, heartbeat=self.options.heartbeat)
             self.connection = Connection(endpoint=self.listener.endpoint, token=token, pid=os.getpid(),
                                          version=fresco_backend.__version__)
             self._begin()
@@ -321,5 +323,7 @@ def options_of(*, roots: tuple[Path, ...], queue: Path | None = None, **rest: ob
     """Options with the places that the settings name."""
     folders = roots or settings.root_folders()
     models = [settings.models_folder()] if settings.models_folder().is_dir() else []
+    rules = settings.path_mapping()
     return Options(queue=queue or settings.queue_file(), connection=settings.connection_file(),
+                   mapping=PathMapping.of_file(rules) if rules else PathMapping(),
                    roots=Roots.declared(folders, models), **rest)  # type: ignore[arg-type]

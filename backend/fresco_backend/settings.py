@@ -7,6 +7,7 @@ Every function reads the environment when it is called and makes no folder: whoe
     FRESCO_MODELS       folder of models known by a name    default: the user's data folder
     FRESCO_CONNECTION   connection file of the server       default: the user's runtime folder
     FRESCO_QUEUE        file of the server's jobs           default: in the user's state folder
+    FRESCO_PATH_MAPPING file of rules for clients' paths    default: none
     FRESCO_ROOTS        folders in which the server works   default: home, temporary and current folder
     FRESCO_OFFLINE      1: never download                   default: 0
     FRESCO_DEVICE       auto, cpu, cuda, cuda:1, mps        default: auto
@@ -69,6 +70,11 @@ def root_folders() -> tuple[Path, ...]:
     stated = [Path(text).expanduser().absolute() for text in os.environ.get("FRESCO_ROOTS", "").split(os.pathsep)
               if text.strip()]
     return tuple(stated) or (Path.home(), Path(tempfile.gettempdir()), Path.cwd())
+
+
+def path_mapping() -> Path | None:
+    """The file of rules by which the server reads paths of other machines; None when there is none."""
+    return _from_environment("FRESCO_PATH_MAPPING")
 
 
 def offline() -> bool:
