@@ -57,6 +57,13 @@ DEFAULT_CONTROLNETS: Mapping[Family, Mapping[ControlKind, str]] = {
     },
 }
 
+# Tiny autoencoders of each family, for previews: used where they lie on this machine.
+TINY_AUTOENCODERS: Mapping[Family, str] = {
+    Family.SD1: "madebyollin/taesd",
+    Family.SD2: "madebyollin/taesd",
+    Family.SDXL: "madebyollin/taesdxl",
+}
+
 # Short side in pixels of the pictures that a family was trained on, where the model's files do not say.
 SHORT_SIDES: Mapping[Family, int] = {Family.SD1: 512, Family.SD2: 768, Family.SDXL: 1024, Family.OTHER: 512}
 

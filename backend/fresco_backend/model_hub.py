@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -73,6 +73,16 @@ def from_hub(name: str, patterns: Patterns, *, offline: bool, known: Sequence[Pa
     )
 
 
+def fetch(name: str, *, offline: bool) -> Path:
+    """The folder or file of anything of the hub that Fresco uses, found out from the names of its files.
+
+    Raises WeightsMissing and WeightsRefused.
+    """
+    if offline or _HUB_FILE.fullmatch(name):
+        return from_hub(name, pipeline_files, offline=offline)
+    return _download(name, None)
+
+
 def hub_command(name: str, patterns: Patterns) -> str:
     """The command that fetches a model of the hub on any machine with a network."""
     return " ".join([f"hf download {name}", *(f'--include "{pattern}"' for pattern in patterns(None))])
@@ -112,10 +122,23 @@ def _second(folder: Path, patterns: Sequence[str]) -> list[str]:
     return [pattern.removesuffix("*") for pattern in patterns if pattern.startswith(_SECOND)]
 
 
-def _download(name: str, patterns: Patterns) -> Path:
-    """Fetches the weights in full precision, or the half-precision ones where the hub has no others."""
+def _usual(files: Collection[str]) -> Patterns:
+    """What to fetch of a repository with these files."""
+    if "model_index.json" in files:
+        return pipeline_files
+    if LORA_FILE in files:
+        return lora_files
+    return detector_files if any(file.startswith("model.") for file in files) else component_files
+
+
+def _download(name: str, patterns: Patterns | None) -> Path:
+    """Fetches the weights in full precision, or the half-precision ones where the hub has no others.
+
+    patterns: None finds out what the repository is.
+    """
     try:
         files = set(huggingface_hub.HfApi().list_repo_files(name))
+        patterns = patterns or _usual(files)
         for wanted in map(patterns, VARIANTS):
             if set(_needed(wanted)) <= files:
                 return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
@@ -127,7 +150,7 @@ def _download(name: str, patterns: Patterns) -> Path:
         raise WeightsMissing(
             f'"{name}" could not be downloaded: {error}',
             where=name,
-            remedy=f"Try again, or on a machine with a network: {hub_command(name, patterns)}",
+            remedy=f"Try again, or on a machine with a network: {hub_command(name, patterns or pipeline_files)}",
         ) from error
     raise WeightsRefused(
         f'the hub\'s "{name}" lacks one of: {", ".join(_needed(patterns(None)))}',

@@ -1,60 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fresco models`: the models that are on this machine, what one of them says of itself, and whether it is whole."""
+"""What people and programs see of the models: a list, what one says of itself, whether it is whole."""
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fresco_backend import settings
+from fresco_backend import model_library, settings
+from fresco_backend.model_files import Component
+from fresco_backend.model_hub import is_hub_name
+from fresco_backend.model_library import Entry, Kind
 from fresco_backend.plan_text import bytes_text
 from fresco_protocol.errors import WeightsError
+
+TAGS = ("modelspec.title", "modelspec.trigger_phrase", "modelspec.license", "ss_output_name", "ss_base_model_version",
+        "ss_network_dim", "ss_network_alpha")
 
 
 def list_models(*, as_json: bool) -> int:
     """Lists the embedded model, those of the models folder, and those of the hub's cache."""
-    found = []
-    for name, place in _places():
-        try:
-            found.append(_facts(name, place))
-        except WeightsError as error:
-            found.append({"name": name, "place": str(place), "bytes": 0, "problem": error.what})
+    found = [_facts(name, place) for name, place in model_library.places()]
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
         return 0
     width = max(len(model["name"]) for model in found)
     for model in found:
         state = bytes_text(model["bytes"]) if model["problem"] is None else f"not usable: {model['problem']}"
-        sys.stdout.write(f"{model['name']:<{width}}  {state:<9}  {model['place']}\n")
+        sort = model["family"] or model["kind"] or "unknown"
+        sys.stdout.write(f"{model['name']:<{width}}  {sort:<24}  {state:<9}  {model['place']}\n")
     sys.stderr.write(f"Models put into {settings.models_folder()} are found by their name.\n")
     return 0
 
 
 def show_model(name: str, *, as_json: bool) -> int:
-    """Prints a model's card, its words, and its files with their hashes."""
+    """Prints a model's card, its words, and its files with their hashes; of a LoRA what its file says of itself."""
     from fresco_backend.weights import describe
 
-    text = describe(name)
+    place = model_library.find(name)
+    entry = model_library.inspect(name, place)
+    text = describe(name) if entry.kind is Kind.MODEL else _described(entry)
     sys.stdout.write((json.dumps({"name": name, "text": text}) if as_json else text) + "\n")
     return 0
 
 
 def check_model(name: str, *, as_json: bool, allow_download: bool) -> int:
     """Checks every component of a model; raises its first WeightsError when one is missing or damaged."""
-    from fresco_backend import model_store
+    if allow_download and is_hub_name(name) and not settings.offline():
+        return pull_model(name, as_json=as_json)
+    return _report(model_library.inspect(name, model_library.find(name)), as_json=as_json)
 
-    inventory = model_store.check(name, offline=settings.offline() or not allow_download)
-    rows = [{"component": part.name, "place": str(part.place), "bytes": part.size, "hashes": part.hashes(),
-             "problem": None if part.problem is None else str(part.problem)} for part in inventory.all_components]
-    if as_json:
-        sys.stdout.write(json.dumps({"name": name, "place": str(inventory.place), "components": rows}) + "\n")
-    else:
-        for row in rows:
-            sys.stdout.write(_row_text(row) + "\n")
-    inventory.require()
+
+def pull_model(name: str, *, as_json: bool) -> int:
+    """Fetches a model from the hub, and checks it."""
+    return _report(model_library.pull(name, offline=settings.offline()), as_json=as_json)
+
+
+def add_model(source: str, name: str | None, *, link: bool, as_json: bool) -> int:
+    """Puts a model into the models folder, and checks it there."""
+    return _report(model_library.add(Path(source), name, link=link), as_json=as_json)
+
+
+def remove_model(name: str, *, as_json: bool) -> int:
+    """Takes a model out of the models folder or the hub's cache."""
+    size = model_library.remove(name)
+    found = {"name": name, "bytes": size}
+    sys.stdout.write(json.dumps(found) + "\n" if as_json else f"removed {name}, {bytes_text(size)}\n")
     return 0
+
+
+def _report(entry: Entry, *, as_json: bool) -> int:
+    """Prints every component of an entry; raises the first problem."""
+    rows = [_row(part) for part in entry.components]
+    if as_json:
+        found = {"name": entry.name, "kind": entry.kind.value, "family": entry.descent, "place": str(entry.place)}
+        sys.stdout.write(json.dumps({**found, "components": rows}) + "\n")
+    else:
+        sys.stdout.write("".join(f"{_row_text(row)}\n" for row in rows))
+    if entry.problem is not None:
+        raise entry.problem
+    return 0
+
+
+def _row(part: Component) -> dict[str, Any]:
+    return {"component": part.name, "place": str(part.place), "bytes": part.size, "hashes": part.hashes(),
+            "problem": None if part.problem is None else str(part.problem)}
 
 
 def _row_text(row: dict[str, Any]) -> str:
@@ -66,24 +96,28 @@ def _row_text(row: dict[str, Any]) -> str:
 
 
 def _facts(name: str, place: Path) -> dict[str, Any]:
-    from fresco_backend import model_store
+    facts: dict[str, Any] = {"name": name, "kind": None, "family": None, "place": str(place), "bytes": 0}
+    try:
+        entry = model_library.inspect(name, place)
+    except WeightsError as error:
+        return {**facts, "problem": error.what}
+    problem = None if entry.problem is None else entry.problem.what
+    return {**facts, "kind": entry.kind.value, "family": entry.descent, "bytes": entry.size, "problem": problem}
 
-    inventory = model_store.check(str(place) if name != model_store.EMBEDDED else name)
-    problems = [part.problem.what for part in inventory.all_components if part.problem is not None]
-    size = sum({path: path.stat().st_size for part in inventory.all_components for path in part.files}.values())
-    return {"name": name, "place": str(place), "bytes": size, "problem": problems[0] if problems else None}
+
+def _described(entry: Entry) -> str:
+    """A LoRA, autoencoder, ControlNet or detector in words."""
+    lines = [f"{entry.name}: {entry.kind.value}"]
+    for part in entry.components:
+        if entry.kind is Kind.LORA and part.files:
+            lines += [f"{tag}: {value}" for tag, value in _tags(part.files[0]).items()]
+        lines.append(_row_text(_row(part)))
+    return "\n".join(lines)
 
 
-def _places() -> Iterator[tuple[str, Path]]:
-    """Names, as `--model` takes them, and where they lead."""
-    from huggingface_hub import constants
+def _tags(file: Path) -> dict[str, str]:
+    from safetensors import safe_open
 
-    from fresco_backend import model_store
-
-    yield model_store.EMBEDDED, model_store.EMBEDDED_FOLDER
-    folder = settings.models_folder()
-    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if place.suffix == ".safetensors" or (place / "model_index.json").is_file():
-            yield place.name, place
-    for index in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*/snapshots/*/model_index.json")):
-        yield "/".join(index.parents[2].name.split("--")[1:]), index.parent
+    with safe_open(file, framework="np") as opened:
+        metadata = opened.metadata() or {}
+    return {tag: metadata[tag] for tag in TAGS if metadata.get(tag)}

@@ -3,7 +3,7 @@
 
 The map is fitted to the window itself: the plate's first frame is encoded, and a least-squares fit says which mixture
 of latent channels gives its colours. So it suits every autoencoder and needs no constants; decoding a step would take
-as long as the step.
+as long as the step. Where a tiny autoencoder of the model's family is on this machine, it decodes them instead.
 """
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import cv2
 import torch
+from diffusers import AutoencoderTiny
 from torch import Tensor
 from torch.nn import functional
 
 from fresco_backend.engine.denoise import StepResult, WindowInput
-from fresco_backend.engine.latents import encode
+from fresco_backend.engine.latents import decode, encode
 from fresco_backend.events import Previewed
 
 INTERVAL = 1.0  # seconds from one preview to the next, at least
@@ -38,14 +39,20 @@ class Previews:
         """A preview of the window's first own keyframe after this step, if it is time for one."""
         if self._clock() < self._due:
             return None
-        if self._window is not window:
+        if self._window is not window and not isinstance(vae, AutoencoderTiny):
             self._window, self._colors = window, _colors_of(vae, window.images[:1])
         place = min(window.anchored, len(window.frames) - 1)
-        image = _with_one(result.clean[place : place + 1].float()) @ self._colors
+        image = self._picture(vae, result.clean[place : place + 1].float())
         jpeg, width, height = _jpeg(image[0])
         self._due = self._clock() + self._interval
         return Previewed(frame=window.frames[place], step=result.step.index + 1, steps=steps, width=width,
                          height=height, jpeg=jpeg)
+
+    def _picture(self, vae: object, latents: Tensor) -> Tensor:
+        """The picture (1, h, w, 3) in [-1, 1] of latents (1, C, h, w)."""
+        if isinstance(vae, AutoencoderTiny):
+            return decode(vae, latents).permute(0, 2, 3, 1)
+        return _with_one(latents) @ self._colors
 
 
 def _colors_of(vae: object, image: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from transformers.utils import logging as transformers_logging
 from fresco_backend import lora, settings, single_file
 from fresco_backend.depth import DepthDetector, read_detector
 from fresco_backend.embedded.dct import DctAutoencoder
-from fresco_backend.model_family import Family
-from fresco_backend.model_store import Changes, Component, Inventory, check, read_index, read_json
+from fresco_backend.model_family import TINY_AUTOENCODERS, Family
+from fresco_backend.model_store import Changes, Component, Inventory, check, check_autoencoder, read_index, read_json
 from fresco_backend.prompt_weights import weighed
 from fresco_backend.text_states import TextReader, take_packed_text, text_states
 from fresco_protocol.errors import UsageError, WeightsRefused, WeightsUnsupported
@@ -54,7 +54,7 @@ class Models:
     unet, text encoders and controlnets are in `dtype`; the autoencoder is in `vae.dtype`, which is float32 where
     `dtype` has too few bits for a picture. controlnets: by the control that asked for it. second: tokenizer and encoder
     of Stable Diffusion XL's second reading. scheduler_config: what diffusers' schedulers take in `from_config`. hashes:
-    SHA-256 of each weight file by "component/file". detectors: by name.
+    SHA-256 of each weight file by "component/file". detectors: by name. preview_vae: None where there is none here.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Models:
     second: TextReader | None = None
     empty_is_zero: bool = False
     detectors: Mapping[str, DepthDetector] = field(default_factory=dict)
+    preview_vae: AutoencoderTiny | None = None
 
     @property
     def prompt_length(self) -> int:
@@ -144,7 +145,8 @@ def load(
     hashes = {file: digest for part in inventory.all_components for file, digest in part.hashes().items()}
     detectors = {wanted: read_detector(part, device) for wanted, part in inventory.detectors.items()}
     return Models(
-        name=name, controlnets=nets, device=device, dtype=dtype, hashes=hashes, detectors=detectors, **parts
+        name=name, controlnets=nets, device=device, dtype=dtype, hashes=hashes, detectors=detectors,
+        preview_vae=_preview_autoencoder(inventory.family, device), **parts,
     )  # fmt: skip
 
 
@@ -349,6 +351,17 @@ def _require_fit(net: ControlNetModel, unet: UNet2DConditionModel, place: Path) 
                 where=place,
                 remedy="Use a ControlNet that was trained with this model or its parent.",
             )
+
+
+def _preview_autoencoder(family: Family, device: torch.device) -> AutoencoderTiny | None:
+    """The tiny autoencoder of a family, if it is on this machine and whole: pictures on the way are no one's need."""
+    name = TINY_AUTOENCODERS.get(family)
+    component = check_autoencoder(name) if name else None
+    if component is None or component.problem is not None:
+        return None
+    vae = cast(AutoencoderTiny, _module(component, {}))
+    _place(cast(nn.Module, vae), device, torch.float32)
+    return vae
 
 
 def _require_structure(unet: UNet2DConditionModel, vae: Any, place: Path) -> None:

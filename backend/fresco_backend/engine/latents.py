@@ -85,9 +85,13 @@ def draw(generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
 def encode(vae: Any, images: Tensor, seeds: Seeds | None = None, *, chunk: int = 4) -> Tensor:
     """Give the scaled latents of images, float32 (N, C, h, w): the posterior's mode, or with seeds a sample of it.
 
-    vae: an autoencoder of diffusers. images: (N, 3, H, W) in [-1, 1]. chunk: how many are encoded at once.
+    vae: an autoencoder of diffusers; a tiny one has no posterior. images: (N, 3, H, W) in [-1, 1]. chunk: how many are
+    encoded at once.
     """
-    posteriors = (vae.encode(part.to(vae.dtype)).latent_dist for part in images.split(chunk))
+    encoded = (vae.encode(part.to(vae.dtype)) for part in images.split(chunk))
+    if vae.config.get("latent_magnitude") is not None:
+        return torch.cat([_scaled(vae, output.latents) for output in encoded])
+    posteriors = (output.latent_dist for output in encoded)
     if seeds is None:
         return torch.cat([_scaled(vae, posterior.mode()) for posterior in posteriors])
     noise = iter(seeds.generators(Purpose.ENCODING))
