@@ -154,7 +154,7 @@ def polled(client: Client, until: Callable[[list[Event]], bool], seconds: float 
     return events
 
 
-def waited(client: Client, job: str, wanted: Callable[[Job], bool], seconds: float = 90) -> Job:
+def waited(client: Client, job: str, wanted: Callable[[Job], bool], seconds: float = 240) -> Job:
     """The job, as soon as it is as wanted."""
     deadline = time.monotonic() + seconds
     while True:
@@ -165,6 +165,6 @@ def waited(client: Client, job: str, wanted: Callable[[Job], bool], seconds: flo
         time.sleep(0.05)
 
 
-def ended(client: Client, job: str, seconds: float = 90) -> Job:
+def ended(client: Client, job: str, seconds: float = 240) -> Job:
     """The job when it has ended."""
     return waited(client, job, lambda record: record.state in ENDS, seconds)
