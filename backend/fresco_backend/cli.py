@@ -22,6 +22,7 @@ from fresco_backend import failure
 from fresco_backend.events import Event
 from fresco_backend.interruption import Terminated, interruptible
 from fresco_backend.job_commands import add_job_commands
+from fresco_backend.report_command import add_report
 from fresco_backend.resolve_command import add_resolve
 from fresco_backend.serve_command import add_serve
 from fresco_backend.shot_arguments import add_shot_options, shot_of
@@ -122,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
     _add_render(commands)
     _add_edit(commands)
     _add_demo(commands)
+    add_report(commands)
     _add_models(commands)
     add_serve(commands)
     add_job_commands(commands)

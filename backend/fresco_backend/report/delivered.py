@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A delivery with its plate, open for looking: found by its side-car, read as a display shows it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fresco_backend import record
+from fresco_backend.color import SRGB, default_space, plate_space, to_engine
+from fresco_backend.color_config import ColorSpace, color_space
+from fresco_backend.deliveries import file_type
+from fresco_backend.frames import Frame, Size
+from fresco_backend.mattes import matte_samples
+from fresco_backend.movie_delivery import is_movie_delivery
+from fresco_backend.plate import PlateReader, open_plate
+from fresco_backend.resolution import resized
+from fresco_protocol.errors import InputError, PlateMissing
+from fresco_protocol.shot import Shot, frame_numbers, parse_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveredShot:
+    """One delivery. document: its side-car. numbers: the frames of the plate that were delivered, ascending."""
+
+    document: dict[str, Any]
+    shot: Shot
+    plate: PlateReader
+    result: PlateReader
+    matte: PlateReader | None
+    numbers: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.shot.name or Path(self.shot.delivery.sequence).name
+
+    @property
+    def keyframes(self) -> frozenset[int]:
+        """The frames that were denoised themselves."""
+        return frozenset(self.document["measures"]["keyframes"])
+
+    @property
+    def size(self) -> Size:
+        """Of the plate, in pixels."""
+        return self.plate.size
+
+    def plate_image(self, number: int, size: Size) -> Tensor:
+        """A frame of the plate as a display shows it: (3, H, W) in [-1, 1]."""
+        return _shown(self.plate.read(number), self._space, self.shot, size)
+
+    def result_image(self, number: int, size: Size) -> Tensor:
+        """The delivered frame as a display shows it: (3, H, W) in [-1, 1]. Raises FrameUnreadable."""
+        at = number if self.result.numbers == self.numbers else self.result.numbers[self.numbers.index(number)]
+        return _shown(self.result.read(at), self._delivered_space, self.shot, size)
+
+    def matte_image(self, number: int, size: Size) -> Tensor | None:
+        """The matte of a frame, (1, H, W) in [0, 1]; None without one."""
+        if self.matte is None or self.shot.matte is None:
+            return None
+        samples = matte_samples(self.matte.read_channels(number), self.shot.matte)
+        return resized(torch.from_numpy(samples)[None, None], size)[0]
+
+    def close(self) -> None:
+        """Let go of open files."""
+        for reader in (self.plate, self.result, self.matte):
+            if reader is not None:
+                reader.close()
+
+    @cached_property
+    def _space(self) -> ColorSpace:
+        named = self.shot.plate.color_space
+        return color_space(named) if named else plate_space(self.plate.read(self.numbers[0]))
+
+    @cached_property
+    def _delivered_space(self) -> ColorSpace:
+        path, named = self.shot.delivery.sequence, self.shot.delivery.color_space
+        if named:
+            return color_space(named)
+        if is_movie_delivery(path):
+            return color_space(SRGB)
+        written = file_type(path)
+        return self._space if written == self.plate.read(self.numbers[0]).file_type else default_space(written)
+
+
+def open_delivered(target: str) -> DeliveredShot:
+    """The delivery of a shot document, of a delivery's own path or pattern, or of a side-car.
+
+    Raises InputError when no side-car is there or it cannot be read, PlateMissing and FrameGap for missing pictures.
+    """
+    path = _side_car(target)
+    document = _read(path, target)
+    shot = Shot.from_json(json.dumps(document["shot"]))
+    numbers = frame_numbers(parse_frames(document["frames"]))
+    movie = is_movie_delivery(shot.delivery.sequence)
+    with ExitStack() as opened:
+        plate = opened.enter_context(closing(open_plate(shot.plate.sequence, numbers, shot.plate.missing)))
+        result = opened.enter_context(closing(open_plate(shot.delivery.sequence, None if movie else numbers)))
+        matte = None
+        if shot.matte is not None:
+            matte = opened.enter_context(closing(open_plate(shot.matte.sequence, numbers)))
+        if len(result.numbers) != len(numbers):
+            raise InputError(f"the movie has {len(result.numbers)} frames, and its side-car tells of {len(numbers)}",
+                             where=shot.delivery.sequence, remedy="Render the shot again")
+        opened.pop_all()
+    return DeliveredShot(document=document, shot=shot, plate=plate, result=result, matte=matte, numbers=numbers)
+
+
+def _side_car(target: str) -> Path:
+    if target.endswith(".fresco.json"):
+        return Path(target)
+    if target.endswith(".json"):
+        shot = Shot.from_json(Path(target).read_text(encoding="utf-8"))
+        return record.path_of(shot.located(str(Path(target).resolve().parent)).delivery.sequence)
+    return record.path_of(target)
+
+
+def _read(path: Path, target: str) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise PlateMissing(f"{target} has no side-car, so that nothing is known of how it was made", where=path,
+                           remedy="Render the shot to its end; the side-car is written with the last frame") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"the side-car cannot be read: {error}", where=path, remedy="Render the shot again") from error
+    if not isinstance(document, dict) or not {"shot", "frames", "measures"} <= document.keys():
+        raise InputError("this JSON file is no side-car of a delivery", where=path,
+                         remedy="Name the delivery, its shot document, or its .fresco.json")
+    return document
+
+
+def _shown(frame: Frame, space: ColorSpace, shot: Shot, size: Size) -> Tensor:
+    return resized(to_engine(frame, space, shot.delivery.highlights)[None], size)[0]

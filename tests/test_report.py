@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a delivery: what is measured, what a page holds, and that it says what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shots import FRAMES, rendered, small_shot, with_delivery, with_look, write_plate
+
+import tiny
+from fresco_backend import cli
+from fresco_backend.frames import Size
+from fresco_backend.report.delivered import DeliveredShot, open_delivered
+from fresco_backend.report.figures import measured
+from fresco_backend.report.page import BUDGET, look, page
+from fresco_backend.report.pictures import flow_pixels, spread
+from fresco_backend.report_command import report
+from fresco_protocol.errors import InputError, PlateMissing, UsageError
+from fresco_protocol.shot import Matte, Rate, Shot, parse_frames
+
+KEYFRAMES = {1001, 1003, 1005, 1007, 1009}
+
+
+@pytest.fixture(scope="module")
+def shot(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Shot:
+    """A delivered shot with a matte."""
+    folder = tmp_path_factory.mktemp("report")
+    matte = tiny.write_sequence(folder / "matte", tiny.moving_plate(len(FRAMES), 64).matte)
+    made = small_shot(write_plate(folder / "plate"), tiny_model, folder / "out" / "look.####.png")
+    made = replace(made, matte=Matte(sequence=str(matte)), name="a <b>harbour</b>")
+    rendered(made)
+    return made
+
+
+def page_data(html: str) -> dict[str, Any]:
+    found = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    return cast(dict[str, Any], json.loads(found[1]))
+
+
+def test_a_page_holds_every_figure_and_needs_nothing_from_elsewhere(shot: Shot, tmp_path: Path) -> None:
+    path = tmp_path / "look.html"
+    assert report([shot.delivery.sequence], path, tmp_path / "sheet.png") == [path, tmp_path / "sheet.png"]
+    html = path.read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:)""", html), "a page of one file"
+    assert "url(" not in html and "@import" not in html
+    assert "a &lt;b&gt;harbour&lt;/b&gt;" in html and "<b>harbour" not in html, "names are text, not markup"
+    version = page_data(html)["versions"][0]
+    assert [figures["frame"] for figures in version["figures"]] == list(FRAMES)
+    assert {figures["frame"] for figures in version["figures"] if figures["keyframe"]} == KEYFRAMES
+    assert set(version["views"]["1002"]) == {"plate", "result", "flow", "occlusion", "matte"}
+    assert set(version["views"]["1001"]) == {"plate", "result", "matte"}, "nothing moves into the first frame"
+    assert html.count("<svg") == 5
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.width > 6 * 64 and np.asarray(sheet).std() > 10
+
+
+def test_figures_tell_a_flash_from_a_steady_shot(shot: Shot) -> None:
+    delivered = open_delivered(shot.delivery.sequence)
+    steady = [moment.figures for moment in measured(cast(DeliveredShot, _Doctored(delivered, flash=None)))]
+    flashed = [moment.figures for moment in measured(cast(DeliveredShot, _Doctored(delivered, flash=1005)))]
+    delivered.close()
+    assert steady[0].warp_error is None and steady[0].flicker is None and steady[0].occlusion is None
+    assert all(abs(figures.flicker or 0) < 1e-3 for figures in steady), "the plate's own light is no flicker"
+    assert all(figures.contrast == pytest.approx(1) and figures.colour == (0, 0, 0) for figures in steady)
+    assert [figures.frame for figures in flashed if abs(figures.flicker or 0) > 2] == [1005, 1006]
+    assert (flashed[4].flicker or 0) > 0 > (flashed[5].flicker or 0)
+    assert (flashed[4].warp_error or 0) > 2 * (steady[4].warp_error or 0)
+    assert all(part == pytest.approx(12.75, abs=1.5) for part in flashed[4].colour)
+
+
+class _Doctored:
+    """A delivery that gives the plate back, brighter by a twentieth of the range in one frame."""
+
+    def __init__(self, delivered: DeliveredShot, flash: int | None) -> None:
+        self.numbers, self.keyframes, self.size = delivered.numbers, delivered.keyframes, delivered.size
+        self._delivered, self._flash = delivered, flash
+
+    def plate_image(self, number: int, size: Size) -> torch.Tensor:
+        return self._delivered.plate_image(number, size)
+
+    def result_image(self, number: int, size: Size) -> torch.Tensor:
+        return (self.plate_image(number, size) + 0.1 * (number == self._flash)).clamp(-1, 1)
+
+
+def test_two_deliveries_are_compared(shot: Shot, tmp_path: Path) -> None:
+    other = with_look(with_delivery(shot, sequence=str(tmp_path / "b.####.png")), seed=7)
+    rendered(other)
+    html = report([shot.delivery.sequence, other.delivery.sequence], tmp_path / "both.html")[0].read_text()
+    first, second = page_data(html)["versions"]
+    assert (first["name"], second["name"]) == ("A: a <b>harbour</b>", "B: a <b>harbour</b>")
+    assert first["views"]["1005"]["result"] != second["views"]["1005"]["result"]
+    assert first["views"]["1005"]["plate"] == second["views"]["1005"]["plate"]
+    short = with_delivery(other, sequence=str(tmp_path / "short.####.png"))
+    rendered(replace(short, plate=replace(short.plate, frames=parse_frames("1001-1004"))))
+    with pytest.raises(InputError, match="different frames: 1001-1009 and 1001-1004"):
+        report([shot.delivery.sequence, short.delivery.sequence], tmp_path / "no.html")
+    assert not (tmp_path / "no.html").exists()
+
+
+def test_a_movie_is_reported_by_the_plates_frame_numbers(shot: Shot, tmp_path: Path) -> None:
+    movie = with_delivery(shot, sequence=str(tmp_path / "look.mov"))
+    rendered(replace(movie, plate=replace(movie.plate, rate=Rate(numerator=24, denominator=1))))
+    delivered = open_delivered(str(tmp_path / "look.mov"))
+    pictures = open_delivered(shot.delivery.sequence)
+    size = Size(64, 64)
+    distances = {number: (delivered.result_image(1005, size) - pictures.result_image(number, size)).abs().mean()
+                 for number in FRAMES}
+    assert min(distances, key=lambda number: float(distances[number])) == 1005
+    delivered.close(), pictures.close()
+
+
+def test_what_cannot_be_reported_says_why(shot: Shot, tmp_path: Path) -> None:
+    with pytest.raises(PlateMissing, match="no side-car"):
+        report([str(tmp_path / "nothing.####.png")])
+    broken = tmp_path / "broken.fresco.json"
+    broken.write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        report([str(broken)])
+    broken.write_text('{"name": "something else"}')
+    with pytest.raises(InputError, match="no side-car of a delivery"):
+        report([str(broken)])
+    parser = cli.parser()
+    for words in (["report"], ["report", "a", "--compare", "a", "b"]):
+        arguments = parser.parse_args(words)
+        with pytest.raises(UsageError, match="of one delivery"):
+            arguments.run(arguments)
+
+
+def test_the_command_writes_beside_the_delivery_and_says_so(shot: Shot, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", shot.delivery.sequence, "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert written == [str(Path(shot.delivery.sequence).with_name("look.report.html"))]
+    assert Path(written[0]).read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_page_stays_small_by_showing_fewer_frames(shot: Shot, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivered = open_delivered(shot.delivery.sequence)
+    looked = look(delivered)
+    whole = looked.bytes
+    monkeypatch.setattr("fresco_backend.report.page.BUDGET", whole // 2)
+    html = page([looked])
+    delivered.close()
+    version = page_data(html)["versions"][0]
+    assert whole < BUDGET
+    assert len(version["shown"]) < len(version["figures"]) == len(FRAMES)
+    assert f"Pictures of {len(version['shown'])} of {len(FRAMES)} frames" in html, "told on the page"
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 40])
+def test_shown_frames_are_spread_and_prefer_keyframes(count: int) -> None:
+    numbers = list(range(1001, 1301))
+    shown = spread(numbers, count, wanted=range(1001, 1301, 8))
+    assert shown[0] == 1001 and shown[-1] == 1300
+    assert list(shown) == sorted(set(shown)) and len(shown) <= count
+    assert all((number - 1001) % 8 == 0 for number in shown[1:-1])
+    assert spread(numbers[:3], 40) == (1001, 1002, 1003)
+
+
+def test_flow_is_white_where_nothing_moves_and_its_hue_tells_the_direction() -> None:
+    motion = torch.zeros(2, 1, 3)
+    motion[0, 0, 1], motion[0, 0, 2] = 5, -5
+    still, right, left = flow_pixels(motion, longest=5)[0]
+    assert still.tolist() == [255, 255, 255]
+    assert right.tolist() == [255, 0, 0] and left.tolist() == [0, 255, 255]
+
