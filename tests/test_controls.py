@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fresco_backend.controls import DETECTORS, HALF_HEIGHTS, canny, detect, soft_edges
+from fresco_backend.controls import DETECTORS, HALF_HEIGHTS, canny, detect, pencil, soft_edges
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import ControlKind
 
@@ -67,6 +67,15 @@ def test_canny_draws_one_thin_line_along_a_step_and_nothing_on_a_flat_image() ->
     assert set(lines.flatten().tolist()) == {0.0, 1.0}
     assert lines[0, 0].sum(dim=1).tolist() == [1] * 64
     assert canny(torch.zeros(1, 3, 32, 32)).max() == 0
+
+
+def test_pencil_is_one_grey_drawing_of_contours_without_texture() -> None:
+    drawing = pencil(step(0.5))
+    assert torch.equal(drawing[:, 0], drawing[:, 1])
+    assert drawing[0, 0, 32, 31:33].max() > 0.8
+    assert drawing[0, 0, 32, :8].max() < 1e-3
+    checker = ((torch.arange(64).view(-1, 1) // 2 + torch.arange(64) // 2) % 2).float().expand(1, 3, 64, 64) - 0.5
+    assert pencil(checker)[..., 16:48, 16:48].mean() < 0.2
 
 
 def test_thresholds_of_canny_act() -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 import tiny
 from fresco_backend.engine.latents import (
@@ -111,3 +112,17 @@ def test_scale_and_shift_of_the_autoencoder_are_respected() -> None:
 def test_decoded_images_stay_in_their_range() -> None:
     images = decode(tiny.tiny_vae(), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 50)
     assert images.abs().max() == 1
+
+
+@torch.no_grad()
+def test_a_tiny_autoencoder_serves_as_well() -> None:
+    with tiny._seeded(1):
+        vae = AutoencoderTiny(
+            encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
+            num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
+        ).eval()  # fmt: skip
+    images = torch.rand(3, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    latents = encode(vae, images, Seeds(seed=1, frames=(1, 2, 3)))
+    assert latents.shape == (3, 4, 4, 6)
+    assert torch.equal(latents, vae.encode(images).latents)
+    assert decode(vae, latents).shape == images.shape

@@ -91,7 +91,8 @@ def test_xl_is_changed_by_the_original_names_too(tmp_path: Path) -> None:
     ours, theirs = families.sdxl_unet(), families.sdxl_unet()
     encoder = tiny.tiny_text_encoder()
     named = {id(layer): name for name, layer in original_names(ours).items()}
-    tensors, twin = {}, {}
+    tensors: dict[str, Tensor] = {}
+    twin: dict[str, Tensor] = {}
     for seed, (name, layer) in enumerate(lora_files.layers_of(ours).items()):
         if id(layer) in named:
             original = "lora_unet_" + named[id(layer)].replace(".", "_")

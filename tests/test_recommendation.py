@@ -13,7 +13,7 @@ import pytest
 from fresco_backend.model_store import check
 from fresco_backend.recommendation import Recommendation, recommendation
 from fresco_protocol.errors import WeightsRefused
-from fresco_protocol.shot import ControlKind
+from fresco_protocol.shot import ControlKind, Sampler
 
 
 @pytest.fixture
@@ -30,6 +30,11 @@ def advise(model: Path, **keys: Any) -> Recommendation:
 
 def test_a_silent_model_gets_what_suits_stable_diffusion(model: Path) -> None:
     assert advise(model) == Recommendation(control=ControlKind.CANNY, strength=0.75, guidance=7.5, working_size=64)
+
+
+def test_models_of_few_steps_want_no_guidance(model: Path) -> None:
+    found = advise(model)
+    assert [found.guidance_of(sampler) for sampler in (Sampler.DDPM, Sampler.DPM, Sampler.LCM)] == [7.5, 7.5, 1.0]
 
 
 def test_the_index_decides(model: Path) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from fresco_protocol.shot import (
     ControlKind,
     Cue,
     FeatureOptimisation,
+    FreeU,
     Keyframing,
     Look,
     Shot,
@@ -146,3 +149,26 @@ def test_the_working_size_is_the_shots(shot: Shot) -> None:
     job = open_job(with_delivery(shot, working_size=128))
     assert windows.working_image(job, 1001).shape == (3, 128, 128)
     job.close()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_soft_edges_are_drawn_as_the_controlnet_knows_them(own: bool, shot: Shot, tmp_path: Path) -> None:
+    """A channel for each scale for ours, which its index tells; one grey drawing for those of other authors."""
+    model = Path(shutil.copytree(shot.look.model, tmp_path / "model"))
+    if own:
+        index = json.loads((model / "model_index.json").read_text())
+        (model / "model_index.json").write_text(json.dumps({**index, "_fresco_controls": ["soft-edge"]}))
+    job = open_job(with_look(shot, model=str(model), controls=(Control(kind=ControlKind.SOFT_EDGE),)))
+    models = load(str(model), controls=job.shot.look.controls or (), device=torch.device("cpu"))
+    images = windows.window_input(job, models, windows.split(job, (1001, 1002, 1003))[0]).controls[0].images
+    assert torch.equal(images[:, 0], images[:, 2]) is not own
+    job.close()
+
+
+def test_free_u_is_held_while_its_context_is_open(job: Job) -> None:
+    unet = tiny.tiny_unet()
+    with windows.strengthened(job.shot.look, unet):
+        assert not any(module._forward_pre_hooks for module in unet.modules())
+    with windows.strengthened(replace(job.shot.look, free_u=FreeU()), unet):
+        assert any(module._forward_pre_hooks for module in unet.modules())
+    assert not any(module._forward_pre_hooks for module in unet.modules())

@@ -218,7 +218,7 @@ def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
     controls, edits = look.controls, shot.task is Task.EDIT
     if controls is None:
         controls = (Control(kind=advice.control),) if advice.control and not edits else ()
-    guidance = advice.guidance if look.guidance is None else look.guidance
+    guidance = advice.guidance_of(look.sampler) if look.guidance is None else look.guidance
     strength = (1.0 if edits else advice.strength) if look.strength is None else look.strength
     # An edit goes the way back that its inversion came.
     sampler = Sampler.DDIM if edits else look.sampler

@@ -21,9 +21,7 @@ from fresco_backend.model_family import (
     family_of_folder,
     has_two_text_encoders,
 )
-from fresco_backend.model_files import (
-    CHECKSUMS as CHECKSUMS,
-)
+from fresco_backend.model_files import CHECKSUMS as CHECKSUMS
 from fresco_backend.model_files import (
     PICKLED,
     Component,
@@ -31,11 +29,11 @@ from fresco_backend.model_files import (
     missing,
     read_index,
     refuse_pickle,
-    tensor_names,
     weights_component,
 )
 from fresco_backend.model_files import read_json as read_json
 from fresco_backend.model_files import sha256 as sha256
+from fresco_backend.model_files import tensor_names as tensor_names
 from fresco_backend.model_hub import (
     Patterns,
     component_files,
@@ -44,8 +42,8 @@ from fresco_backend.model_hub import (
     hub_command,
     is_hub_name,
     lora_files,
-    pipeline_files,
 )
+from fresco_backend.model_hub import pipeline_files as pipeline_files
 from fresco_protocol.errors import WeightsError, WeightsMissing, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Look, Lora, Prediction
 
@@ -123,7 +121,7 @@ def check(
         name=name, place=place, family=family, components=components,
         controls={control: _controlnet(control, name, own, family, offline) for control in controls},
         loras=tuple(_lora(number, lora, offline) for number, lora in enumerate(changes.loras)),
-        detectors={wanted: _detector(wanted, offline) for wanted in map(detector_name, controls) if wanted},
+        detectors={name: check_detector(name, offline=offline) for name in map(detector_name, controls) if name},
     )  # fmt: skip
 
 
@@ -238,7 +236,8 @@ def _component_of(part: str, name: str, offline: bool) -> Component:
     return weights_component(part, place, command=_command(name, component_files))
 
 
-def _detector(name: str, offline: bool) -> Component:
+def check_detector(name: str, *, offline: bool = True) -> Component:
+    """The network that draws control images, such as "depth-anything/Depth-Anything-V2-Small-hf"."""
     try:
         place = locate(name, detector_files, offline=offline)
         return weights_component("detector", place, command=_command(name, detector_files))

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fresco_backend.model_family import DEFAULT_CONTROLNETS, SHORT_SIDES
-from fresco_backend.model_store import Inventory, read_index, read_json
+from fresco_backend.model_files import read_index, read_json
+from fresco_backend.model_store import Inventory
 from fresco_protocol.errors import WeightsRefused
-from fresco_protocol.shot import ControlKind
+from fresco_protocol.shot import ControlKind, Sampler
 
 # Stable Diffusion 1.x, for which the method's own numbers were chosen.
 STRENGTH = 0.75
 GUIDANCE = 7.5
 PIXELS_PER_LATENT = 8
+LCM_GUIDANCE = 1.0  # what distilled models have learnt with their steps; more is burnt in twice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +28,21 @@ class Recommendation:
     guidance: float
     working_size: int
 
+    def guidance_of(self, sampler: Sampler) -> float:
+        """What suits the model with a sampler."""
+        return LCM_GUIDANCE if sampler is Sampler.LCM else self.guidance
+
 
 def recommendation(inventory: Inventory) -> Recommendation:
     """The keys `_fresco_...` of the model's index, else what suits Stable Diffusion."""
     place = inventory.place
+    usual = SHORT_SIDES[inventory.family]
     if place.is_file():
-        side = SHORT_SIDES[inventory.family]
-        return Recommendation(control=_usual(inventory), strength=STRENGTH, guidance=GUIDANCE, working_size=side)
+        return Recommendation(control=_usual(inventory), strength=STRENGTH, guidance=GUIDANCE, working_size=usual)
     index = read_index(place)
     unet = place / "unet" / "config.json"
     side = read_json(unet).get("sample_size") if unet.is_file() else None
-    own = side * PIXELS_PER_LATENT if isinstance(side, int) else SHORT_SIDES[inventory.family]
+    own = side * PIXELS_PER_LATENT if isinstance(side, int) else usual
     try:
         return Recommendation(
             control=_control(index["_fresco_controls"]) if "_fresco_controls" in index else _usual(inventory),

@@ -23,7 +23,8 @@ from fresco_backend import lora, settings, single_file
 from fresco_backend.depth import DepthDetector, read_detector
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.model_family import TINY_AUTOENCODERS, Family
-from fresco_backend.model_store import Changes, Component, Inventory, check, check_autoencoder, read_index, read_json
+from fresco_backend.model_files import Component, read_index, read_json
+from fresco_backend.model_store import Changes, Inventory, check, check_autoencoder
 from fresco_backend.prompt_weights import weighed
 from fresco_backend.text_states import TextReader, take_packed_text, text_states
 from fresco_protocol.errors import UsageError, WeightsRefused, WeightsUnsupported
@@ -273,7 +274,7 @@ def _file_parts(inventory: Inventory, changes: Changes) -> dict[str, Any]:
 def _autoencoder(inventory: Inventory, index: Mapping[str, Any]) -> nn.Module:
     component = inventory.component("vae")
     if component.place.is_file():
-        return single_file.read_autoencoder(component.place)
+        return cast(nn.Module, single_file.read_autoencoder(component.place))
     own = component.place == inventory.place / "vae"
     return _module(component, index if own else {})
 
