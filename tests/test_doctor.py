@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fresco_backend import doctor, model_store
-from fresco_backend.doctor import CHECKS, Concern, Verdict, diagnose, examine
+from fresco_backend.doctor import CHECKS, diagnose, examine
+from fresco_backend.finding import Concern, Verdict
 from fresco_protocol.errors import OutputDenied
 
 

@@ -12,13 +12,12 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from fresco_backend import settings
+from fresco_backend.finding import Concern, Finding, Verdict
 from fresco_backend.plan_text import bytes_text, counted
+from fresco_backend.server_checks import SERVER_CHECKS
 from fresco_protocol.errors import (
     ColorError,
     FrescoError,
@@ -33,43 +32,12 @@ LEAST_MEMORY = 4 * 2**30  # bytes; the demo shot's peak, and room for the system
 LEAST_SCRATCH = 2 * 2**30
 LIBRARIES = {"torch": "torch", "diffusers": "diffusers", "transformers": "transformers", "safetensors": "safetensors",
              "numpy": "numpy", "cv2": "opencv-python-headless", "OpenImageIO": "OpenImageIO", "av": "av",
-             "fileseq": "fileseq", "rich": "rich"}
+             "fileseq": "fileseq", "rich": "rich", "zmq": "pyzmq"}
 IMAGE_FORMATS = ("openexr", "tiff", "png", "jpeg")
 MOVIE_DECODERS = ("h264", "hevc", "prores", "dnxhd", "mjpeg")
 MOVIE_ENCODER = "libx264"
 LINE = 100  # columns of a line
 REINSTALL = "Install Fresco again, as its README says."
-
-
-class Verdict(Enum):
-    """Whether a render can rely on what was found."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check found. remedy: what to do about it. exit_code: of the error that a render would end with."""
-
-    name: str
-    verdict: Verdict
-    text: str
-    remedy: str | None = None
-    exit_code: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """The finding as a JSON object."""
-        return {"name": self.name, "verdict": self.verdict.value, "text": self.text, "remedy": self.remedy}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Concern:
-    """Something that works and deserves a look."""
-
-    text: str
-    remedy: str
 
 
 def diagnose(*, as_json: bool) -> int:
@@ -257,4 +225,5 @@ def _model() -> str:
 CHECKS: dict[str, Callable[[], str | Concern]] = {
     "python": _python, "libraries": _libraries, "device": _device, "memory": _memory, "images": _images,
     "movies": _movies, "color": _color, "scratch": _scratch, "model": _model,
+    **SERVER_CHECKS,
 }
