@@ -9,6 +9,7 @@ import pytest
 from servers import serving
 
 from fresco_backend.path_mapping import PathFormat, PathMapping, Rule
+from fresco_backend.shot_arguments import shot_of_file
 from fresco_protocol.errors import UsageError
 from fresco_protocol.messages import ShowJob, Submit
 from fresco_protocol.shot import Control, ControlKind, Delivery, Look, Lora, Matte, Plate, Shot
@@ -78,3 +79,16 @@ def test_the_server_maps_what_it_is_given(tmp_path: Path) -> None:
         assert job.output == f"{tmp_path}/o.####.exr"
         assert client.request(ShowJob(job=job.id)).shot.plate.sequence == f"{tmp_path}/p.####.exr"
         assert not client.request(submit).created
+
+
+def test_a_session_without_rules_maps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "rules.json").write_text("{}")
+    assert PathMapping.of_file(tmp_path / "rules.json") == PathMapping()
+
+
+def test_a_document_of_windows_is_mapped_before_its_paths_become_absolute(tmp_path: Path) -> None:
+    there = Shot(plate=Plate(sequence="Z:\\show\\plate.####.exr"), look=Look(prompt="ink"),
+                 delivery=Delivery(sequence="Z:\\show\\out\\look.####.exr"))
+    (tmp_path / "shot.json").write_text(there.to_json())
+    here = shot_of_file(tmp_path / "shot.json", rules(tmp_path / "m.json", ("WINDOWS", "Z:\\show", "/mnt/show")))
+    assert (here.plate.sequence, here.delivery.sequence) == ("/mnt/show/plate.####.exr", "/mnt/show/out/look.####.exr")

@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from fresco_backend import failure
 from fresco_backend.events import Event
+from fresco_backend.farm_commands import add_farm
+from fresco_backend.farm_stage import FarmStage
 from fresco_backend.interruption import Terminated, interruptible
 from fresco_backend.job_commands import add_job_commands
+from fresco_backend.models_command import add_models
 from fresco_backend.report_command import add_report
 from fresco_backend.resolve_command import add_resolve
 from fresco_backend.serve_command import add_serve
@@ -77,12 +80,16 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001, the one place where every error ends
-        return failure.report(error, as_json=_wants_json(words), command=words)
+        return failure.report(error, as_json=_wants_json(words), as_openjd=_wants(words, "openjd"), command=words)
 
 
 def _wants_json(words: Sequence[str]) -> bool:
     """Asked of the bare words, because the command line may be what is wrong."""
-    return "--json" in words or "--progress=json" in words or ("--progress", "json") in itertools.pairwise(words)
+    return "--json" in words or _wants(words, "json")
+
+
+def _wants(words: Sequence[str], progress: str) -> bool:
+    return f"--progress={progress}" in words or ("--progress", progress) in itertools.pairwise(words)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,7 +131,8 @@ def parser() -> argparse.ArgumentParser:
     _add_edit(commands)
     _add_demo(commands)
     add_report(commands)
-    _add_models(commands)
+    add_farm(commands)
+    add_models(commands)
     add_serve(commands)
     add_job_commands(commands)
     add_resolve(commands)
@@ -189,8 +197,15 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("how it runs")
     group.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     _add_json(group, "events (or the plan, or the error) as JSON lines on stdout")
-    group.add_argument("--progress", choices=["auto", "tty", "plain", "json", "none"], default="auto",
-                       help="auto: a bar on a terminal, plain lines elsewhere; json: as --json, and nothing on stderr")
+    group.add_argument("--progress", choices=["auto", "tty", "plain", "json", "openjd", "none"],
+                       default="auto", help="auto: a bar on a terminal, plain lines elsewhere; json: as --json, and "
+                       "nothing on stderr; openjd: lines on stdout for Open Job Description")
+    group.add_argument("--stage", type=FarmStage, choices=list(FarmStage), metavar="STAGE", default=None,
+                       help=f"run one stage only: {', '.join(stage.value for stage in FarmStage)} (docs/farm.md)")
+    group.add_argument("--path-mapping", metavar="FILE", type=Path, default=argparse.SUPPRESS,
+                       help="a farm's rules for the paths in the shot document (Open Job Description's JSON)")
+    group.add_argument("--pins", metavar="FILE", type=Path,
+                       help="refuse to render when this machine differs from what `fresco farm bundle` wrote there")
     group.add_argument("--save-shot", metavar="FILE", type=Path, help="write the shot document, and go on")
     group.add_argument("--keep-scratch", action="store_true", help="keep finished windows after the delivery")
     group.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
@@ -198,22 +213,6 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 
 def _add_json(group: argparse._ActionsContainer, sentence: str = "JSON on stdout") -> None:
     group.add_argument("--json", action="store_true", help=sentence)
-
-
-def _add_models(commands: argparse._SubParsersAction[_Parser]) -> None:
-    command = commands.add_parser("models", help="list the models that are here, show or check one",
-                                  description="The models that --model may name.")
-    verbs = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb, run, sentence in (("list", _list_models, "list the models on this machine"),
-                                ("show", _show_model, "show a model's card, its words, and hashes of its files"),
-                                ("check", _check_model, "check that every component of a model is there and whole")):
-        sub = verbs.add_parser(verb, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}.")
-        _add_json(sub)
-        if verb != "list":
-            sub.add_argument("name", metavar="NAME", help='"embedded", a folder, a .safetensors file or a hub id')
-        if verb == "check":
-            sub.add_argument("--allow-download", action="store_true", help="fetch it from the hub first")
-        sub.set_defaults(run=run)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -231,10 +230,7 @@ def _render(arguments: argparse.Namespace) -> int:
     as_json = arguments.json or arguments.progress == "json"
     if arguments.dry_run:
         return _plan(shot, selection, as_json=as_json, allow_download=arguments.allow_download)
-    from fresco_backend.progress import ProgressKind, choose_progress
-
-    progress = choose_progress(ProgressKind(arguments.progress), sys.stderr,
-                               alone=not (as_json and sys.stdout.isatty()))
+    progress = _progress(arguments, alone=not (as_json and sys.stdout.isatty()))
     stdout = sys.stdout
     with progress, contextlib.redirect_stdout(sys.stderr):  # stdout is for events, whatever a library prints
         try:
@@ -248,12 +244,25 @@ def _render(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _progress(arguments: argparse.Namespace, *, alone: bool) -> Progress:
+    from fresco_backend.progress import ProgressKind, choose_progress
+
+    kind = ProgressKind(arguments.progress)
+    if kind is not ProgressKind.OPENJD:
+        return choose_progress(kind, sys.stderr, alone=alone)
+    from fresco_backend.openjd_progress import OpenJDProgress
+
+    return OpenJDProgress(sys.stdout, arguments.stage)
+
+
 def _events(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.Namespace) -> Iterator[Event]:
     """The events of the render, which is closed whatever happens."""
     from fresco_backend import pipeline
+    from fresco_backend.pins import Pins
 
-    events = pipeline.render(shot, selection=selection, allow_download=arguments.allow_download,
-                             keep_scratch=arguments.keep_scratch)
+    pins = Pins.read(arguments.pins) if arguments.pins else None
+    events = pipeline.render(shot, selection=selection, stage=arguments.stage, pins=pins,
+                             allow_download=arguments.allow_download, keep_scratch=arguments.keep_scratch)
     with contextlib.closing(events):
         yield from events
 
@@ -286,24 +295,6 @@ def _interrupted(progress: Progress, words: Sequence[str], terminated: bool) -> 
     done = "frame was" if progress.delivered == 1 else "frames were"
     return Interrupted(f"interrupted; {progress.delivered} {done} delivered by this run, and every file is whole",
                        remedy=f"To go on: {command}", terminated=terminated)
-
-
-def _list_models(arguments: argparse.Namespace) -> int:
-    from fresco_backend.model_listing import list_models
-
-    return list_models(as_json=arguments.json)
-
-
-def _show_model(arguments: argparse.Namespace) -> int:
-    from fresco_backend.model_listing import show_model
-
-    return show_model(arguments.name, as_json=arguments.json)
-
-
-def _check_model(arguments: argparse.Namespace) -> int:
-    from fresco_backend.model_listing import check_model
-
-    return check_model(arguments.name, as_json=arguments.json, allow_download=arguments.allow_download)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -38,6 +38,10 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     windows: those to denoise. frames: how many are to be delivered. device, dtype: where and how it is computed.
     """
     width, height = job.working.padded
+    pixels = job.plate.size.width * job.plate.size.height
+    delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS * pixels)
+    if not windows:
+        return Cost(int(LIBRARIES), delivering)
     latents = width * height / 64
     weights = sum(part.size for part in job.inventory.all_components) / BYTES_PER_WEIGHT
     unet = job.inventory.component("unet").size / BYTES_PER_WEIGHT
@@ -48,12 +52,9 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
     flop = FLOP_PER_WEIGHT_AND_LATENT * unet * latents * branches * denoised * steps * factor
     denoising = flop / (ATTAINED * _matmul_speed(device, dtype)) if flop else 0.0
-    pixels = job.plate.size.width * job.plate.size.height
-    delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS * pixels)
-    rows = branches * max((len(window.frames) for window in windows), default=0)
+    rows = branches * max(len(window.frames) for window in windows)
     activations = ACTIVATION_BYTES * rows * latents * (unet / SD_WEIGHTS) ** 0.5
-    loaded = weights * dtype.itemsize if windows else 0.0
-    return Cost(int(LIBRARIES + loaded + activations), denoising + delivering)
+    return Cost(int(LIBRARIES + weights * dtype.itemsize + activations), denoising + delivering)
 
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

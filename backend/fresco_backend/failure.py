@@ -27,6 +27,7 @@ exit codes:
   5    some frames were delivered and some failed
   6    colour space or colour configuration unknown
   7    weights of the model missing, damaged or not usable
+  8    this machine differs from the one that planned the job: versions, weights, files
   12   the device ran out of memory
   69   no server runs, or it does not answer
   70   the worker of a job died again and again
@@ -37,8 +38,8 @@ exit codes:
   143  terminated (SIGTERM); the same command goes on"""
 
 
-def report(error: BaseException, *, as_json: bool, command: Sequence[str]) -> int:
-    """Says what happened on stderr (and as a JSON object on stdout), and gives the exit code."""
+def report(error: BaseException, *, as_json: bool, command: Sequence[str], as_openjd: bool = False) -> int:
+    """Says what happened on stderr (and for a program on stdout), and gives the exit code."""
     known = translated(error, command)
     place = f" ({known.where})" if known.where else ""
     label = "" if isinstance(known, Interrupted) else "error: "
@@ -49,6 +50,8 @@ def report(error: BaseException, *, as_json: bool, command: Sequence[str]) -> in
         traceback.print_exception(error)
     if as_json:
         sys.stdout.write(json.dumps(to_json(known)) + "\n")
+    if as_openjd:
+        sys.stdout.write(f"openjd_fail: {' '.join(known.what.split())}{place} [{known.code}]\n")
     return known.exit_code
 
 

@@ -52,6 +52,8 @@ class PathMapping:
         """The rules of a file. Raises UsageError, which says what is wrong with it."""
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
+            if document == {}:  # of a session that maps nothing
+                return cls()
             if document["version"] != VERSION:
                 raise UsageError(f"path mapping of version {document['version']}", where=path,
                                  remedy=f"This Fresco reads {VERSION}.")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
+from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
 from fresco_backend.plan_text import counted, duration_text, headlines, path_text
 
 Clock = Callable[[], float]
@@ -31,6 +31,7 @@ class ProgressKind(Enum):
     TTY = "tty"
     PLAIN = "plain"
     JSON = "json"  # events on stdout and nothing else
+    OPENJD = "openjd"  # lines that an Open Job Description session understands, on stdout
     NONE = "none"  # warnings only
 
 
@@ -53,6 +54,7 @@ class Progress:
         self.stream = stream
         self.clock = clock
         self.delivered = 0
+        self._awaited = ""
         self._warnings: dict[tuple[str, str], list[Warned]] = {}
 
     def __enter__(self) -> Progress:
@@ -72,6 +74,8 @@ class Progress:
             self.begin(event)
         elif isinstance(event, Advanced):
             self.advance(event)
+        elif isinstance(event, Waited):
+            self.wait(event)
         elif isinstance(event, Finished):
             self.finish(event)
 
@@ -85,6 +89,12 @@ class Progress:
 
     def advance(self, event: Advanced) -> None:
         """Tells how far a stage is."""
+
+    def wait(self, event: Waited) -> None:
+        """Tells, once for each product, that another process makes it."""
+        if event.product != self._awaited:
+            self._awaited = event.product
+            self.say(f"waiting for {event.product.replace('.', ' ')}, which {event.owner} makes")
 
     def finish(self, event: Finished) -> None:
         """Tells that the render is done."""

@@ -21,7 +21,7 @@ from fresco_backend.fidelity_arguments import add_matte, add_pixels
 from fresco_backend.look_arguments import add_controls, add_look, look_overrides
 from fresco_backend.option import add_option as _option
 from fresco_backend.option import values
-from fresco_backend.path_mapping import mapped, read_rules
+from fresco_backend.path_mapping import PathMapping
 from fresco_protocol.errors import InputError, ShotError, UsageError
 from fresco_protocol.shot import SCHEMA, BitDepth, Compat, Missing, Shot, frame_numbers, parse_frames
 
@@ -60,9 +60,12 @@ def shot_of(arguments: argparse.Namespace) -> tuple[Shot, tuple[int, ...] | None
     return shot.located(str(Path.cwd())), selection
 
 
-def shot_of_file(path: Path) -> Shot:
-    """The shot of a document, with absolute paths. Raises InputError, ShotError."""
-    return Shot.from_json(json.dumps(_document(path, None)))
+def shot_of_file(path: Path, rules: Path | None = None) -> Shot:
+    """The shot of a document, with absolute paths. rules: a file of a farm's path mapping.
+
+    Raises InputError, ShotError, UsageError.
+    """
+    return Shot.from_json(json.dumps(_document(path, rules)))
 
 
 def _add_plate(command: argparse.ArgumentParser) -> None:
@@ -178,7 +181,7 @@ def _document(path: Path, rules: Path | None) -> Document:
     except ShotError as error:
         raise ShotError(f"{path}: {error.path or 'the whole'}", error.found, error.allowed) from None
     if rules is not None:  # before relative paths become absolute: one of Windows looks relative elsewhere
-        shot = mapped(shot, read_rules(rules))
+        shot = PathMapping.of_file(rules).shot(shot)
     document: Document = json.loads(shot.located(os.path.abspath(path.parent)).to_json())  # noqa: PTH100, no symlinks
     return document
 

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shot in stages and in several processes: the same pixels as in one go, each made once, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from shots import FRAMES, bits, delivered, rendered, small_shot, with_delivery, with_look, with_plate, write_plate
+
+from fresco_backend import claims, pipeline, record
+from fresco_backend.events import Advanced, Delivered, Event, Finished, Stage, Waited
+from fresco_backend.farm_stage import FarmStage
+from fresco_protocol.errors import Busy, PartialDelivery
+from fresco_protocol.shot import Rate, Shot
+
+Make = Callable[[str], Shot]
+CHUNKS = (range(1001, 1004), range(1004, 1008), range(1008, 1010))
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_plate(tmp_path_factory.mktemp("plate"))
+
+
+@pytest.fixture
+def make(plate: Path, tiny_model: Path, tmp_path: Path) -> Make:
+    """A small shot that delivers into a folder of this name."""
+    return lambda name: small_shot(plate, tiny_model, tmp_path / name / "look.####.png")
+
+
+@pytest.fixture(scope="module")
+def whole(plate: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The pictures of the small shot, rendered in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    rendered(small_shot(plate, tiny_model, folder / "look.####.png"))
+    return bits(folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "POLL", 0.0)
+    monkeypatch.setattr(pipeline, "POLL", 0.0)
+
+
+def forbid_models(patch: pytest.MonkeyPatch) -> None:
+    """From here on a render that loads a model fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    patch.setattr(pipeline, "load", refuse)
+
+
+def folder_of(shot: Shot) -> Path:
+    return Path(shot.delivery.sequence).parent
+
+
+def test_stages_make_the_pixels_of_one_go_and_one_of_them_loads_the_model(
+    make: Make, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shot = make("stages")
+    assert not delivered(rendered(shot, stage=FarmStage.KEYFRAMES))
+    forbid_models(monkeypatch)
+    for chunk in reversed(CHUNKS):
+        assert delivered(rendered(shot, stage=FarmStage.IN_BETWEENS, selection=chunk)) == list(chunk)
+    assert not record.path_of(shot.delivery.sequence).exists()
+    assert isinstance(rendered(shot, stage=FarmStage.VERIFY)[-1], Finished)
+    assert bits(folder_of(shot)) == whole
+    assert not (folder_of(shot) / ".fresco").exists()
+    document = json.loads(record.path_of(shot.delivery.sequence).read_bytes())
+    assert document["measures"]["keyframes"] == list(FRAMES)[::2]
+
+
+@pytest.mark.parametrize("stage", FarmStage)
+def test_every_stage_may_run_again(make: Make, stage: FarmStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    shot = make("again")
+    for earlier in FarmStage:
+        rendered(shot, stage=earlier, keep_scratch=True)
+        if earlier is stage:
+            break
+    before = bits(folder_of(shot))
+    forbid_models(monkeypatch)
+    assert not delivered(rendered(shot, stage=stage))
+    assert bits(folder_of(shot)) == before
+
+
+@pytest.mark.parametrize("denoised", [0, 1])
+def test_in_betweens_without_their_keyframes_come_back_later(make: Make, denoised: int) -> None:
+    shot = make("early")
+    if denoised:
+        rendered(shot, stage=FarmStage.KEYFRAMES, selection=[1001])
+        rendered(shot, stage=FarmStage.IN_BETWEENS, selection=[1001, 1002])
+    with pytest.raises(Busy, match="not rendered yet"):
+        rendered(shot, stage=FarmStage.IN_BETWEENS, selection=[1009])
+
+
+def test_what_verification_misses_it_names(make: Make) -> None:
+    shot = make("torn")
+    rendered(shot)
+    torn = folder_of(shot) / "look.1004.png"
+    torn.write_bytes(torn.read_bytes()[:-20])
+    (folder_of(shot) / "look.1006.png").unlink()
+    with pytest.raises(PartialDelivery, match="2 of 9 frames are not delivered: 1004,1006"):
+        rendered(shot, stage=FarmStage.VERIFY)
+
+
+def test_verification_of_an_overwriting_shot_looks_at_what_is_there(make: Make) -> None:
+    shot = with_delivery(make("overwritten"), overwrite=True)
+    rendered(shot, stage=FarmStage.KEYFRAMES)
+    assert delivered(rendered(shot, stage=FarmStage.IN_BETWEENS)) == list(FRAMES)
+    assert delivered(rendered(shot, stage=FarmStage.IN_BETWEENS)) == list(FRAMES)
+    assert isinstance(rendered(shot, stage=FarmStage.VERIFY)[-1], Finished)
+
+
+def test_a_plate_that_is_kept_needs_no_keyframes(make: Make) -> None:
+    shot = with_look(make("kept"), strength=0.0)
+    assert delivered(rendered(shot, stage=FarmStage.IN_BETWEENS)) == list(FRAMES)
+
+
+def test_a_movie_comes_with_the_verification(make: Make, tmp_path: Path) -> None:
+    shot = with_delivery(make("movie"), sequence=str(tmp_path / "movie" / "look.mp4"))
+    shot = with_plate(shot, rate=Rate(numerator=24))
+    rendered(shot, stage=FarmStage.KEYFRAMES)
+    rendered(shot, stage=FarmStage.IN_BETWEENS)
+    assert not (tmp_path / "movie" / "look.mp4").exists()
+    rendered(shot, stage=FarmStage.VERIFY)
+    assert (tmp_path / "movie" / "look.mp4").exists()
+    assert not (tmp_path / "movie" / ".fresco").exists()
+
+
+def until(events: Iterator[Event], stop: Callable[[Event], bool]) -> list[Event]:
+    """The events of a render up to the first one for which `stop` holds; it stays where it is."""
+    seen: list[Event] = []
+    for event in events:
+        seen.append(event)
+        if stop(event):
+            return seen
+    raise AssertionError("it never came to that")
+
+
+def is_waiting(event: Event) -> bool:
+    return isinstance(event, Waited)
+
+
+def test_two_renders_of_one_shot_share_it_and_make_nothing_twice(make: Make, whole: dict[str, str]) -> None:
+    shot = make("shared")
+    first, second = pipeline.render(shot), pipeline.render(shot)
+    until(first, lambda event: isinstance(event, Advanced) and event.stage is Stage.KEYFRAMES)
+    waiting = until(second, is_waiting)
+    assert [event.product for event in waiting if isinstance(event, Waited)] == ["window.0"]
+    one = until(first, lambda event: isinstance(event, Delivered) and event.frame == 1002)
+    other = until(second, is_waiting)  # it made all that was free, and waits for the frames of the first one
+    rest = list(first)
+    last = list(second)
+    frames = sorted(delivered(one) + delivered(other) + delivered(rest) + delivered(last))
+    assert frames == list(FRAMES)
+    finished = [events[-1] for events in (rest, last)]
+    assert [event.rendered + event.reused for event in finished if isinstance(event, Finished)] == [9, 9]
+    assert bits(folder_of(shot)) == whole
+    assert not (folder_of(shot) / ".fresco").exists()
+
+
+def test_what_a_stopped_render_gives_up_another_one_makes(make: Make, whole: dict[str, str]) -> None:
+    shot = make("given-up")
+    first, second = pipeline.render(shot), pipeline.render(shot)
+    until(first, lambda event: isinstance(event, Advanced) and event.window == 2)
+    until(second, is_waiting)
+    first.close()
+    assert isinstance(list(second)[-1], Finished)
+    assert bits(folder_of(shot)) == whole
+
+
+def test_chunks_that_are_rendered_at_once_wait_for_each_others_windows(make: Make, whole: dict[str, str]) -> None:
+    shot = make("chunks")
+    first = pipeline.render(shot, selection=CHUNKS[0])
+    second = pipeline.render(shot, selection=CHUNKS[1])
+    until(first, lambda event: isinstance(event, Advanced) and event.stage is Stage.KEYFRAMES)
+    until(second, is_waiting)
+    rest = [*first, *second, *rendered(shot, selection=CHUNKS[2])]
+    assert sorted(delivered(rest)) == list(FRAMES)
+    assert bits(folder_of(shot)) == whole
