@@ -210,14 +210,15 @@ def open_job(
 def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
     """The shot with the model's recommendations in place of None, and the inventory of what it then needs.
 
-    Of an edit the plate's own features hold the structure: it needs no control and begins at noise.
+    The plate's own features hold the structure of an edit, so that it may begin at noise.
     """
     look = shot.look
     check_weights(look)
     advice = recommendation(check(look.model, offline=offline))
     controls, edits = look.controls, shot.task is Task.EDIT
     if controls is None:
-        controls = (Control(kind=advice.control),) if advice.control and not edits else ()
+        wanted = advice.edit_control if edits else advice.control
+        controls = (Control(kind=wanted),) if wanted else ()
     guidance = advice.guidance_of(look.sampler) if look.guidance is None else look.guidance
     strength = (1.0 if edits else advice.strength) if look.strength is None else look.strength
     # An edit goes the way back that its inversion came.

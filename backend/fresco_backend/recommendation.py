@@ -21,12 +21,16 @@ LCM_GUIDANCE = 1.0  # what distilled models have learnt with their steps; more i
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """control: kind of control image; None when the model has no ControlNet. working_size: short side in pixels."""
+    """control: kind of control image; None when the model has no ControlNet. working_size: short side in pixels.
+
+    edit_control: likewise for an edit, which needs none unless the model itself names one, having been trained with it.
+    """
 
     control: ControlKind | None
     strength: float
     guidance: float
     working_size: int
+    edit_control: ControlKind | None = None
 
     def guidance_of(self, sampler: Sampler) -> float:
         """What suits the model with a sampler."""
@@ -49,6 +53,7 @@ def recommendation(inventory: Inventory) -> Recommendation:
             strength=float(index.get("_fresco_strength", STRENGTH)),
             guidance=float(index.get("_fresco_guidance", GUIDANCE)),
             working_size=int(index.get("_fresco_working_size", own)),
+            edit_control=_control(index.get("_fresco_controls", [])),
         )
     except (TypeError, ValueError) as error:
         raise WeightsRefused(
