@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edits of whole shots: the plate is inverted once for all prompts, and every way to make the frames delivers them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shots import bits, delivered, rendered, small_shot, with_delivery, with_look, write_plate
+
+import tiny
+from fresco_backend import inversions, pipeline, record
+from fresco_backend.engine.invert import inversion_timesteps
+from fresco_backend.engine.schedule import NoiseSchedule
+from fresco_backend.events import Advanced, Event, Stage
+from fresco_backend.inversions import inversion_text, needs_inversion
+from fresco_backend.job import open_job
+from fresco_protocol.shot import Coherence, Compat, Editing, Keyframing, Sampler, Shot, Synthesis, Task
+
+STEPS = 4
+SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_plate(tmp_path_factory.mktemp("plate"), 5)
+
+
+@pytest.fixture
+def shot(plate: Path, tiny_model: Path, tmp_path: Path) -> Shot:
+    """An edit of five frames, three of them keyframes in one window."""
+    shot = small_shot(plate, tiny_model, tmp_path / "out" / "look.####.png")
+    return replace(shot, task=Task.EDIT, editing=Editing(caption="a photo", inversion_steps=6))
+
+
+def inverted(events: list[Event]) -> list[tuple[int, int]]:
+    """Done and total of every step of inversion."""
+    return [(event.done, event.total) for event in events if isinstance(event, Advanced) and event.stage is Stage.INVERT]
+
+
+def kept(folder: Path) -> list[Path]:
+    """The inverted frames beside a delivery."""
+    return sorted((folder / ".fresco").glob("inversion.*/*.npy"))
+
+
+@pytest.fixture
+def no_inversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on an inversion fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the plate was inverted again")
+
+    monkeypatch.setattr(inversions, "invert", refuse)
+
+
+def test_a_second_prompt_pays_no_inversion(shot: Shot, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    first = rendered(shot)
+    assert delivered(first) == list(range(1001, 1006))
+    steps = len(inversion_timesteps(SCHEDULE, 6, SCHEDULE.timesteps(STEPS)))
+    assert inverted(first) == [(3 * count, 3 * steps) for count in range(1, steps + 1)], "of the keyframes alone"
+    before = {path: path.stat().st_mtime_ns for path in kept(tmp_path / "out")}
+    request.getfixturevalue("no_inversion")
+    night = with_look(with_delivery(shot, sequence=str(tmp_path / "out" / "night.####.png")), prompt="night")
+    second = rendered(night)
+    assert delivered(second) == list(range(1001, 1006))
+    assert inverted(second) == []
+    assert {path: path.stat().st_mtime_ns for path in kept(tmp_path / "out")} == before
+    pictures = bits(tmp_path / "out")
+    assert len(pictures) == len(set(pictures.values())) == 10
+
+
+def test_an_inversion_is_kept_at_the_sampled_steps_in_half_precision(shot: Shot, tmp_path: Path) -> None:
+    rendered(shot)
+    states = [np.load(path, mmap_mode="r") for path in kept(tmp_path / "out")]
+    assert [(state.shape, state.dtype) for state in states] == [((STEPS, 4, 8, 8), np.float16)] * 3
+    spread = states[0].std(axis=(1, 2, 3))
+    assert list(spread) == sorted(spread), "from the picture to noise"
+
+
+@pytest.mark.parametrize("change", ["prompt", "guidance", "seed", "caption", "inversion_steps", "steps", "size"])
+def test_an_inversion_is_kept_for_all_that_it_does_not_depend_on(change: str, shot: Shot) -> None:
+    changed = {
+        "prompt": with_look(shot, prompt="ink"),
+        "guidance": with_look(shot, guidance=3.0),
+        "seed": with_look(shot, seed=3),
+        "caption": replace(shot, editing=replace(shot.editing, caption="a man")),
+        "inversion_steps": replace(shot, editing=replace(shot.editing, inversion_steps=9)),
+        "steps": with_look(shot, steps=5),
+        "size": with_delivery(shot, working_size=128),
+    }[change]
+    same = _folder(shot) == _folder(changed)
+    assert same == (change in ("prompt", "guidance", "seed"))
+
+
+def _folder(shot: Shot) -> Path:
+    job = open_job(shot)
+    sampled = SCHEDULE.timesteps(shot.look.steps)
+    job.close()
+    return inversions.Inversions(job, SCHEDULE, sampled).folder
+
+
+def test_a_frame_that_was_written_again_is_inverted_again(shot: Shot, tmp_path: Path) -> None:
+    plate = write_plate(tmp_path / "plate", 5)
+    shot = replace(shot, plate=replace(shot.plate, sequence=str(plate)))
+    rendered(shot)
+    os.utime(str(plate) % 1003)
+    again = rendered(shot)
+    steps = inverted(again)[-1][1]
+    assert inverted(again) == [(count, steps) for count in range(1, steps + 1)], "one frame"
+    assert len(kept(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("synthesis", list(Synthesis))
+def test_every_way_to_make_the_frames_delivers_them(
+    synthesis: Synthesis, task: Task, shot: Shot, tmp_path: Path
+) -> None:
+    keyframing = replace(shot.keyframing, synthesis=synthesis, rotation=2)
+    events = rendered(replace(shot, task=task, keyframing=keyframing))
+    assert delivered(events) == list(range(1001, 1006))
+    planned: Any = events[0]
+    assert planned.keyframes == (tuple(range(1001, 1006)) if synthesis.denoises_all else (1001, 1003, 1005))
+    assert bool(inverted(events)) == (task is Task.EDIT or synthesis.propagates)
+    assert len(set(bits(tmp_path / "out").values())) == 5
+
+
+def test_an_interrupted_propagation_goes_on_with_the_same_bits(shot: Shot, tmp_path: Path) -> None:
+    shot = replace(shot, keyframing=Keyframing(window=3, synthesis=Synthesis.FEATURES, rotation=2))
+    rendered(shot)
+    expected = bits(tmp_path / "out")
+    other = with_delivery(shot, sequence=str(tmp_path / "other" / "look.####.png"))
+    for event in _until(pipeline.render(other), window=2):
+        assert event
+    events = rendered(other)
+    assert bits(tmp_path / "other") == expected
+    assert {event.window for event in events if isinstance(event, Advanced) and event.stage is Stage.KEYFRAMES} == {2}
+
+
+def _until(events: Any, window: int) -> Iterator[Event]:
+    for event in events:
+        yield event
+        if isinstance(event, Advanced) and event.window == window:
+            events.close()
+            return
+
+
+def test_an_edit_decides_what_the_shot_leaves_open(shot: Shot) -> None:
+    job = open_job(shot)
+    job.close()
+    assert (job.shot.look.sampler, job.strength) == (Sampler.DDIM, 0.5)
+    assert job.shot.look.controls == ()
+    opened = open_job(with_look(shot, strength=None))
+    opened.close()
+    assert opened.strength == 1
+
+
+def test_who_needs_an_inversion_and_with_which_words(shot: Shot) -> None:
+    assert needs_inversion(shot) and not needs_inversion(replace(shot, task=Task.TRANSLATE))
+    mixed = replace(shot.keyframing, synthesis=Synthesis.MIXED)
+    assert needs_inversion(replace(shot, task=Task.TRANSLATE, keyframing=mixed))
+    assert inversion_text(shot) == "a photo"
+    assert inversion_text(replace(shot, coherence=Coherence(compat=Compat.REFERENCE))) == ""
+    assert inversion_text(replace(shot, coherence=None)) == "a photo"
+
+
+def test_the_record_tells_time_and_drift(shot: Shot) -> None:
+    shot = replace(shot, keyframing=replace(shot.keyframing, synthesis=Synthesis.EVERY_FRAME))
+    rendered(shot)
+    job = open_job(shot)
+    job.close()
+    found = record.read(job)
+    assert found is not None
+    assert {"invert", "keyframes", "deliver"} <= found["measures"]["seconds"].keys()
+    assert set(found["measures"]["drift"]) == {"colour", "contrast"}
