@@ -101,7 +101,7 @@ def shot_of(record: Record, extraction: Extraction) -> Shot:
     """The shot of a clip: the result has the plate's own space, so that it fits where the plate was."""
     wish, still = record.wish, record.wish.destination is None
     stated = extraction.plate.color_space
-    space = "srgb" if still or (stated is None and not extraction.plate.sequence.lower().endswith(".exr")) else stated
+    space = "srgb_rec709_scene" if still or (stated is None and not extraction.plate.sequence.lower().endswith(".exr")) else stated
     delivery = Delivery(sequence=str(Path(record.folder) / f"look.########{_suffix(wish)}"), handles=wish.handles,
                         color_space=space, bit_depth=BitDepth.UINT8 if still else BitDepth.HALF)
     name = f"{record.clip.name.strip() or 'clip'} v{record.version:03d}"

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Lua menu script, run by LuaJIT (as Resolve runs it) on the double, with a command that leaves its arguments."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from davinci import Cut, edited
+from lupa.luajit21 import LuaRuntime
+from resolve_double import World
+from resolve_pool import MediaPool
+from resolve_timeline import Timeline
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "host_plugins" / "davinci" / "fresco_davinci" / "scripts" / "Fresco (OTIO).lua"
+PROXY = """
+return function(object, index, call)
+    local function wrap(value)
+        if type(value) ~= "userdata" then return value end
+        return setmetatable({object = value}, {__index = function(self, name)
+            if name:upper() == name then return name end
+            return function(_, ...)
+                local values = {...}
+                for n, one in ipairs(values) do values[n] = type(one) == "table" and one.object or one end
+                return wrap(call(value, name, unpack(values)))
+            end
+        end})
+    end
+    return wrap
+end
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the command of this test is a shell script")
+
+
+def lua_table(lua: Any, value: Any, wrap: Callable[[Any], Any]) -> Any:
+    """A value of the double as Resolve's bridge hands it to Lua."""
+    if isinstance(value, (list, tuple)):
+        return lua.table_from([wrap(item) for item in value])
+    if isinstance(value, dict):
+        return lua.table_from({key: lua_table(lua, item, wrap) for key, item in value.items()})
+    return value if value is None or isinstance(value, (str, int, float, bool)) else wrap(value)
+
+
+def run(world: World) -> list[str]:
+    """What the script prints."""
+    lua = LuaRuntime(unpack_returned_tuples=True)
+    said: list[str] = []
+
+    def call(thing: Any, name: str, *values: Any) -> Any:
+        plain = [dict(value) if type(value).__name__ == "_LuaTable" else value for value in values]
+        return lua_table(lua, getattr(thing, name)(*plain), wrap)
+
+    wrap = lua.execute(PROXY)(None, None, call)
+    lua.globals().resolve = wrap(world.resolve)
+    lua.globals().print = said.append
+    lua.execute(SCRIPT.read_text(encoding="utf-8"))
+    return said
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The free edition of 21.1, whose scripts are Lua alone, with a `fresco` that writes its arguments down."""
+    world = World((21, 1), studio=False)
+    edited(world, tmp_path, Cut(name="it's a shot.%04d.exr"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    monkeypatch.setattr(Timeline, "do_Export", exported, raising=False)
+    monkeypatch.setattr(MediaPool, "do_ImportTimelineFromFile", imported, raising=False)
+    (tmp_path / "bin").mkdir()
+    command(tmp_path, 'printf "%s\\n" "$@" >> "$HOME/arguments"; cp "$2" "$4"')
+    return world
+
+
+def command(folder: Path, body: str) -> None:
+    """A `fresco` on the search path."""
+    (folder / "bin" / "fresco").write_text(f"#!/bin/sh\n{body}\n")
+    (folder / "bin" / "fresco").chmod(0o755)
+
+
+def exported(timeline: Timeline, path: str, kind: str, more: str) -> bool:
+    """What Resolve does."""
+    Path(path).write_text(f"{timeline.name} as {kind}, {more}")
+    return True
+
+
+def imported(pool: MediaPool, path: str, options: dict[str, Any]) -> Timeline | None:
+    """What Resolve does: None when it does not like the file."""
+    text = Path(path).read_text()
+    return pool.do_CreateEmptyTimeline(str(options["timelineName"])) if "EXPORT_OTIO" in text else None
+
+
+def test_a_marker_is_an_order(world: World, tmp_path: Path) -> None:
+    world.timeline.do_AddMarker(12, "Blue", "Fresco", "a watercolour, 'wet'; $(touch no)", 1)
+    said = run(world)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[0] == "otio"
+    assert arguments[4:] == ["--clips", "it's a shot.[1001-1016].exr", "--prompt", "a watercolour, 'wet'; $(touch no)"]
+    assert said[-1] == "Fresco: the timeline is imported as Timeline 1 FRESCO"
+    assert [timeline.name for timeline in world.project.timelines] == ["Timeline 1", "Timeline 1 FRESCO"]
+    assert (world.violations, (tmp_path / "no").exists()) == ([], False)
+
+
+def test_several_markers_are_done_one_after_the_other(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path / "second", Cut(start=30, first=2001, name="second.%04d.exr"))
+    world.timeline.do_AddMarker(31, "Blue", "fresco", "a mosaic", 1)
+    world.timeline.do_AddMarker(10, "Blue", "fresco", "a comic", 1)
+    run(world)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert [arguments[n + 1] for n, word in enumerate(arguments) if word == "--prompt"] == ["a comic", "a mosaic"]
+    assert arguments[3] == arguments[9]  # the first result is the second one's timeline
+
+
+@pytest.mark.parametrize("markers", [[], [(12, "note", "a comic")], [(12, "fresco", "")], [(300, "fresco", "a comic")]])
+def test_without_an_order_the_way_is_told(world: World, tmp_path: Path, markers: list[tuple[int, str, str]]) -> None:
+    for frame, name, note in markers:
+        world.timeline.do_AddMarker(frame, "Blue", name, note, 1)
+    assert 'put a marker named "fresco"' in run(world)[0]
+    assert not (tmp_path / "arguments").exists()
+
+
+def test_a_command_that_fails_imports_nothing(world: World, tmp_path: Path) -> None:
+    command(tmp_path, "exit 3")
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    assert "the command failed" in run(world)[-1]
+    assert len(world.project.timelines) == 1
+
+
+def test_an_import_that_fails_names_the_file(world: World, tmp_path: Path) -> None:
+    command(tmp_path, 'echo nothing > "$4"')
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    assert "import it by hand" in run(world)[-1]
+
+
+def test_the_installers_command_is_used(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / ".local/share/DaVinciResolve/Fusion/Modules/Fresco"
+    folder.mkdir(parents=True)
+    (tmp_path / "bin" / "fresco").rename(tmp_path / "bin" / "my fresco")
+    (folder / "command.txt").write_text(f"{tmp_path / 'bin' / 'my fresco'}\n")
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    assert "imported" in run(world)[-1]
