@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import families
+import lora_files
 import numpy as np
 import pytest
 from shots import bits, write_plate
@@ -43,6 +45,10 @@ def empty(folder: Path) -> None:
     (folder / "plate").mkdir()
 
 
+def foreign_lora(folder: Path) -> None:
+    lora_files.save(folder / "ink.safetensors", [("unet", families.sdxl_unet())])
+
+
 CASES = {
     "missing plate": Case(lambda folder: shutil.rmtree(folder / "plate"), [], "plate-missing", 3,
                           ["folder of the plate does not exist", "plate.%04d.png", "Check the path"]),
@@ -69,6 +75,18 @@ CASES = {
                               ["'.bmp' is no file type", ".exr"]),
     "unknown colour space": Case(None, ["--color-space", "LogC7"], "color", 6, ["'LogC7' is unknown", "srgb"]),
     "missing matte": Case(None, ["--matte", "{folder}/matte.####.png"], "plate-missing", 3, ["matte.%04d.png"]),
+    "missing LoRA": Case(None, ["--lora", "{folder}/ink.safetensors"], "weights-missing", 7, ["ink.safetensors"]),
+    "pickled LoRA": Case(None, ["--lora", "{folder}/ink.pt"], "weights-refused", 7, ["pickle", "Convert it with"]),
+    "LoRA of another model": Case(foreign_lora, ["--lora", "{folder}/ink.safetensors=0.5"], "weights-unsupported", 7,
+                                  ["which this model does not have", "ink.safetensors", "made for this model"]),
+    "missing autoencoder": Case(None, ["--vae", "{folder}/vae"], "weights-missing", 7, ["vae"]),
+    "pickled autoencoder": Case(None, ["--vae", "{folder}/vae.bin"], "weights-refused", 7, ["pickle"]),
+    "depth without a network": Case(None, ["--control", "depth"], "weights-missing", 7,
+                                    ["hf download depth-anything/Depth-Anything-V2-Small-hf"]),
+    "missing detector": Case(None, ["--control", "depth", "--control-detector", "depth={folder}/net"],
+                             "weights-missing", 7, ["net"]),
+    "weight of words": Case(None, ["--prompt", "a (photo:9)"], "usage", 2, ["(photo:9)", "from 0 to 4"]),
+    "weight in a cue": Case(None, ["--cue", "1001-1002: dusk -> (night:-1)"], "usage", 2, ["(night:-1)"]),
     "missing model": Case(None, ["--model", "{folder}/no-model"], "weights-missing", 7, ["no-model"]),
     "keyframe outside": Case(None, ["--keyframes", "1001,1009"], "range-outside", 3,
                              ["keyframe 1009 is not a frame of the shot", "from 1001 to 1004"]),

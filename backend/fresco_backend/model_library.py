@@ -249,14 +249,13 @@ def _bytes(place: Path) -> int:
 
 
 def _remove_cached(name: str) -> int:
-    repository = "/".join(name.split("/")[:2])
-    found = [repo for repo in huggingface_hub.scan_cache_dir().repos if repo.repo_id == repository] \
-        if Path(constants.HF_HUB_CACHE).is_dir() else []
-    if not found:
-        raise WeightsMissing(f'"{repository}" is not in the hub\'s cache', where=constants.HF_HUB_CACHE,
+    repository, cache = "/".join(name.split("/")[:2]), Path(constants.HF_HUB_CACHE)
+    found = huggingface_hub.scan_cache_dir(cache) if cache.is_dir() else None
+    commits = [revision.commit_hash for repo in (found.repos if found else ()) if repo.repo_id == repository
+               for revision in repo.revisions]
+    if found is None or not commits:
+        raise WeightsMissing(f'"{repository}" is not in the hub\'s cache', where=cache,
                              remedy="See: fresco models list")
-    revisions = [revision.commit_hash for repo in found for revision in repo.revisions]
-    plan = huggingface_hub.scan_cache_dir().delete_revisions(*revisions)
-    size = int(plan.expected_freed_size)
+    plan = found.delete_revisions(*commits)
     plan.execute()
-    return size
+    return int(plan.expected_freed_size)
