@@ -26,7 +26,8 @@ def add_serve(commands: Any) -> None:
                               "home, temporary and current folder)")
     command.add_argument("--port", type=int, default=0, help="default: any free one")
     command.add_argument("--device", metavar="NAME", action="append", default=[],
-                         help="cuda:0, mps or cpu; may be repeated (default: every GPU, else the best there is)")
+                         help="cuda:0, mps or cpu, may be repeated; none: jobs are queued and not rendered (default: "
+                              "every GPU, else the best there is)")
     command.add_argument("--idle-exit", metavar="MIN", type=float, help="end after so many minutes without work")
     command.add_argument("--queue", metavar="FILE", type=Path, help="the jobs' database (default: FRESCO_QUEUE)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout when it listens")
@@ -50,7 +51,8 @@ def _serve(arguments: argparse.Namespace) -> int:
             sys.stdout.flush()
 
     idle = None if arguments.idle_exit is None else 60 * arguments.idle_exit
-    devices = {"devices": tuple(arguments.device)} if arguments.device else {}
+    named = tuple(device for device in arguments.device if device != "none")
+    devices = {"devices": named} if arguments.device else {}
     serve(options_of(roots=tuple(root.absolute() for root in arguments.root), queue=arguments.queue,
                      port=arguments.port, idle_exit=idle, **devices), said=said)
     return 0

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutated messages: `python benchmarks/wire_fuzz.py [--messages 1000000] [--over-socket 100000] [--atheris]`.
+
+First against `wire.decode`, half of them well signed, so that the readers behind the signature are reached; then over
+the socket of a server in a process of its own. Any exception but a ProtocolError, a server that dies, memory that
+grows, or a good client that is not served afterwards ends it with 1. --atheris: libFuzzer chooses the bytes instead
+(pip install atheris); it needs no --messages, and stops with Ctrl-C or -atheris_runs=N.
+"""
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend"), str(ROOT / "tests")]
+
+import zmq  # noqa: E402
+from mutations import HARMLESS, TOKEN, mutated, mutated_bytes, signed  # noqa: E402
+from servers import Process  # noqa: E402
+from verbs import EXAMPLES  # noqa: E402
+
+from fresco_protocol.connection import read_connection  # noqa: E402
+from fresco_protocol.errors import ProtocolError  # noqa: E402
+from fresco_protocol.messages import Status  # noqa: E402
+from fresco_protocol.wire import decode  # noqa: E402
+
+
+def bad(number: int, choice: random.Random, token: str) -> list[bytes]:
+    """A message that is wrong in some way; every second one has a good signature."""
+    parts = signed(HARMLESS[number % len(HARMLESS)], token)
+    if number % 2:
+        return mutated(parts, choice)
+    index = choice.choice([0, *range(3, len(parts))])
+    parts[index] = mutated_bytes(parts[index], choice)
+    return signed(parts, token)
+
+
+def fuzz_wire(messages: int, seed: int) -> None:
+    """Every message is read or refused in words."""
+    choice, read, began = random.Random(seed), 0, time.process_time()
+    peak = 0
+    for number in range(messages):
+        parts = bad(number, choice, TOKEN)
+        try:
+            decode(parts, TOKEN)
+            read += 1
+        except ProtocolError:
+            pass
+        if number == messages // 10:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+    print(f"wire: {messages} messages, {read} of them still made sense, no exception but refusals; "
+          f"{time.process_time() - began:.0f} CPU-s, peak memory grew by {grown} KiB after the first tenth", flush=True)
+
+
+def fuzz_socket(messages: int, seed: int, folder: Path) -> None:
+    """The server lives, does not grow, and serves the next good client."""
+    choice, process = random.Random(seed + 1), Process(folder=folder, words=("--device", "none"))
+    process.start()
+    try:
+        process.connected().close()
+        assert process.child is not None
+        connection = read_connection(process.file)
+        before = memory(process.child.pid)
+        began = time.monotonic()
+        for first in range(0, messages, 1000):
+            dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+            dealer.setsockopt(zmq.LINGER, 2000)
+            dealer.connect(connection.endpoint)
+            with dealer:
+                for number in range(first, min(first + 1000, messages)):
+                    dealer.send_multipart(bad(number, choice, connection.token))
+                    while dealer.poll(0):
+                        dealer.recv_multipart()
+            if first == messages // 10:
+                before = memory(process.child.pid)
+        with process.client() as client:
+            status = client.request(Status(), seconds=60)
+        assert process.child.poll() is None
+        grown = memory(process.child.pid) - before
+        lines = len(process.log.read_text(encoding="utf-8", errors="replace").splitlines())
+        print(f"socket: {messages} messages in {time.monotonic() - began:.0f} s; the next client was served "
+              f"({status.queued} jobs); memory {grown:+d} KiB after the first tenth; the log has {lines} lines")
+    finally:
+        process.end()
+
+
+def memory(process: int) -> int:
+    """Resident memory of a process, KiB."""
+    rows = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":" in line)
+    return int(rows["VmRSS"].split()[0])
+
+
+def fuzz_atheris(words: list[str]) -> None:
+    """libFuzzer looks for an exception that is no refusal."""
+    import atheris  # type: ignore[import-not-found]
+
+    def one(data: bytes) -> None:
+        provider = atheris.FuzzedDataProvider(data)
+        parts = signed(EXAMPLES[provider.ConsumeIntInRange(0, len(EXAMPLES) - 1)])
+        parts[3] = provider.ConsumeBytes(4000)
+        try:
+            decode(signed(parts), TOKEN)
+        except ProtocolError:
+            return
+
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], *words], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--over-socket", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--atheris", action="store_true", help="the rest of the words go to libFuzzer")
+    arguments, rest = parser.parse_known_args()
+    if arguments.atheris:
+        fuzz_atheris(rest)
+    fuzz_wire(arguments.messages, arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        fuzz_socket(arguments.over_socket, arguments.seed, Path(name))
