@@ -34,13 +34,14 @@ def plate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shot(plate: Path, tiny_model: Path, tmp_path: Path) -> Shot:
     """An edit of five frames, three of them keyframes in one window."""
-    shot = small_shot(plate, tiny_model, tmp_path / "out" / "look.####.png")
+    shot = with_look(small_shot(plate, tiny_model, tmp_path / "out" / "look.####.png"), strength=None, steps=STEPS)
     return replace(shot, task=Task.EDIT, editing=Editing(caption="a photo", inversion_steps=6))
 
 
 def inverted(events: list[Event]) -> list[tuple[int, int]]:
     """Done and total of every step of inversion."""
-    return [(event.done, event.total) for event in events if isinstance(event, Advanced) and event.stage is Stage.INVERT]
+    steps = (event for event in events if isinstance(event, Advanced) and event.stage is Stage.INVERT)
+    return [(step.done, step.total) for step in steps]
 
 
 def kept(folder: Path) -> list[Path]:
@@ -152,11 +153,10 @@ def _until(events: Any, window: int) -> Iterator[Event]:
 def test_an_edit_decides_what_the_shot_leaves_open(shot: Shot) -> None:
     job = open_job(shot)
     job.close()
-    assert (job.shot.look.sampler, job.strength) == (Sampler.DDIM, 0.5)
-    assert job.shot.look.controls == ()
-    opened = open_job(with_look(shot, strength=None))
-    opened.close()
-    assert opened.strength == 1
+    assert (job.shot.look.sampler, job.strength, job.shot.look.controls) == (Sampler.DDIM, 1, ())
+    less = open_job(with_look(shot, strength=0.5))
+    less.close()
+    assert less.strength == 0.5
 
 
 def test_who_needs_an_inversion_and_with_which_words(shot: Shot) -> None:

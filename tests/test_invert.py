@@ -26,8 +26,7 @@ from fresco_backend.engine.invert import (
     invert,
     predicted_noise,
 )
-from fresco_backend.engine.sampler import run_steps
-from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step
+from fresco_backend.engine.schedule import NoiseSchedule, Prediction, steps_of
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
@@ -78,7 +77,7 @@ def test_sampling_leads_back_where_the_noise_is_the_same_at_every_step(predictio
         velocity: Tensor = (noise - sqrt(1 - signal) * latents) / sqrt(signal)
         return noise if prediction is Prediction.EPSILON else velocity
 
-    steps = run_steps(schedule, 10, 1.0)
+    steps = steps_of(schedule.timesteps(10))
     *_, (_, latents) = invert(Oracle(answer), schedule, clean, torch.zeros(2, 1, 1), schedule.timesteps(10)[::-1])
     for step in steps:
         output = answer(latents, step.timestep)
@@ -90,9 +89,11 @@ def test_sampling_leads_back_where_the_noise_is_the_same_at_every_step(predictio
 def test_an_inversion_meets_every_step_that_is_sampled() -> None:
     sampled = SCHEDULE.timesteps(20)
     timesteps = inversion_timesteps(SCHEDULE, 50, sampled)
-    assert set(sampled) < set(timesteps) and set(SCHEDULE.timesteps(50)) < set(timesteps)
+    assert set(timesteps) == {*sampled, *(step for step in SCHEDULE.timesteps(50) if step <= sampled[0])}
     assert list(timesteps) == sorted(timesteps)
     assert inversion_timesteps(SCHEDULE, 50, SCHEDULE.timesteps(50)) == SCHEDULE.timesteps(50)[::-1]
+    assert inversion_timesteps(SCHEDULE, 1000, sampled[-3:])[-1] == sampled[-3]
+    assert inversion_timesteps(SCHEDULE, 50, ()) == ()
 
 
 @pytest.mark.parametrize("injected", [False, True])

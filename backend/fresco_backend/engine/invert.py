@@ -62,8 +62,12 @@ class Source:
 
 
 def inversion_timesteps(schedule: NoiseSchedule, steps: int, sampled: Sequence[int]) -> tuple[int, ...]:
-    """Give the time steps of an inversion, ascending: those of a run of `steps`, and those that will be sampled."""
-    return tuple(sorted({*schedule.timesteps(steps), *sampled}))
+    """Give the time steps of an inversion, ascending: those of a run of `steps`, and those that will be sampled.
+
+    It goes no further than the first one that is sampled.
+    """
+    last = max(sampled, default=0)
+    return tuple(sorted(step for step in {*schedule.timesteps(steps), *sampled} if step <= last))
 
 
 @torch.no_grad()
