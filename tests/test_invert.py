@@ -150,7 +150,7 @@ def test_a_unet_has_the_layer_that_is_injected() -> None:
 
 def test_an_injection_ends_where_it_says() -> None:
     injection = Injection(attention=0.5, convolution=0.8)
-    steps = [Step(index=index, count=10, timestep=1, following=None, beginning=1) for index in range(10)]
+    steps = steps_of(range(10, 0, -1))
     assert [injection.holds_attention(step) for step in steps] == [True] * 5 + [False] * 5
     assert [injection.holds_convolution(step) for step in steps] == [True] * 8 + [False] * 2
     assert [injection.acts(step) for step in steps] == [True] * 8 + [False] * 2
