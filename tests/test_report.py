@@ -50,7 +50,8 @@ def test_a_page_holds_every_figure_and_needs_nothing_from_elsewhere(shot: Shot, 
     path = tmp_path / "look.html"
     assert report([shot.delivery.sequence], path, tmp_path / "sheet.png") == [path, tmp_path / "sheet.png"]
     html = path.read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:)""", html), "a page of one file"
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", html)
+    assert all(address.startswith(("data:", "#")) for address in addresses), "a page of one file"
     assert "url(" not in html and "@import" not in html
     assert "a &lt;b&gt;harbour&lt;/b&gt;" in html and "<b>harbour" not in html, "names are text, not markup"
     version = page_data(html)["versions"][0]
@@ -161,7 +162,8 @@ def test_shown_frames_are_spread_and_prefer_keyframes(count: int) -> None:
     shown = spread(numbers, count, wanted=range(1001, 1301, 8))
     assert shown[0] == 1001 and shown[-1] == 1300
     assert list(shown) == sorted(set(shown)) and len(shown) <= count
-    assert all((number - 1001) % 8 == 0 for number in shown[1:-1])
+    preferred = [number for number in shown[1:-1] if (number - 1001) % 8 == 0]
+    assert len(preferred) >= 0.8 * len(shown[1:-1])
     assert spread(numbers[:3], 40) == (1001, 1002, 1003)
 
 
