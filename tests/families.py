@@ -22,6 +22,31 @@ import tiny
 POOLED = 32
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
+# The U-Nets as they were released, but for what is diffusers' default. Source: unet/config.json of each release.
+_FOUR_LEVELS = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+}
+SD1 = {**_FOUR_LEVELS, "cross_attention_dim": 768, "attention_head_dim": 8}
+SD2 = {
+    **_FOUR_LEVELS, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True
+}  # fmt: skip
+SDXL = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 10],
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
 
 def sd2_unet(seed: int = 0) -> UNet2DConditionModel:
     """Stable Diffusion 2's: linear projections, heads of 64 channels, as many as a level has room for."""

@@ -13,6 +13,7 @@ import lora_files
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from shots import rendered, small_shot, with_look, write_plate
 from torch import Tensor, nn
@@ -106,6 +107,25 @@ def test_xl_is_changed_by_the_original_names_too(tmp_path: Path) -> None:
     lora.fuse(lora.targets(ours, encoder), tmp_path / "original.safetensors", 1.0)
     lora.fuse(lora.targets(theirs, encoder), tmp_path / "diffusers.safetensors", 1.0)
     assert same(state(ours), state(theirs))
+
+
+SD1_NAMES = """
+down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q mid_block_attentions_0_proj_in time_embedding_linear_1
+up_blocks_3_attentions_2_transformer_blocks_0_ff_net_0_proj
+"""
+SDXL_NAMES = """
+input_blocks_4_1_transformer_blocks_0_attn1_to_k input_blocks_8_1_transformer_blocks_9_attn2_to_v input_blocks_3_0_op
+middle_block_1_transformer_blocks_9_ff_net_0_proj output_blocks_5_1_transformer_blocks_1_attn2_to_out_0
+output_blocks_2_1_proj_in output_blocks_2_2_conv output_blocks_8_0_in_layers_2 middle_block_0_emb_layers_1
+label_emb_0_0 down_blocks_2_attentions_1_proj_out
+"""
+
+
+@pytest.mark.parametrize(("unet", "names"), [(families.SD1, SD1_NAMES), (families.SDXL, SDXL_NAMES)])
+def test_the_layers_of_the_released_models_have_the_names_that_loras_use(unet: dict[str, Any], names: str) -> None:
+    with torch.device("meta"):
+        layers = lora.targets(UNet2DConditionModel(**unet), nn.Module())
+    assert [name for name in names.split() if f"unet_{name}" not in layers] == []
 
 
 def renamed(old: str, new: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

@@ -10,6 +10,8 @@ import families
 import original_names
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import load_file, save_file
 from shots import bits, rendered, small_shot, with_look, write_plate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -18,6 +20,7 @@ import tiny
 from fresco_backend import model_store, single_file, weights
 from fresco_backend.model_family import Family
 from fresco_backend.recommendation import recommendation
+from fresco_backend.unet_shape import unet_shape
 from fresco_protocol.errors import WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Prediction
 
@@ -53,6 +56,22 @@ def load(path: Path, **changes: Any) -> weights.Models:
 def with_mark(path: Path, target: Path, *marks: str) -> Path:
     save_file({**load_file(path), **{mark: torch.zeros(1) for mark in marks}}, target)
     return target
+
+
+@pytest.mark.parametrize("released", [families.SD1, families.SD2, families.SDXL])
+def test_the_shape_of_the_released_u_nets_is_read_off_their_tensors(released: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**released)
+    weights_of_file = original_names._unet(unet)
+    found = unet_shape(weights_of_file)
+    depths = found.pop("transformer_layers_per_block")
+    assert depths == released.get("transformer_layers_per_block", [1] * 4)
+    assert {key: found[key] for key in released if key in found} == {
+        key: value for key, value in released.items() if key != "transformer_layers_per_block"}
+    assert (found["in_channels"], found["out_channels"], found["layers_per_block"]) == (4, 4, 2)
+    converted = convert_ldm_unet_checkpoint(weights_of_file, unet.config)
+    assert {key: value.shape for key, value in converted.items()} == {
+        key: value.shape for key, value in unet.state_dict().items()}
 
 
 @torch.no_grad()

@@ -20,14 +20,23 @@ _RESIDUAL = {
 }
 
 
+_OUTSIDE = {
+    "input_blocks.0.0": "conv_in",
+    "out.2": "conv_out",
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
+}
+
+
 def original_names(unet: Any) -> dict[str, nn.Module]:
-    """The linear and convolution layers inside the blocks of a UNet2DConditionModel, by their original names."""
-    return {
-        f"{place}.{name}": layer
-        for place, block in _places(unet)
-        for name, layer in _inside(block)
-        if isinstance(layer, (nn.Linear, nn.Conv2d))
-    }
+    """The linear and convolution layers of a UNet2DConditionModel by their original names."""
+    layers = dict(unet.named_modules())
+    inside = {f"{place}.{name}": layer for place, block in _places(unet) for name, layer in _inside(block)}
+    outside = {original: layers[name] for original, name in _OUTSIDE.items() if name in layers}
+    found = {**inside, **outside}
+    return {name: layer for name, layer in found.items() if isinstance(layer, (nn.Linear, nn.Conv2d))}
 
 
 def _places(unet: Any) -> Iterator[tuple[str, Any]]:
