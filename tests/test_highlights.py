@@ -9,19 +9,25 @@ from plates import noise
 
 from fresco_backend.color_config import color_space, to_aces
 from fresco_backend.frames import FloatArray
-from fresco_backend.highlights import KNEE, restored, shown
-from fresco_protocol.shot import Highlights
+from fresco_backend.highlights import KNEE, Showing, restored, shown
+from fresco_protocol.shot import Highlights, Rendering
 
 ACESCG = color_space("ACEScg")
 RAMP = np.geomspace(1 / 256, 64, 400, dtype=np.float32).reshape(1, -1, 1).repeat(3, axis=2)
 
 
-def seen(plate: FloatArray, method: Highlights = Highlights.PRESERVE) -> FloatArray:
-    return shown(to_aces(plate, ACESCG), method)
+ACES, SRGB, MODEL, DISPLAY = (
+    Showing(method=method, rendering=rendering) for method, rendering in (
+        (Highlights.PRESERVE, Rendering.ACES), (Highlights.PRESERVE, Rendering.SRGB),
+        (Highlights.MODEL, Rendering.ACES), (Highlights.DISPLAY, Rendering.ACES)))  # fmt: skip
 
 
-def back(painted: FloatArray, plate: FloatArray, method: Highlights = Highlights.PRESERVE) -> FloatArray:
-    return restored(np.clip(painted, 0, 1).astype(np.float32), seen(plate, method), plate, ACESCG, method)
+def seen(plate: FloatArray, showing: Showing = ACES) -> FloatArray:
+    return shown(to_aces(plate, ACESCG), showing)
+
+
+def back(painted: FloatArray, plate: FloatArray, showing: Showing = ACES) -> FloatArray:
+    return restored(np.clip(painted, 0, 1).astype(np.float32), seen(plate, showing), plate, ACESCG, showing)
 
 
 def log_energy(light: FloatArray) -> float:
@@ -30,8 +36,10 @@ def log_energy(light: FloatArray) -> float:
     return float(np.square(stops[RAMP[0, :, 1] > 1]).sum())
 
 
-def test_middle_grey_has_the_code_of_srgb_and_64_is_still_below_white() -> None:
-    assert seen(np.full((1, 1, 3), 0.18, np.float32)) == pytest.approx(0.4614, abs=1e-3)
+def test_middle_grey_is_that_of_the_standards_and_64_is_still_below_white() -> None:
+    """ACES 2.0 shows 0.18 at 10 nits of 100, which sRGB codes as 0.3492; IEC 61966-2-1 codes it as 0.4614."""
+    assert seen(np.full((1, 1, 3), 0.18, np.float32)) == pytest.approx(0.3492, abs=1e-3)
+    assert seen(np.full((1, 1, 3), 0.18, np.float32), SRGB) == pytest.approx(0.4614, abs=1e-3)
     codes = seen(RAMP)[0, :, 1]
     assert np.all(np.diff(codes) > 0)
     assert codes[-1] < 1
@@ -40,19 +48,20 @@ def test_middle_grey_has_the_code_of_srgb_and_64_is_still_below_white() -> None:
 def test_below_the_knee_the_inverse_of_the_rendering_is_exact() -> None:
     plate = noise(8, 8, 3) * 0.3 + 0.05
     other = noise(8, 8, 3, seed=1) * 0.3 + 0.05
-    assert seen(plate).max() < KNEE
-    assert back(seen(other), plate, Highlights.DISPLAY) == pytest.approx(other, rel=2e-3)
+    assert seen(plate).max() < KNEE[Rendering.ACES]
+    assert back(seen(other), plate, DISPLAY) == pytest.approx(other, rel=2e-3)
 
 
+@pytest.mark.parametrize("showing", [ACES, SRGB], ids=["aces", "srgb"])
 @pytest.mark.parametrize("style", [
     lambda codes: codes,
     lambda codes: 0.8 * codes + 0.1,
     lambda codes: codes**0.8,
     lambda codes: np.round(codes * 12) / 12 * 0.5 + codes * 0.5,
 ], ids=["untouched", "faded", "brighter", "posterised"])  # fmt: skip
-def test_a_ramp_to_64_keeps_its_order_and_its_energy(style: object) -> None:
+def test_a_ramp_to_64_keeps_its_order_and_its_energy(style: object, showing: Showing) -> None:
     assert callable(style)
-    light = back(style(seen(RAMP)), RAMP)
+    light = back(style(seen(RAMP, showing)), RAMP, showing)
     over = RAMP[0, :, 1] > 1
     assert np.all(np.diff(light[0, over, 1]) > 0)
     assert log_energy(light) >= 0.95 * log_energy(RAMP)
@@ -66,17 +75,18 @@ def test_a_clipped_picture_would_not_pass_that_test() -> None:
 def test_noise_of_the_model_does_not_shake_the_highlights() -> None:
     wobble = (noise(1, 400, 3) - 0.5) * np.float32(4 / 255)
     bright = RAMP[0, :, 1] > 4
-    stops = {method: np.abs(np.log2(np.maximum(back(seen(RAMP, method) + wobble, RAMP, method), 1e-6) / RAMP))[0, bright].max()
-             for method in Highlights}
-    assert stops[Highlights.PRESERVE] < 0.15
-    assert stops[Highlights.DISPLAY] > 1
+    preserved, displayed = (
+        np.abs(np.log2(np.maximum(back(seen(RAMP) + wobble, RAMP, showing), 1e-6) / RAMP))[0, bright].max()
+        for showing in (ACES, DISPLAY))  # fmt: skip
+    assert preserved < 0.15
+    assert displayed > 1
 
 
 def test_painted_white_where_the_plate_is_dark_is_bright_and_bounded() -> None:
     dark = np.full((1, 2, 3), 0.05, np.float32)
     painted = np.array([[[1, 1, 1], [0.9, 0.9, 0.9]]], np.float32)
     light = back(painted, dark)[0, :, 1]
-    assert 1.5 < light[1] < light[0] < 5
+    assert 2 < light[1] < light[0] < 8
 
 
 def test_a_highlight_that_was_painted_dark_stays_dark() -> None:
@@ -96,6 +106,6 @@ def test_colour_outside_the_displays_gamut_stays_where_the_style_leaves_it_alone
 
 
 def test_on_the_log_curve_the_model_paints_the_highlights() -> None:
-    light = back(seen(RAMP, Highlights.MODEL) * 0.9, RAMP, Highlights.MODEL)[0, :, 1]
+    light = back(seen(RAMP, MODEL) * 0.9, RAMP, MODEL)[0, :, 1]
     assert light[-1] == pytest.approx(64 * 2 ** (-0.1 * (np.log2(64) + 9.72)), rel=0.1)  # ACEScct: S-2016-001
     assert np.all(np.diff(light) > 0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fresco_backend.frames import Size
+from fresco_backend.frames import Size, Window
 from fresco_backend.resolution import MULTIPLE, fit, resized
 
 
@@ -34,7 +34,7 @@ def test_there_and_back_gives_the_picture_at_its_place(plate: Size) -> None:
     picture = smooth(plate)
     working = size.to_working(picture)
     assert working.shape == (1, 3, size.padded.height, size.padded.width)
-    back = size.to_plate(working)
+    back = size.to_region(working)
     assert back.shape == picture.shape
     assert (back - picture).abs().max() < 0.06
     assert (back - picture).abs().mean() < 0.005
@@ -44,7 +44,7 @@ def test_a_size_that_fits_already_changes_nothing() -> None:
     picture = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
     size = fit(Size(128, 64), 64)
     assert torch.equal(size.to_working(picture), picture)
-    assert torch.equal(size.to_plate(picture), picture)
+    assert torch.equal(size.to_region(picture), picture)
 
 
 def test_downwards_fine_patterns_become_their_mean_and_upwards_the_range_is_kept() -> None:
@@ -55,3 +55,23 @@ def test_downwards_fine_patterns_become_their_mean_and_upwards_the_range_is_kept
     edge[..., 4:] = 1
     grown = resized(edge, Size(50, 50))
     assert (grown.min().item(), grown.max().item()) == (0, 1)
+
+
+def test_a_region_is_worked_on_alone_and_at_the_resolution_of_its_own_short_side() -> None:
+    plate, region = Size(1920, 1080), Window(600, 200, 400, 300)
+    size = fit(plate, 256, region=region)
+    assert size.scaled == (341, 256)
+    picture = smooth(plate)
+    assert torch.equal(size.part(picture), picture[..., 200:500, 600:1000])
+    back = size.to_region(size.to_working(picture))
+    assert (back - picture[..., 200:500, 600:1000]).abs().max() < 0.01
+    half = resized(picture, Size(960, 540))  # a control image may be smaller than the plate
+    assert size.part(half).shape[-2:] == (150, 200)
+
+
+def test_pixels_that_are_not_square_are_in_the_engine_and_are_not_after() -> None:
+    plate = Size(960, 800)
+    size = fit(plate, 400, pixel_aspect=2.0)
+    assert size.scaled == (960, 400)
+    picture = smooth(plate)
+    assert (size.to_region(size.to_working(picture)) - picture).abs().max() < 0.01

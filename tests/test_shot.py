@@ -24,6 +24,7 @@ from fresco_protocol.shot import (
     FeatureOptimisation,
     FrameRange,
     FreeU,
+    Grain,
     Highlights,
     Keyframing,
     Look,
@@ -33,12 +34,14 @@ from fresco_protocol.shot import (
     Plate,
     Prediction,
     Rate,
+    Rendering,
     Sampler,
     Shot,
     SpatialGuidance,
     Synthesis,
     Task,
     TemporalGuidance,
+    Upsampling,
     frame_numbers,
     parse_frames,
 )
@@ -50,8 +53,9 @@ FULL = Shot(  # every field differs from its default
     name="sh010",
     task=Task.EDIT,
     plate=Plate(sequence="/show/sh010/plate.%04d.exr", frames=parse_frames("1001-1048x2,-5--1,1100"),
-                rate=Rate.parse("23.976"), color_space="ACEScg", missing=Missing.HOLD),
-    matte=Matte(sequence="matte.####.exr", channel="R", invert=True, grow=-2, feather=4.5),
+                rate=Rate.parse("23.976"), color_space="ACEScg", rendering=Rendering.SRGB, missing=Missing.HOLD),
+    matte=Matte(sequence="matte.####.exr", channel="R", invert=True, grow=-2, feather=4.5, propagate=True,
+                crop=False),
     look=Look(prompt="ein Gemälde, 水彩画", negative_prompt="blur", model="runwayml/some-model", strength=0.1 + 0.2,
               guidance=3, steps=50, sampler=Sampler.DDIM, seed=2**63 - 1,
               cues=(Cue(frames=parse_frames("1010-1020"), prompt="dusk", to="night"),),
@@ -68,7 +72,8 @@ FULL = Shot(  # every field differs from its default
                         background=BackgroundSmoothing(until_timestep=300), tone=False,
                         compat=Compat.REFERENCE),
     delivery=Delivery(sequence="out.mov", color_space="ACEScct", bit_depth=BitDepth.HALF, compression="dwaa:45",
-                      handles=8, working_size=768, highlights=Highlights.MODEL, overwrite=True))
+                      handles=8, working_size=768, highlights=Highlights.MODEL,
+                      upsampling=Upsampling.BICUBIC, grain=Grain.MATCH, overwrite=True))
 
 
 def changed(path: str, value: object) -> str:

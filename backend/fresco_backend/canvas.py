@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
-from fresco_backend.frames import Channels, FloatArray, Frame, Window, data_window, display_window
+from fresco_backend.frames import Channels, FloatArray, Frame, Window, as_rgb, data_window, display_window
 from fresco_protocol.errors import MatteError
 
 _ONE_WINDOW = ("png", "jpeg", "dpx")  # file types without windows: what they hold is the picture to be seen
@@ -43,6 +43,20 @@ def cut(frame: Frame, file_type: str) -> Frame:
     return frame if own is None or own == canvas else replace(_moved(frame, canvas, own), own=None)
 
 
+def part(frame: Frame, region: Window) -> Frame:
+    """Colour and alpha of a region that is counted from the corner of the canvas; no other channel."""
+    rows, columns = _slices(region)
+    alpha = None if frame.alpha is None else frame.alpha[rows, columns]
+    return replace(frame, pixels=frame.pixels[rows, columns], alpha=alpha, extra=(), parts=())
+
+
+def with_part(frame: Frame, changed: Frame, region: Window) -> Frame:
+    """The frame with the colour of a region from another one; outside of it its own, bit for bit."""
+    pixels = as_rgb(frame.pixels).copy()
+    pixels[_slices(region)] = changed.pixels
+    return replace(frame, pixels=pixels, channels=changed.channels)
+
+
 def matte_on(matte: Channels, canvas: Window, display: Window) -> dict[str, FloatArray]:
     """The channels of a matte on the canvas of its plate, 0 where its file has none. Raises MatteError.
 
@@ -57,6 +71,10 @@ def matte_on(matte: Channels, canvas: Window, display: Window) -> dict[str, Floa
         raise MatteError(f"the matte is {own.size}, and the plate is {canvas.size}",
                          remedy="Render the matte in the size of the plate")
     return {name: _placed(samples, own, canvas) for name, samples in matte.by_name.items()}
+
+
+def _slices(region: Window) -> tuple[slice, slice]:
+    return slice(region.y, region.y + region.height), slice(region.x, region.x + region.width)
 
 
 def _moved(frame: Frame, source: Window, target: Window) -> Frame:

@@ -26,7 +26,10 @@ from fresco_backend.color_config import (
     to_aces,
 )
 from fresco_backend.frames import FloatArray, Frame, as_rgb, cleaned
-from fresco_protocol.shot import Highlights
+from fresco_backend.highlights import Showing
+from fresco_backend.transfer import srgb_decode as srgb_decode
+from fresco_backend.transfer import srgb_encode as srgb_encode
+from fresco_protocol.shot import Highlights, Rendering
 
 LINEAR, SRGB = "lin_rec709_scene", "srgb_rec709_scene"  # names of the Color Interop Forum
 _CLEAR = 2.0**-24  # the smallest half: alpha up to here is none, and to divide by it could overflow
@@ -61,53 +64,45 @@ def default_space(file_type: str) -> ColorSpace:
     return color_space(LINEAR if file_type == "openexr" else SRGB)
 
 
-def srgb_encode(linear: FloatArray) -> FloatArray:
-    """Display-referred sRGB of linear light (IEC 61966-2-1); odd about zero, so that negative samples survive.
+def showing_of(space: ColorSpace, method: Highlights, rendering: Rendering | None) -> Showing:
+    """How the light of a plate is shown. rendering: None is the one that plates of this space are looked at with.
 
-    Golden: 0.0031308 -> 0.04045, 0.18 -> 0.46135613, 0.5 -> 0.73535698, 1.0 -> 1.0.
+    That is the sRGB curve for linear Rec. 709, which is how pictures of that space are made, and ACES 2.0 for others.
     """
-    size = np.abs(linear)
-    curve = np.float32(1.055) * np.power(size, np.float32(1 / 2.4)) - np.float32(0.055)
-    return np.copysign(np.where(size <= 0.0031308, size * np.float32(12.92), curve), linear).astype(np.float32)
+    usual = Rendering.SRGB if space == color_space(LINEAR) else Rendering.ACES
+    return Showing(method=method, rendering=rendering or usual)
 
 
-def srgb_decode(encoded: FloatArray) -> FloatArray:
-    """Linear light of display-referred sRGB (IEC 61966-2-1); odd about zero. Inverse of `srgb_encode`.
-
-    Golden: 0.04045 -> 0.0031308, 0.46135613 -> 0.18, 0.5 -> 0.21404114, 1.0 -> 1.0.
-    """
-    size = np.abs(encoded)
-    curve = np.power((size + np.float32(0.055)) / np.float32(1.055), np.float32(2.4))
-    return np.copysign(np.where(size <= 0.04045, size / np.float32(12.92), curve), encoded).astype(np.float32)
-
-
-def to_engine(frame: Frame, space: ColorSpace, method: Highlights = Highlights.PRESERVE) -> Tensor:
+def to_engine(frame: Frame, space: ColorSpace, showing: Showing | None = None) -> Tensor:
     """What a model sees of a frame: (3, H, W) float32 in [-1, 1], display-referred sRGB.
 
     Colour that is multiplied by alpha is divided first; where alpha is none the model sees middle grey. NaN and
-    infinities are replaced as `frames.cleaned` says. method: how scene light is shown. Raises ColorError.
+    infinities are replaced as `frames.cleaned` says. showing: of scene light; None is usual for the space. Raises
+    ColorError.
     """
-    display = _shown(_straight(frame), space, method)
+    display = _shown(_straight(frame), space, showing or _usual(space))
     if frame.alpha is not None:
         display = np.where(frame.alpha[..., None] > _CLEAR, display, np.float32(0.5))
     return torch.from_numpy(np.ascontiguousarray(display.transpose(2, 0, 1))) * 2 - 1
 
 
 def from_engine(stylised: Tensor, frame: Frame, space: ColorSpace,
-                method: Highlights = Highlights.PRESERVE) -> Frame:
+                showing: Showing | None = None, seen: Tensor | None = None) -> Frame:
     """The plate's frame with stylised colour, in the plate's own colour space; all other channels are the plate's.
 
     stylised: (3, H, W) in [-1, 1], display-referred sRGB, of the frame's size. A grey plate becomes RGB.
-    method: what becomes of light that the display does not hold; see `highlights.restored`. Raises ColorError.
+    showing: as in `to_engine`; it says what becomes of light that the display does not hold, see `highlights.restored`.
+    seen: what `to_engine` gave for this frame, where it is at hand. Raises ColorError.
     """
+    showing = showing or _usual(space)
     plate = _straight(frame)
-    painted: FloatArray = ((stylised.detach().float().cpu() + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+    painted = _as_display(stylised)
     if painted.shape != plate.shape:
         raise ValueError(f"stylised frame of shape {painted.shape} for a plate of shape {plate.shape}")
-    display = _shown(plate, space, method)
+    display = _shown(plate, space, showing) if seen is None else _as_display(seen)
     painted = np.where(np.abs(painted - display) < _ROUNDING, display, painted)
     restore = _restored_picture if is_picture(space) else _restored_scene
-    pixels = restore(painted, display, plate, space, method)
+    pixels = restore(painted, display, plate, space, showing)
     return replace(frame, pixels=_reassociated(pixels, frame), channels=_rgb_names(frame))
 
 
@@ -123,10 +118,12 @@ def converted(colour: FloatArray, space: ColorSpace, target: ColorSpace) -> Floa
     return from_aces(to_aces(colour, space), target)
 
 
-def for_file(frame: Frame, space: ColorSpace, delivered: ColorSpace, file_type: str) -> Frame:
+def for_file(frame: Frame, space: ColorSpace, delivered: ColorSpace, file_type: str,
+             showing: Showing | None = None) -> Frame:
     """The frame as another kind of file holds it: in its colour space, and multiplied by alpha where EXR wants that.
 
-    The same frame, bit for bit, when nothing of this differs from the plate. Raises ColorError.
+    Scene light becomes a picture by the rendering that it is shown with. The same frame, bit for bit, when nothing of
+    this differs from the plate. Raises ColorError.
     """
     associated = True if file_type == "openexr" else frame.associated
     if space == delivered and associated == frame.associated:
@@ -134,7 +131,7 @@ def for_file(frame: Frame, space: ColorSpace, delivered: ColorSpace, file_type: 
     colour = _straight(frame)
     header = frame.metadata
     if space != delivered:
-        colour = converted(colour, space, delivered)
+        colour = _delivered(colour, space, delivered, showing or _usual(space))
         header = oiio.ImageSpec(header)
         header.erase_attribute("chromaticities")
         header.attribute("oiio:ColorSpace", interop_name(delivered))
@@ -144,19 +141,36 @@ def for_file(frame: Frame, space: ColorSpace, delivered: ColorSpace, file_type: 
     return replace(changed, pixels=colour)
 
 
-def _shown(colour: FloatArray, space: ColorSpace, method: Highlights) -> FloatArray:
+def _as_display(image: Tensor) -> FloatArray:
+    """(3, H, W) in [-1, 1] -> (H, W, 3) in [0, 1]."""
+    display: FloatArray = ((image.detach().float().cpu() + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy()
+    return display
+
+
+def _usual(space: ColorSpace) -> Showing:
+    return showing_of(space, Highlights.PRESERVE, None)
+
+
+def _delivered(colour: FloatArray, space: ColorSpace, delivered: ColorSpace, showing: Showing) -> FloatArray:
+    if is_picture(space) or not is_picture(delivered):
+        return converted(colour, space, delivered)
+    picture = highlights.shown(to_aces(colour, space), replace(showing, method=Highlights.PRESERVE))
+    return converted(picture, color_space(SRGB), delivered)
+
+
+def _shown(colour: FloatArray, space: ColorSpace, showing: Showing) -> FloatArray:
     """The display's picture of a plate's colour, (H, W, 3) in [0, 1]."""
     if is_picture(space):
         return np.clip(converted(colour, space, color_space(SRGB)), 0, 1)
-    return highlights.shown(to_aces(colour, space), method)
+    return highlights.shown(to_aces(colour, space), showing)
 
 
 def _restored_picture(painted: FloatArray, display: FloatArray, plate: FloatArray, space: ColorSpace,
-                      method: Highlights) -> FloatArray:
+                      showing: Showing) -> FloatArray:
     """A display-referred plate holds what was painted as it is; only what lay beyond [0, 1] is put back."""
     srgb = color_space(SRGB)
     codes = converted(painted, srgb, space)
-    if method is Highlights.DISPLAY:
+    if showing.method is Highlights.DISPLAY:
         return codes
     held = converted(display, srgb, space)
     beyond = plate - held
@@ -165,13 +179,13 @@ def _restored_picture(painted: FloatArray, display: FloatArray, plate: FloatArra
 
 
 def _restored_scene(painted: FloatArray, display: FloatArray, plate: FloatArray, space: ColorSpace,
-                    method: Highlights) -> FloatArray:
+                    showing: Showing) -> FloatArray:
     """A linear plate is light already; codes of a log plate are moved by the difference that the light makes."""
     if is_linear(space):
-        return highlights.restored(painted, display, plate, space, method)
+        return highlights.restored(painted, display, plate, space, showing)
     linear = color_space("lin_ap1_scene")
     light = converted(plate, space, linear)
-    moved = highlights.restored(painted, display, light, linear, method)
+    moved = highlights.restored(painted, display, light, linear, showing)
     return plate + (converted(moved, linear, space) - converted(light, linear, space))
 
 

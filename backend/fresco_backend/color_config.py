@@ -7,6 +7,7 @@ both meet in ACES2065-1 (SMPTE ST 2065-1), the role `aces_interchange` of each.
 """
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -65,6 +66,13 @@ def configuration() -> str:
     if named is not None:
         _loaded(named)
     return named or BUILT_IN
+
+
+def configuration_facts() -> str:
+    """What tells one configuration from another: its name, and of a file its content."""
+    config = configuration()
+    path = Path(config)
+    return f"{config} {hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else config
 
 
 def to_aces(colour: FloatArray, space: ColorSpace) -> FloatArray:

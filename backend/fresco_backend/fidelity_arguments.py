@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fresco_backend.option import add_option, values
-from fresco_protocol.shot import Highlights
+from fresco_protocol.shot import Grain, Highlights, Rendering, Upsampling
 
 
 def add_matte(group: Any) -> None:
@@ -19,9 +19,24 @@ def add_matte(group: Any) -> None:
                metavar="PIXELS", type=int)
     add_option(group, "--matte-feather", "matte.feather", "pixels over which the matte's edge is softened",
                metavar="PIXELS", type=float)
+    add_option(group, "--matte-propagate", "matte.propagate", "frames without a matte get one from those that have one "
+               "along the motion of the plate", action="store_true")
+    add_option(group, "--no-matte-crop", "matte.crop", "render the whole picture, however small the matte",
+               action="store_const", const=False)
+
+
+def add_rendering(group: Any) -> None:
+    """Gives a command the option of how scene light is looked at."""
+    add_option(group, "--rendering", "plate.rendering", "how scene light becomes the picture that a model sees "
+               "(default: srgb for linear Rec. 709, aces-2.0 for others)", choices=values(Rendering))
 
 
 def add_pixels(group: Any) -> None:
     """Gives a command the options of what becomes of the plate's pixels."""
     add_option(group, "--highlights", "delivery.highlights", "light that is brighter than a display: the plate's own, "
                "what the model makes of it on a log curve, or what a display would show", choices=values(Highlights))
+    add_option(group, "--grain", "delivery.grain", "take the plate's grain off before the model sees it, and after put "
+               "it back, make new grain like it, or leave it out (default: the grain is left to the model)",
+               choices=values(Grain))
+    add_option(group, "--upsampling", "delivery.upsampling", "how the model's picture comes to the plate's resolution",
+               choices=values(Upsampling))

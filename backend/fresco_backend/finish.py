@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fresco_backend.canvas import with_part
 from fresco_backend.color import from_engine
+from fresco_backend.detail import with_plate_detail
 from fresco_backend.frames import Frame
+from fresco_backend.grain import put_back
+from fresco_backend.ingest import Ingested
 from fresco_backend.job import Job
 from fresco_backend.mattes import composite
+from fresco_protocol.shot import Upsampling
 
 
-def finished(job: Job, number: int, image: Tensor, plate: Frame) -> Frame:
-    """The stylised frame in the plate's size and colour space, over the plate where the matte keeps it.
+def finished(job: Job, number: int, image: Tensor, plate: Frame, ingested: Ingested) -> Frame:
+    """The stylised frame in the plate's size and colour space; where the matte keeps the plate, the plate.
 
-    image: (3, H, W) in [-1, 1] at the working size. plate: the frame of that number, on its canvas.
+    image: (3, H, W) in [-1, 1] at the working size. plate: the frame of that number, on its canvas. ingested: what the
+    engine saw of it.
     """
-    painted = job.working.to_plate(image[None])[0]
-    stylised = from_engine(painted, plate, job.space, job.shot.delivery.highlights)
-    return composite(stylised, plate, job.matte_at(number)) if job.matte else stylised
+    delivery, region = job.shot.delivery, job.working.region
+    painted = _enlarged(job, image, ingested)
+    stylised = from_engine(painted, ingested.clean, job.space, job.showing, ingested.seen)
+    if delivery.grain is not None:
+        stylised = put_back(stylised, ingested.plate, ingested.clean, job.space, delivery.grain, number)
+    if job.matte is not None:
+        matte = job.matte_at(number)[region.y : region.y + region.height, region.x : region.x + region.width]
+        stylised = composite(stylised, ingested.plate, matte)
+    return with_part(plate, stylised, region)
+
+
+def _enlarged(job: Job, image: Tensor, ingested: Ingested) -> Tensor:
+    """The image at the plate's resolution, (3, H, W) of the region."""
+    small = image[None].float().cpu()
+    if job.shot.delivery.upsampling is Upsampling.BICUBIC:
+        return job.working.to_region(small)[0]
+    return with_plate_detail(job.working.without_padding(small), ingested.seen[None])[0]

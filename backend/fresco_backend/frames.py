@@ -74,6 +74,12 @@ def display_window(spec: oiio.ImageSpec) -> Window:
     return Window(spec.full_x, spec.full_y, spec.full_width, spec.full_height)
 
 
+def pixel_aspect(frame: Frame) -> float:
+    """The width of a pixel over its height; 1 where the file says nothing, or nothing that a camera could have made."""
+    stated = frame.metadata.get_float_attribute("PixelAspectRatio", 1.0)
+    return stated if 0.25 <= stated <= 4 else 1.0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Channels:
     """Everything in an image file by its name, each (H, W), whether it is a picture or not.

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from fresco_backend import __version__, settings
-from fresco_backend.canvas import matte_on
-from fresco_backend.color import SRGB, default_space, plate_space
-from fresco_backend.color_config import ColorSpace, color_space, nearly_equal
+from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
+from fresco_backend.color_config import ColorSpace, color_space, configuration_facts, nearly_equal
 from fresco_backend.deliveries import DeliveryWriter, Encoding, file_type
-from fresco_backend.frames import Channels, FloatArray, Frame, Size
-from fresco_backend.mattes import matte_samples
+from fresco_backend.frames import FloatArray, Frame, Size, pixel_aspect
+from fresco_backend.framing import inside_letterbox, neighbourhood, sampled
+from fresco_backend.highlights import Showing
 from fresco_backend.model_store import Changes, Inventory, check, sha256
 from fresco_backend.movie_delivery import check_movie, is_movie_delivery
 from fresco_backend.movies import MovieReader, is_movie
@@ -31,7 +32,8 @@ from fresco_backend.recommendation import recommendation
 from fresco_backend.resolution import WorkingSize, fit
 from fresco_backend.scratch import Scratch
 from fresco_backend.sequences import FramePattern, frames_text
-from fresco_protocol.errors import ColorError, FrameSize, MatteError, RangeOutside, UsageError
+from fresco_backend.shot_matte import ShotMatte, open_matte
+from fresco_protocol.errors import ColorError, FrameSize, RangeOutside, UsageError
 from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Job:
     shot: Shot
     inventory: Inventory
     plate: PlateReader
-    matte: PlateReader | None
+    matte: ShotMatte | None
     controls: Mapping[Control, PlateReader]
     frames: tuple[int, ...]
     selected: tuple[int, ...]
@@ -75,6 +77,11 @@ class Job:
         """The colour space of the plate: the shot's word, else the files', else that of its kind of file."""
         named = self.shot.plate.color_space
         return color_space(named) if named else plate_space(self.like)
+
+    @property
+    def showing(self) -> Showing:
+        """How the plate's light is shown to the model, and what becomes of what that cannot see."""
+        return showing_of(self.space, self.shot.delivery.highlights, self.shot.plate.rendering)
 
     @property
     def delivered_space(self) -> ColorSpace:
@@ -107,7 +114,7 @@ class Job:
     @property
     def readers(self) -> tuple[PlateReader, ...]:
         """The plate, the matte and the controls, as far as there are any."""
-        return (self.plate, *([self.matte] if self.matte else []), *self.controls.values())
+        return (self.plate, *([self.matte.reader] if self.matte else []), *self.controls.values())
 
     @property
     def is_movie(self) -> bool:
@@ -120,8 +127,8 @@ class Job:
         document = _without_folders(json.loads(self.shot.to_json()))
         del document["name"], document["delivery"]["overwrite"], document["delivery"]["sequence"]
         facts = {
-            "shot": document, "frames": self.frames, "files": _file_facts(self), "weights": self.weights,
-            "configurations": self.configurations,
+            "shot": document, "color": configuration_facts(), "frames": self.frames, "files": _file_facts(self),
+            "weights": self.weights, "configurations": self.configurations,
         }  # fmt: skip
         text = json.dumps({"version": __version__, **facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
@@ -145,12 +152,15 @@ class Job:
 
     def matte_at(self, number: int) -> FloatArray:
         """The matte of a frame, (H, W) float32, 1 = stylise; ones when the shot has none. Raises MatteError."""
-        matte = self.shot.matte
-        if self.matte is None or matte is None:
+        if self.matte is None:
             return np.ones((self.plate.size.height, self.plate.size.width), np.float32)
-        found = self.matte.read_channels(number)
-        placed = matte_on(found, self.plate.window, self.plate.display)
-        return matte_samples(Channels(by_name=placed, metadata=found.metadata), matte)
+        if number in self.matte.missing:
+            self.matte.propagate(self._picture)
+        return self.matte.at(number)
+
+    def _picture(self, number: int) -> Tensor:
+        """All of a frame as the engine would see it, (3, H, W) in [-1, 1] at the plate's size."""
+        return to_engine(self.plate.read(number), self.space, self.showing)
 
     def writer(self) -> DeliveryWriter:
         """The writer of single frames, checked: the delivery itself, or the pictures that a movie is made of.
@@ -197,10 +207,12 @@ def open_job(
     inventory.require()
     with ExitStack() as opened:
         plate = opened.enter_context(closing(open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)))
+        matte = None if shot.matte is None else open_matte(shot.matte, plate)
+        short_side = shot.delivery.working_size or recommendation(inventory).working_size
         job = Job(
-            shot=shot, inventory=inventory, plate=plate, matte=_matte(shot, plate), controls=_controls(shot, plate),
+            shot=shot, inventory=inventory, plate=plate, matte=matte, controls=_controls(shot, plate),
             frames=plate.numbers, selected=_selected(plate.numbers, selection), like=plate.read(plate.numbers[0]),
-            working=fit(plate.size, shot.delivery.working_size or recommendation(inventory).working_size), pins=pins,
+            working=_working(shot, plate, matte, short_side), pins=pins,
         )  # fmt: skip
         _ = job.space, job.delivered_space  # an unknown name shall stop the job here
         opened.pop_all()
@@ -259,14 +271,13 @@ def _selected(frames: tuple[int, ...], selection: Sequence[int] | None) -> tuple
     return tuple(sorted(set(selection)))
 
 
-def _matte(shot: Shot, plate: PlateReader) -> PlateReader | None:
-    if shot.matte is None:
-        return None
-    matte = open_plate(shot.matte.sequence, plate.numbers, Missing.ERROR)
-    if plate.display.size != matte.display.size and plate.size != matte.size:
-        raise MatteError(f"the matte is {matte.size}, and the plate is {plate.size}", where=shot.matte.sequence,
-                         remedy="Render the matte in the size of the plate")
-    return matte
+def _working(shot: Shot, plate: PlateReader, matte: ShotMatte | None, short_side: int) -> WorkingSize:
+    """The part of the plate that is rendered, and the size that it is rendered at."""
+    some = [plate.read(number) for number in sampled(plate.numbers)]
+    region = inside_letterbox([frame.pixels for frame in some])
+    if matte is not None and matte.matte.crop and not matte.missing:
+        region = neighbourhood((matte.at(number) for number in plate.numbers), region)
+    return fit(plate.size, short_side, region=region, pixel_aspect=pixel_aspect(some[0]))
 
 
 def _controls(shot: Shot, plate: PlateReader) -> dict[Control, PlateReader]:
@@ -298,7 +309,8 @@ def _without_folders(document: dict[str, Any]) -> dict[str, Any]:
 
 def _file_facts(job: Job) -> list[tuple[str, int, int]]:
     """Name, size and time of change of every file that is read for the job's frames; others may come and go."""
-    paths = dict.fromkeys(reader.source(number) for reader in job.readers for number in job.frames)
+    paths = dict.fromkeys(
+        reader.source(number) for reader in job.readers for number in job.frames if number in reader.numbers)
     status = [(path.name, path.stat()) for path in paths]
     return [(name, facts.st_size, facts.st_mtime_ns) for name, facts in status]
 

@@ -21,8 +21,13 @@ def matte_samples(image: Channels, matte: Matte) -> FloatArray:
 
     Raises MatteError when the file has neither a channel, a layer nor an object of that name.
     """
+    return shaped(channel_samples(image, matte), matte)
+
+
+def channel_samples(image: Channels, matte: Matte) -> FloatArray:
+    """The matte (H, W) in [0, 1] as the file has it, inverted if asked. Raises MatteError."""
     samples = np.clip(cleaned(_channel(image, matte.channel)).samples, 0, 1)
-    return shaped(1 - samples if matte.invert else samples, matte)
+    return 1 - samples if matte.invert else samples
 
 
 def shaped(samples: FloatArray, matte: Matte) -> FloatArray:

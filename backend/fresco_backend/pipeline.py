@@ -27,6 +27,7 @@ from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned,
 from fresco_backend.farm_stage import FarmStage, require_frames, require_keyframes
 from fresco_backend.finish import finished
 from fresco_backend.frames import Frame, cleaned
+from fresco_backend.ingest import ingested
 from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.metrics import WarpError
@@ -307,7 +308,7 @@ class _Run:
         job, plate = self.job, self.job.plate.read(number)
         delivered = plate if image is None else self._over_plate(number, image, plate)
         delivered = opaque(delivered) if job.is_movie else delivered
-        ready = for_file(delivered, job.space, job.delivered_space, self.writer.file_type)
+        ready = for_file(delivered, job.space, job.delivered_space, self.writer.file_type, job.showing)
         written = self.writer.write(number, ready, job.identity)
         self.done.add(number)
         self.rendered += 1
@@ -315,6 +316,9 @@ class _Run:
         if broken:
             text = f"{broken} NaN or infinite samples of the plate replaced"
             yield Warned(code="non-finite", frame=number, text=text)
+        doubtful = job.matte.doubtful(number) if job.matte and image is not None else None
+        if doubtful is not None:
+            yield Warned(code="matte-doubtful", frame=number, text=f"the propagated matte is doubtful: {doubtful:.2f}")
         if written.clamped:
             text = f"{written.clamped} samples beyond the range of half clamped"
             yield Warned(code="clamped", frame=number, text=text)
@@ -323,8 +327,9 @@ class _Run:
     def _over_plate(self, number: int, image: Tensor, plate: Frame) -> Frame:
         """The stylised frame in the plate's size and colour, over the plate where the matte keeps it."""
         job = self.job
-        self.warp_error.add(job.frames.index(number), windows.seen(job, plate), image)
-        return finished(job, number, image, plate)
+        part = ingested(job, plate)
+        self.warp_error.add(job.frames.index(number), windows.seen(job, part), image)
+        return finished(job, number, image, plate, part)
 
     def _movie(self) -> Iterator[Event]:
         """Assemble the movie when all its pictures are there."""

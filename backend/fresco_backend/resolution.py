@@ -7,32 +7,49 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from fresco_backend.frames import Size
+from fresco_backend.frames import Size, Window
 
 MULTIPLE = 64  # three halvings in a U-Net after eight pixels per latent
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingSize:
-    """How a plate lies in the engine's picture: scaled with its aspect kept, then padded evenly by its own edges.
+    """How a part of the plate lies in the engine's picture: scaled, its aspect kept, then padded evenly by its edges.
 
-    plate: pixels of the plate. scaled: of the plate in the engine. padded: of the engine's picture.
+    plate: pixels of the plate. region: the part that is worked on, counted from the plate's corner. scaled: of the
+    region in the engine, where pixels are square. padded: of the engine's picture.
     """
 
     plate: Size
+    region: Window
     scaled: Size
     padded: Size
 
+    def part(self, images: Tensor) -> Tensor:
+        """The region of images (N, C, H, W) of the whole plate, which may be of another size than it (controls)."""
+        height, width = images.shape[-2:]
+        if (width, height) == self.region.size == self.plate:
+            return images
+        across, down = width / self.plate.width, height / self.plate.height
+        left, top = round(self.region.x * across), round(self.region.y * down)
+        right = max(round((self.region.x + self.region.width) * across), left + 1)
+        bottom = max(round((self.region.y + self.region.height) * down), top + 1)
+        return images[..., top:bottom, left:right]
+
     def to_working(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) at the plate's size -> at the padded size."""
+        """(N, C, H, W) of the whole plate -> the region at the padded size."""
+        return self.of_part(self.part(images))
+
+    def of_part(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) of the region -> at the padded size."""
         left, top = self._margin()
         right = self.padded.width - self.scaled.width - left
         bottom = self.padded.height - self.scaled.height - top
         return F.pad(resized(images, self.scaled), (left, right, top, bottom), mode="replicate")
 
-    def to_plate(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) at the padded size -> at the plate's size, without the padding."""
-        return resized(self.without_padding(images), self.plate)
+    def to_region(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) at the padded size -> at the region's size, without the padding."""
+        return resized(self.without_padding(images), self.region.size)
 
     def without_padding(self, images: Tensor) -> Tensor:
         """(N, C, H, W) at the padded size -> at the scaled size."""
@@ -43,22 +60,33 @@ class WorkingSize:
         return (self.padded.width - self.scaled.width) // 2, (self.padded.height - self.scaled.height) // 2
 
 
-def fit(plate: Size, short_side: int) -> WorkingSize:
-    """The working size of a plate whose short side shall have `short_side` pixels, at least."""
-    factor = short_side / min(plate)
-    scaled = Size(max(1, round(plate.width * factor)), max(1, round(plate.height * factor)))
+def fit(plate: Size, short_side: int, *, region: Window | None = None, pixel_aspect: float = 1.0) -> WorkingSize:
+    """The working size of a plate whose short side shall have `short_side` pixels, at least.
+
+    region: the part of the plate that is worked on; None is all of it. pixel_aspect: width of a pixel over its height.
+    """
+    region = region or Window(0, 0, *plate)
+    width = region.width * pixel_aspect
+    factor = short_side / min(width, region.height)
+    scaled = Size(max(1, round(width * factor)), max(1, round(region.height * factor)))
     padded = Size(*(-(-side // MULTIPLE) * MULTIPLE for side in scaled))
-    return WorkingSize(plate=plate, scaled=scaled, padded=padded)
+    return WorkingSize(plate=plate, region=region, scaled=scaled, padded=padded)
 
 
 def resized(images: Tensor, size: Size) -> Tensor:
     """(N, C, H, W) in another size: bicubic upwards, its overshoot clipped to the range of each image; downwards an
-    average over the footprint of the new pixel (linear weights), so that nothing aliases and flickers.
+    average over the footprint of the new pixel (linear weights), so that nothing aliases and flickers. Each side for
+    itself: an anamorphic plate is widened by the one while it is lowered by the other.
     """
-    height, width = images.shape[-2:]
-    if (width, height) == size:
+    for side, wanted in ((-2, size.height), (-1, size.width)):
+        images = _resized_side(images, side, wanted)
+    return images
+
+
+def _resized_side(images: Tensor, side: int, wanted: int) -> Tensor:
+    if images.shape[side] == wanted:
         return images
-    smaller = size.height < height
-    mode = "bilinear" if smaller else "bicubic"
-    sampled = F.interpolate(images, (size.height, size.width), mode=mode, antialias=smaller)
+    target = (wanted, images.shape[-1]) if side == -2 else (images.shape[-2], wanted)
+    smaller = wanted < images.shape[side]
+    sampled = F.interpolate(images, target, mode="bilinear" if smaller else "bicubic", antialias=smaller)
     return sampled.clamp(images.amin(dim=(-3, -2, -1), keepdim=True), images.amax(dim=(-3, -2, -1), keepdim=True))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fresco_backend import motion, prompts
 from fresco_backend.background import moving_background
-from fresco_backend.color import to_engine
 from fresco_backend.control_images import control_images
 from fresco_backend.depth import sampled_frames
 from fresco_backend.engine import coherence as engine
@@ -25,8 +24,8 @@ from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys,
 from fresco_backend.engine.latents import NoiseSharing
 from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.tokenflow import Blend, Propagation, largest_window
-from fresco_backend.frames import Frame
 from fresco_backend.guidances import Guidances
+from fresco_backend.ingest import Ingested, ingested
 from fresco_backend.job import Job
 from fresco_backend.weights import Models
 from fresco_protocol.errors import RangeOutside
@@ -39,12 +38,12 @@ TEMPORAL_WEIGHT = 2.0  # the shot gives the spatial weight against it; the produ
 
 def working_image(job: Job, number: int) -> Tensor:
     """A frame of the plate as the engine sees it: (3, H, W) in [-1, 1] at the working size."""
-    return seen(job, job.plate.read(number))
+    return seen(job, ingested(job, job.plate.read(number)))
 
 
-def seen(job: Job, frame: Frame) -> Tensor:
+def seen(job: Job, frame: Ingested) -> Tensor:
     """What the engine sees of a frame of the plate that was read: (3, H, W) in [-1, 1] at the working size."""
-    return job.working.to_working(to_engine(frame, job.space, job.shot.delivery.highlights)[None])[0]
+    return job.working.of_part(frame.seen[None])[0]
 
 
 def working_images(job: Job, numbers: Sequence[int]) -> Tensor:
@@ -54,8 +53,7 @@ def working_images(job: Job, numbers: Sequence[int]) -> Tensor:
 
 def error_curve(job: Job) -> Iterator[float]:
     """How much each frame differs from the one before, read frame by frame; see `motion.error_curve`."""
-    method = job.shot.delivery.highlights
-    return motion.error_curve(to_engine(job.plate.read(number), job.space, method) for number in job.frames)
+    return motion.error_curve(ingested(job, job.plate.read(number)).seen for number in job.frames)
 
 
 def needs_analysis(job: Job) -> bool:

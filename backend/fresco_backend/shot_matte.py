@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matte of a job: opened and checked against the plate, propagated to frames that lack it, frame by frame."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fresco_backend.canvas import matte_on
+from fresco_backend.frames import Channels, FloatArray
+from fresco_backend.matte_propagation import propagated
+from fresco_backend.mattes import channel_samples, shaped
+from fresco_backend.movies import is_movie
+from fresco_backend.plate import PlateReader, open_plate
+from fresco_backend.resolution import fit, resized
+from fresco_backend.sequences import FramePattern, frames_text
+from fresco_protocol.errors import MatteError
+from fresco_protocol.shot import Matte, Missing
+
+TRACED_SIDE = 360  # short side in pixels at which the motion of a matte is looked for
+DOUBTFUL = 0.5  # of confidence, below which somebody should look at the matte
+
+
+@dataclass(kw_only=True, eq=False)
+class ShotMatte:
+    """The mattes of a shot. plate: the open plate, whose canvas they lie on. reader: of the files that are there.
+
+    kept: propagated mattes and their confidence, by frame; as many as the shot has frames without one.
+    """
+
+    matte: Matte
+    plate: PlateReader
+    reader: PlateReader
+    kept: dict[int, tuple[NDArray[np.float16], float]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The frames of the plate that no file is there for."""
+        return tuple(number for number in self.plate.numbers if number not in self.reader.numbers)
+
+    def at(self, number: int) -> FloatArray:
+        """The matte of a frame on the plate's canvas, (H, W) in [0, 1], 1 = stylise. Raises MatteError.
+
+        Where it is propagated, `propagate` must have been called.
+        """
+        if number in self.kept:
+            return shaped(self.kept[number][0].astype(np.float32), self.matte)
+        return shaped(self._given(number), self.matte)
+
+    def propagate(self, picture: Callable[[int], Tensor]) -> dict[int, float]:
+        """Make the mattes of the frames that have none; gives the confidence of each, in [0, 1].
+
+        picture: what the engine sees of a frame, (3, H, W) in [-1, 1] at the plate's size.
+        """
+        size = fit(self.plate.size, min(TRACED_SIDE, *self.plate.size)).scaled
+
+        def image(number: int) -> Tensor:
+            return resized(picture(number)[None], size)[0]
+
+        def given(number: int) -> Tensor:
+            return torch.from_numpy(self._given(number))
+
+        if self.missing and not self.kept:
+            made = propagated(self.plate.numbers, self.reader.numbers, image, given)
+            self.kept = {number: (one.matte.numpy().astype(np.float16), one.confidence) for number, one in made}
+        return {number: confidence for number, (_, confidence) in self.kept.items()}
+
+    def doubtful(self, number: int) -> float | None:
+        """The confidence of a frame's matte where somebody should look at it; None where it was given or is sure."""
+        confidence = self.kept[number][1] if number in self.kept else 1.0
+        return confidence if confidence < DOUBTFUL else None
+
+    def _given(self, number: int) -> FloatArray:
+        found = self.reader.read_channels(number)
+        placed = matte_on(found, self.plate.window, self.plate.display)
+        return channel_samples(Channels(by_name=placed, metadata=found.metadata), self.matte)
+
+
+def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
+    """The mattes of a shot, checked before anything is rendered: all frames there, of the plate's size, readable.
+
+    Raises MatteError, FrameGap, FrameUnreadable.
+    """
+    reader = open_plate(matte.sequence, _wanted(matte, plate.numbers), Missing.ERROR)
+    if plate.display.size != reader.display.size and plate.size != reader.size:
+        raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
+                         where=matte.sequence, remedy="Render the matte in the size of the plate")
+    found = ShotMatte(matte=matte, plate=plate, reader=reader)
+    found.at(reader.numbers[0])  # an unknown channel shall stop the job here
+    return found
+
+
+def _wanted(matte: Matte, numbers: Sequence[int]) -> Sequence[int]:
+    """The frames to read: all of the plate's, or those of them that are there when the others are propagated."""
+    if not matte.propagate or is_movie(matte.sequence):
+        return numbers
+    there = set(FramePattern.parse(matte.sequence).on_disk())
+    found = [number for number in numbers if number in there]
+    if there and not found:
+        raise MatteError(f"the matte has the frames {frames_text(there)}, none of which is rendered",
+                         where=matte.sequence, remedy=f"Draw one on a frame of {frames_text(numbers)}")
+    return found or numbers
