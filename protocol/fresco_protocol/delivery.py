@@ -18,6 +18,13 @@ class BitDepth(Enum):
     UINT16 = "uint16"
 
 
+class Rendering(Enum):
+    """By which curve scene light becomes the picture that a model sees."""
+
+    ACES = "aces-2.0"  # for SDR, on an sRGB display
+    SRGB = "srgb"  # IEC 61966-2-1, light above 1 clipped
+
+
 class Highlights(Enum):
     """What becomes of light that is brighter than a display."""
 
@@ -26,12 +33,29 @@ class Highlights(Enum):
     DISPLAY = "display"  # what the model painted, as a display shows it; nothing of the plate's
 
 
+class Grain(Enum):
+    """What becomes of the plate's grain, which the model never sees."""
+
+    KEEP = "keep"  # the very grain of the plate is put back
+    MATCH = "match"  # new grain of the plate's size and level
+    NONE = "none"  # the result has none
+
+
+class Upsampling(Enum):
+    """How the model's picture comes to the plate's resolution."""
+
+    GUIDED = "guided"  # with edges as sharp as the plate's
+    BICUBIC = "bicubic"
+
+
 @noun
 class Matte:
     """Where the look applies: 1 stylises, 0 keeps the plate.
 
     channel: a channel, a layer, or an object of a Cryptomatte; None is alpha if there is one, else the first.
     grow: pixels by which it is widened, below 0 narrowed. feather: pixels over which its edge is softened.
+    propagate: frames that it lacks are made from those that it has, along the motion of the plate.
+    crop: what lies far outside of a small matte is not rendered.
     """
 
     sequence: Text
@@ -39,6 +63,8 @@ class Matte:
     invert: bool = False
     grow: Annotated[int, within(-1000, 1000)] = 0
     feather: Annotated[float, within(0, 1000)] = 0.0
+    propagate: bool = False
+    crop: bool = True
 
 
 @noun
@@ -48,7 +74,7 @@ class Delivery:
     sequence: path pattern or movie file. color_space, bit_depth, compression: None follows the plate.
     handles: extra frames at head and tail, rendered here and trimmed on import.
     working_size: short side in pixels at which the engine works; None is the model's own.
-    overwrite: render frames again that were delivered already.
+    grain: None leaves the plate's grain to the model. overwrite: render frames again that were delivered already.
     """
 
     sequence: Text
@@ -58,4 +84,6 @@ class Delivery:
     handles: Annotated[int, within(0, 1000)] = 0
     working_size: Optional[Annotated[int, within(64, 8192)]] = None
     highlights: Highlights = Highlights.PRESERVE
+    upsampling: Upsampling = Upsampling.GUIDED
+    grain: Optional[Grain] = None
     overwrite: bool = False

@@ -2,13 +2,13 @@
 """The nouns of Fresco: a Shot is all that one render needs, and one JSON document.
 
 Shot
-├── plate       Plate ── frames: FrameRange…, rate: Rate, missing: Missing
+├── plate       Plate ── frames: FrameRange…, rate: Rate, rendering: Rendering | None, missing: Missing
 ├── matte       Matte | None
 ├── look        Look ─── cues: Cue…, loras: Lora…, controls: Control…, free_u: FreeU | None, sampler: Sampler
 ├── keyframing  Keyframing ── synthesis: Synthesis
 ├── editing     Editing
 ├── coherence   Coherence | None ── spatial, temporal, optimisation, background: each one or None, compat: Compat
-└── delivery    Delivery ── bit_depth: BitDepth, highlights: Highlights
+└── delivery    Delivery ── bit_depth: BitDepth, highlights: Highlights, upsampling: Upsampling, grain: Grain | None
 
 "Off" is None (null in the document). A key that the document leaves out has the default that stands here; `schema` may
 not be left out. Timesteps are those of training, 999 (noise) down to 0 (picture).
@@ -26,8 +26,11 @@ from typing import Annotated, Optional
 
 from fresco_protocol.delivery import BitDepth as BitDepth
 from fresco_protocol.delivery import Delivery as Delivery
+from fresco_protocol.delivery import Grain as Grain
 from fresco_protocol.delivery import Highlights as Highlights
 from fresco_protocol.delivery import Matte as Matte
+from fresco_protocol.delivery import Rendering as Rendering
+from fresco_protocol.delivery import Upsampling as Upsampling
 from fresco_protocol.document import Written, noun, parse_json, read, within, write
 from fresco_protocol.errors import ShotError
 from fresco_protocol.frame_range import LONGEST_RANGE as LONGEST_RANGE
@@ -114,12 +117,14 @@ class Plate:
 
     sequence: path pattern ("plate.####.exr", "%04d", "@@@@") or movie file, whose frames count from 1.
     frames: None is all that are found. rate: None is the clip's own. color_space: None is what the files declare.
+    rendering: how scene light is looked at; None is sRGB for linear Rec. 709, ACES 2.0 for other spaces.
     """
 
     sequence: Text
     frames: Optional[Frames] = None
     rate: Optional[Rate] = None
     color_space: Optional[Text] = None
+    rendering: Optional[Rendering] = None
     missing: Missing = Missing.ERROR
 
 
