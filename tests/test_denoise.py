@@ -26,7 +26,6 @@ from fresco_backend.engine.denoise import (
     Anchors,
     Control,
     DiffusionModels,
-    Sampler,
     Sampling,
     StepResult,
     WindowInput,
@@ -36,6 +35,7 @@ from fresco_backend.engine.denoise import (
 from fresco_backend.engine.features import FeatureOptimisation
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.latents import Encoding, NoiseSharing, Purpose, Seeds, draw, encode
+from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.schedule import NoiseSchedule, Prediction
 
 FAST = Sampling(steps=4, strength=0.75, seed=5)

@@ -29,6 +29,7 @@ from fresco_backend.embedded.looks import LOOKS, LookName
 from fresco_backend.embedded.looks_classifier import LooksClassifier
 from fresco_backend.engine import denoise
 from fresco_backend.engine.latents import decode, encode
+from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.frames import Frame, Size, read_frame
 from fresco_backend.metrics import edge_agreement
@@ -121,7 +122,7 @@ class Translator:
             steps=look.steps,
             strength=advised.strength,
             guidance=advised.guidance,
-            sampler=denoise.Sampler(look.sampler.value),
+            sampler=Sampler(look.sampler.value),
         )
         schedule = NoiseSchedule.of(DDPMScheduler.from_config(dict(self.models.scheduler_config)))
         self.parts = denoise.DiffusionModels(unet=self.models.unet, vae=self.models.vae, schedule=schedule)
