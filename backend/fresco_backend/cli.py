@@ -25,6 +25,7 @@ from fresco_backend.farm_stage import FarmStage
 from fresco_backend.interruption import Terminated, interruptible
 from fresco_backend.job_commands import add_job_commands
 from fresco_backend.models_command import add_models
+from fresco_backend.otio_command import add_otio
 from fresco_backend.report_command import add_report
 from fresco_backend.resolve_command import add_resolve
 from fresco_backend.serve_command import add_serve
@@ -132,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     add_report(commands)
     add_farm(commands)
+    add_otio(commands)
     add_models(commands)
     add_serve(commands)
     add_job_commands(commands)

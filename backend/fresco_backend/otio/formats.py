@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of timelines: which adapter of OpenTimelineIO reads and writes each, and what it loses on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import opentimelineio as otio
+
+from fresco_protocol.errors import InputError, OutputDenied, UsageError
+
+Timeline = Any  # opentimelineio.schema.Timeline; the library carries no types
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """What a kind of file can hold. package: of the adapter on the package index; None comes with OpenTimelineIO.
+
+    sequences: references to image sequences. tracks: more than one of pictures. retimes: changed speeds. fractional:
+    rates such as 24000/1001.
+    """
+
+    name: str
+    package: str | None = None
+    module: str = "opentimelineio"
+    sequences: bool = False
+    tracks: bool = True
+    retimes: bool = False
+    fractional: bool = True
+
+
+_OTIO = Format(name="OpenTimelineIO", sequences=True, retimes=True)
+_ARCHIVE = Format(name="OpenTimelineIO with its media", retimes=True)
+FORMATS = {
+    ".otio": _OTIO, ".otiod": _ARCHIVE, ".otioz": _ARCHIVE,
+    ".xml": Format(name="Final Cut Pro 7 XML", package="otio-fcp-adapter", module="otio_fcp_adapter"),
+    ".fcpxml": Format(name="FCPXML", package="otio-fcpx-xml-adapter", module="otio_fcpx_xml_adapter", fractional=False),
+    ".aaf": Format(name="AAF", package="otio-aaf-adapter", module="otio_aaf_adapter"),
+    ".edl": Format(name="EDL", package="otio-cmx3600-adapter", module="otio_cmx3600_adapter", tracks=False,
+                   retimes=True),
+}  # fmt: skip
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file by its extension. Raises UsageError for one that is unknown or whose adapter is not here."""
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise UsageError(f'"{path.suffix}" is no timeline that Fresco reads', where=path,
+                         remedy=f"It reads {', '.join(FORMATS)}.")
+    if importlib.util.find_spec(found.module) is None:
+        raise UsageError(f"the adapter for {found.name} is not installed", where=path,
+                         remedy='Install it: pip install "fresco-post[otio]"')
+    return found
+
+
+def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
+    """The timeline in a file. rate: frames per second, which an EDL does not say.
+
+    Raises InputError, and UsageError for an EDL without a rate or a file with several timelines.
+    """
+    format_of(path)
+    options: dict[str, Any] = {}
+    if path.suffix.lower() == ".edl":
+        if rate is None:
+            raise UsageError("an EDL does not say its frame rate", where=path, remedy="Give it, for example --rate 24")
+        options["rate"] = float(rate)
+    try:
+        found = otio.adapters.read_from_file(str(path), **options)
+    except Exception as error:  # adapters raise whatever their libraries do
+        raise InputError(f"the timeline cannot be read: {_words(error)}", where=path,
+                         remedy="Export it again, or as another format") from error
+    timelines = [found] if isinstance(found, otio.schema.Timeline) else [
+        child for child in found if isinstance(child, otio.schema.Timeline)]
+    if len(timelines) != 1:
+        raise UsageError(f"the file holds {len(timelines)} timelines", where=path, remedy="Export one timeline alone.")
+    return timelines[0]
+
+
+def write_timeline(timeline: Timeline, path: Path) -> None:
+    """Write a timeline. Raises OutputDenied when it cannot be written as this format."""
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {"use_empty_mob_ids": True} if suffix == ".aaf" else {}
+    if suffix == ".edl":
+        options["rate"] = rate_of(timeline)
+    if suffix in (".otiod", ".otioz"):
+        options["media_policy"] = otio.adapters.file_bundle_utils.MediaReferencePolicy.MissingIfNotFile
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        otio.adapters.write_to_file(timeline.deepcopy(), str(path), **options)  # some adapters change what they write
+    except Exception as error:  # adapters raise whatever their libraries do
+        raise OutputDenied(f"the timeline cannot be written as {format_of(path).name}: {_words(error)}", where=path,
+                           remedy="Write an .otio, which holds everything, or another format") from error
+
+
+def rate_of(timeline: Timeline) -> float:
+    """Frames per second of a timeline: its own, else that of its pictures."""
+    if timeline.global_start_time is not None:
+        return float(timeline.global_start_time.rate)
+    return float(next((track.duration().rate for track in timeline.video_tracks()), 24.0))
+
+
+def require_rate(timeline: Timeline, path: Path) -> None:
+    """Raise UsageError when the format of `path` has no room for the timeline's rate."""
+    rate = rate_of(timeline)
+    if not format_of(path).fractional and abs(rate - round(rate)) > 1e-3:
+        raise UsageError(f"the adapter for FCPXML loses a rate of {rate:g}", where=path,
+                         remedy="Write .xml (Final Cut Pro 7), .aaf or .otio in its place.")
+
+
+def retimed_in_file(path: Path) -> frozenset[str]:
+    """Names of clips whose changed speed the adapter of the format does not tell of."""
+    if path.suffix.lower() not in (".fcpxml", ".xml"):
+        return frozenset()
+    root = ElementTree.parse(path).getroot()  # the adapter has parsed the same file
+    if path.suffix.lower() == ".fcpxml":
+        return frozenset(clip.get("name", "") for clip in root.iter() if clip.find("timeMap") is not None)
+    clips = (clip for clip in root.iter("clipitem") for effect in clip.iter("effectid") if effect.text == "timeremap")
+    return frozenset(clip.findtext("name", "") for clip in clips)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
