@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How steady each part of FRESCO makes a clip: the ablation of the paper, on the demo shot and on clips of your own.
+"""How steady each part of FRESCO makes a clip, and each way of making frames: on the demo shot and on your own clips.
 
     python benchmarks/coherence.py [--clips CLIP ...] [--pictures DIR] [--markdown]
 
 CLIP is a movie or an image pattern, and may name frames: "street.mp4", "street.mp4=25-32", "plate.####.exr=1001-1008".
-All frames of a stretch are denoised as one window, once for each variant. Finished rows are kept in a JSON file, so
+All frames of a stretch are denoised as one window, once for each variant of the paper's ablation; then the shot is made
+by each mode of synthesis, translated and edited, in-betweens and inversion included. Finished rows are kept in a JSON file, so
 that a stopped run goes on; a row is computed again when its shot, its files or its variant change, not when the code
-does: then say --fresh. The clock holds denoising and decoding, not the flow, the prompt or the control images.
+does: then say --fresh. The clock holds denoising and decoding, of a mode all that follows the loading of the model.
 """
 
 from __future__ import annotations
@@ -15,22 +16,25 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from diffusers import DDPMScheduler
+from judge import Judge, look_of
+from modes import MODES, Mode, stylised
 from results import Row, Store, by_clip, laid_out, means
-from steadiness import Measures, Ruler
+from steadiness import Ruler
 from strips import write_sheet, write_strip
 from torch import Tensor
 from variants import PLAIN, VARIANTS, Part, Variant
 
-from fresco_backend import windows
+from fresco_backend import motion, windows
 from fresco_backend.engine import denoise
 from fresco_backend.engine.coherence import WindowGuidance
+from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.schedule import NoiseSchedule
@@ -44,6 +48,7 @@ from fresco_protocol.shot import Delivery, FrameRange, Look, Matte, Plate, Shot,
 ROOT = Path(__file__).parents[1]
 STORE = ROOT / "out" / "benchmarks" / "coherence.json"
 PROMPT = "an oil painting with visible brush strokes"
+CAPTION = "a photo"
 AMPLIFIED = 4  # differences in pictures
 THE_PLATE = "the plate itself"
 
@@ -77,11 +82,12 @@ class Stretch:
     """The frames of one clip, ready to be denoised as one window."""
 
     def __init__(self, clip: Clip, options: argparse.Namespace) -> None:
-        self.job = open_job(_shot(clip, options))
+        self._asked, self._caption = _shot(clip, options), options.caption
+        self.job = open_job(self._asked)
         name = Path(clip.plate).name.split(".")[0]
         self.name = f"{name} {frames_text(self.job.frames)}"
 
-    def key(self, variant: Variant | None) -> str:
+    def key(self, variant: Variant | Mode | None) -> str:
         """What a row depends on; None is the plate itself."""
         text = f"{self.job.identity} {variant.identity if variant else 'plate'}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -95,6 +101,19 @@ class Stretch:
     def ruler(self) -> Ruler:
         """The measures of results against the plate."""
         return Ruler(self.plate)
+
+    def result(self, entry: Variant | Mode | None) -> tuple[Tensor, float | None]:
+        """The frames of a row; None is the plate, which takes no time."""
+        if entry is None:
+            return self.plate, None
+        return self.made(entry) if isinstance(entry, Mode) else self.render(entry)
+
+    def made(self, mode: Mode) -> tuple[Tensor, float]:
+        """As `render`, by a mode of synthesis."""
+        self._models  # noqa: B018, loading is not on the clock
+        began = time.perf_counter()
+        images = stylised(mode.applied(self._asked, self._caption), models_of)
+        return self._measured(images), (time.perf_counter() - began) / len(images)
 
     def render(self, variant: Variant) -> tuple[Tensor, float]:
         """The stylised frames as `plate`, and the seconds of wall time that each one took."""
@@ -112,6 +131,9 @@ class Stretch:
         whole = self._window.guidance
         if whole is None or not variant.parts:
             return None
+        if variant.cyclic:
+            images = self._window.images
+            whole = replace(whole, correspondence=Correspondence(frames=images, flow=motion.window_flow(images)))
         background = whole.background if Part.BACKGROUND in variant.parts else None
         return replace(whole, coherence=variant.coherence(whole.coherence), background=background)
 
@@ -188,18 +210,23 @@ class Pictures:
         return self._folder / "strips" / f"{key}.png", self._folder / "strips" / f"{key}.differences.png"
 
 
-def measure(clip: Clip, options: argparse.Namespace, store: Store) -> Iterator[Row]:
+def measure(
+    clip: Clip, options: argparse.Namespace, store: Store, judge: Callable[[], Judge | None]
+) -> Iterator[Row]:
     """Give the rows of a clip as they finish, the plate's own first."""
     stretch = Stretch(clip, options)
     pictures = Pictures(options.pictures, stretch) if options.pictures else None
     captions: dict[str, str] = {}
     with closing(stretch.job):
-        for variant in (None, *(variant for variant in VARIANTS if variant.name in options.variants)):
-            key = stretch.key(variant)
+        for entry in (None, *(entry for entry in (*VARIANTS, *MODES) if entry.name in options.variants)):
+            key = stretch.key(entry)
             lacks_pictures = pictures is not None and not pictures.has(key)
             if options.fresh or key not in store.rows or lacks_pictures:
-                result, seconds = (stretch.plate, None) if variant is None else stretch.render(variant)
-                store.add(key, _row(stretch, variant, stretch.ruler.measure(result), seconds))
+                result, seconds = stretch.result(entry)
+                look = found.confidence(result) if (found := judge()) else None
+                title = entry.title if entry else THE_PLATE
+                store.add(key, Row(clip=stretch.name, variant=title, seconds=seconds, look=look,
+                                   **asdict(stretch.ruler.measure(result))))
                 if pictures is not None:
                     pictures.write(key, result)
             captions[key] = store.rows[key].caption
@@ -208,14 +235,22 @@ def measure(clip: Clip, options: argparse.Namespace, store: Store) -> Iterator[R
         pictures.write_sheets(captions)
 
 
-def _row(stretch: Stretch, variant: Variant | None, measures: Measures, seconds: float | None) -> Row:
-    title = variant.title if variant else THE_PLATE
-    return Row(clip=stretch.name, variant=title, seconds=seconds, **asdict(measures))
+def _judge(clips: Sequence[Clip], options: argparse.Namespace) -> Judge | None:
+    """What tells the look of the prompt in results; None when the prompt names none."""
+    look = look_of(options.prompt)
+    if look is None:
+        return None
+    plates: list[Tensor] = []
+    for clip in clips:
+        with closing(Stretch(clip, options).job) as job:
+            plates += windows.working_images(job, (job.frames[0], job.frames[-1]))
+            models = models_of(job.shot.look)
+    return Judge.trained(plates, models.vae, look)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [variant.name for variant in VARIANTS]
+    names = [entry.name for entry in (*VARIANTS, *MODES)]
     add = parser.add_argument
     add("--clips", nargs="+", type=Clip.parse, default=[], metavar="CLIP", help="clips beside the demo shot")
     add("--variants", nargs="+", choices=names, default=names, metavar="VARIANT", help=f"of {', '.join(names)}")
@@ -223,6 +258,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--working-size", type=int, default=256, help="short side in pixels (default: %(default)s)")
     add("--model", default="embedded", help="as of fresco render (default: %(default)s)")
     add("--prompt", default=PROMPT, help="(default: %(default)s)")
+    add("--caption", default=CAPTION, help="what the plates show, for edits (default: %(default)s)")
     add("--strength", type=float, help="(default: what the model recommends)")
     add("--steps", type=int, default=20, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -237,10 +273,11 @@ def main(argv: Sequence[str] | None = None, demo: Clip = DEMO) -> None:
     """Measure, then print the tables on stdout; rows appear on stderr as they finish."""
     options = _arguments(argv)
     store = Store.open(options.store)
-    rows: dict[tuple[str, str], Row] = {}
+    clips, rows = (demo, *options.clips), dict[tuple[str, str], Row]()
+    judge = cache(lambda: _judge(clips, options))  # trained when a row is measured, not when all are there
     try:
-        for clip in (demo, *options.clips):
-            for row in measure(clip, options, store):
+        for clip in clips:
+            for row in measure(clip, options, store, judge):
                 if (row.clip, row.variant) in rows:
                     raise SystemExit(f"coherence.py: two clips are called {row.clip}: rename one of their files")
                 rows[row.clip, row.variant] = row

@@ -10,12 +10,15 @@ from pathlib import Path
 from statistics import mean
 
 NOTHING = "–"
-HEADINGS = ("warp error × 1000", "flicker", "edges kept", "s / frame", "× plain")
+HEADINGS = ("warp error × 1000", "flicker", "edges kept", "look, %", "s / frame", "× plain")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One variant on one clip; see `steadiness.Measures`. seconds: of wall time for a frame; None: nothing was run."""
+    """One variant on one clip; see `steadiness.Measures`. seconds: of wall time for a frame; None: nothing was run.
+
+    look: how sure a judge is of the look that the prompt names, in percent; None when it names none.
+    """
 
     clip: str
     variant: str
@@ -23,6 +26,7 @@ class Row:
     flicker: float
     edges: float
     seconds: float | None = None
+    look: float | None = None
 
     def __str__(self) -> str:
         spent = "" if self.seconds is None else f", {self.seconds:.2f} s a frame"
@@ -99,6 +103,7 @@ def _means(rows: Sequence[Row], unit: float | None) -> list[str]:
         f"{mean(row.warp_error for row in rows):.2f}",
         f"{mean(row.flicker for row in rows):.2f}",
         f"{mean(row.edges for row in rows):.3f}",
+        NOTHING if any(row.look is None for row in rows) else f"{mean(row.look or 0 for row in rows):.0f}",
         NOTHING if seconds is None else f"{seconds:.2f}",
         NOTHING if seconds is None or unit is None else f"{seconds / unit:.1f}",
     ]

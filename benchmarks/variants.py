@@ -27,17 +27,21 @@ LOSSES = frozenset({Part.TEMPORAL_LOSS, Part.SPATIAL_LOSS})
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to denoise a clip. name: for the command line. title: for people. parts: empty is frame by frame."""
+    """A way to denoise a clip. name: for the command line. title: for people. parts: empty is frame by frame.
+
+    cyclic: the last frame is compared with the first one too.
+    """
 
     name: str
     title: str
     parts: frozenset[Part] = frozenset()
     sharing: NoiseSharing = NoiseSharing.ALL
+    cyclic: bool = False
 
     @property
     def identity(self) -> str:
         """A text that is the same in every run, and differs where the variant does."""
-        return "+".join([self.sharing.value, *sorted(part.name for part in self.parts)])
+        return "+".join([self.sharing.value, *sorted(part.name for part in self.parts), *["cyclic"] * self.cyclic])
 
     def coherence(self, full: Coherence) -> Coherence:
         """Give the constraints of `full` that the variant has."""
@@ -81,6 +85,7 @@ VARIANTS = (
     _with("background", "smoothing of the background alone", Part.BACKGROUND),
     _with("attention-optimisation", "all attention and both losses", *ATTENTION, *LOSSES),
     _with("fresco", "full FRESCO", *Part),
+    Variant(name="fresco-cyclic", title="full FRESCO, cyclic pairs", parts=frozenset(Part), cyclic=True),
     Variant(name="fresco-initial-noise", title="full FRESCO, the reference's noise", parts=frozenset(Part),
             sharing=NoiseSharing.INITIAL),
 )

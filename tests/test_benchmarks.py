@@ -50,24 +50,27 @@ def cells(text: str) -> list[list[str]]:
 def test_the_table_has_a_line_for_the_plate_and_each_variant(
     demo: coherence.Clip, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = ("per-frame", "fresco")
+    wanted = ("per-frame", "fresco", "edit-mixed")
     coherence.main(arguments(tiny_model, tmp_path / "rows.json", "--variants", *wanted), demo)
     headings, rule, *lines = cells(capsys.readouterr().out)
     assert headings == ["variant", *HEADINGS]
     assert set("".join(rule)) == {"-", ":"}
     assert [line[0] for line in lines] == [
-        coherence.THE_PLATE, "per-frame img2img", "full FRESCO"]  # fmt: skip
-    plate, plain, full = ([float(cell) for cell in line[1:] if cell != "–"] for line in lines)
-    assert len(plate) == 3, "nothing is timed for the plate"
+        coherence.THE_PLATE, "per-frame img2img", "full FRESCO", "edit, mixed"]  # fmt: skip
+    plate, plain, full, edit = ([float(cell) for cell in line[1:] if cell != "–"] for line in lines)
+    assert len(plate) == 4, "nothing is timed for the plate"
     assert plate[2] == 1, "the plate has its own edges"
     assert plate[0] < min(plain[0], full[0]), "its own warp error is the floor"
-    assert plain[4] == 1, "the plain variant is the unit of time"
-    assert full[3] > 0
+    assert plain[5] == 1, "the plain variant is the unit of time"
+    assert full[4] > 0
+    assert all(0 <= row[3] <= 100 for row in (plate, plain, full, edit))
+    assert edit[0] not in (plain[0], full[0])
 
 
 def test_what_a_variant_says_reaches_the_engine(demo: coherence.Clip, tiny_model: Path, tmp_path: Path) -> None:
     steps = ("--steps", "8")  # so that one of them is late enough for smoothing in the picture
-    coherence.main(arguments(tiny_model, tmp_path / "rows.json", *steps), demo)
+    wanted = ("--variants", *(variant.name for variant in VARIANTS))
+    coherence.main(arguments(tiny_model, tmp_path / "rows.json", *steps, *wanted), demo)
     rows = {row.variant: row for row in Store.open(tmp_path / "rows.json").rows.values()}
     assert list(rows) == [coherence.THE_PLATE, *(variant.title for variant in VARIANTS)]
     assert len({row.warp_error for row in rows.values()}) == len(rows), "no two variants give the same picture"
