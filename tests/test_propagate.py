@@ -168,10 +168,10 @@ def test_a_flow_that_does_not_return_is_not_believed_even_where_colours_agree() 
 
     def flow(frame: int, other: int) -> tuple[Tensor, Tensor]:
         there, back = flat.flow(frame, other)
-        return (there + 8, back) if other == 0 else (there, back)
+        return (there + 20, back) if other == 0 else (there, back)
 
     (image,) = propagate([2], pair, flat.plate, flow)
-    assert image.abs().max() < 0.01
+    assert image.abs().max() < 0.04
 
 
 def test_one_frame_is_worked_on_at_a_time_and_nothing_is_asked_for_twice() -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """In-betweens: stylised frames made from the one or two stylised keyframes beside them and the plate's motion.
 
-A keyframe is carried to the frame along the flow. Two of them are mixed by how near and how valid each is, with the
-contrast of their fine detail kept. What changed in the plate since (light, small shifts) is added through the local
-relation of style to plate, and that relation alone paints what no keyframe shows.
+A keyframe is carried to the frame along the flow (`long_flow`). Two of them are mixed by how near and how valid each
+is, with the contrast of their fine detail kept and seams closed (`seams`). Valid is where the plate looks alike and
+where going there and back returns. What changed in the plate since (light, small shifts) is added through the local
+relation of style to plate, and that relation alone paints what no keyframe shows: no patches are searched for.
 Images are float32 (3, H, W) in [-1, 1], display-referred sRGB.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -16,17 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from fresco_backend.engine.flow import warp
-
-Plate = Callable[[int], Tensor]
-"""Gives the plate's frame of a number, (3, H, W)."""
-
-FlowBetween = Callable[[int, int], tuple[Tensor, Tensor]]
-"""Gives the flow from the first frame into the second and back, each (2, H, W), pixels, on the frame it starts from."""
+from fresco_backend.engine.long_flow import FlowBetween, Plate, clamped
+from fresco_backend.engine.seams import closed
 
 COLOUR_TOLERANCE = 0.1
 """Mean difference of plate colours, in units of [-1, 1], at which a match is worth 1/e."""
 
-RETURN_TOLERANCE = 2.0
+RETURN_TOLERANCE = 6.0
 """Distance in pixels, beyond 5 % of the motion, by which going there and back may miss at the same worth."""
 
 DOUBT = 0.1
@@ -115,7 +112,7 @@ def _rebuild(here: Tensor, carried: Sequence[_Carried], nearness: Sequence[float
 
 def _carry(here: Tensor, plate: Tensor, style: Tensor, there: Tensor, back: Tensor) -> _Carried:
     """Give a keyframe as the frame sees it along the flow `there`; `back` tells how far that can be believed."""
-    inside = _clamped(there)
+    inside = clamped(there)
     carried_plate, carried_style, returning = (_warp(image, inside) for image in (plate, style, back))
     colour = _blur((here - carried_plate).abs().mean(0, keepdim=True), 1.5)
     miss = _length(there + returning) / (1 + 0.05 * _length(there))
@@ -133,14 +130,17 @@ def _nearness(frame: int, keys: Sequence[StyledKey]) -> list[float]:
 
 
 def _mix(styles: Sequence[Tensor], shares: Tensor) -> Tensor:
-    """Give the weighted mean of styles whose detail has the energy that its parts have, not that of their overlap."""
+    """Give the weighted mean of styles without seams where shares change.
+
+    Its detail has the energy that its parts have, not that of their overlap.
+    """
     stacked = torch.stack(list(styles))
     detail = torch.stack([style - _enlarge(_reduce(style), style) for style in styles])
     mixed = (detail * shares).sum(0)
     wanted = _energy((detail.square() * shares).sum(0))
     present = _energy(mixed.square())
     gain = ((wanted + 1e-5) / (present + 1e-5)).sqrt().clamp(1, LARGEST_GAIN)
-    return (stacked * shares).sum(0) + (_enlarge(gain, mixed) - 1) * mixed
+    return (stacked * shares).sum(0) + (_enlarge(gain, mixed) - 1) * mixed + closed(stacked, shares)
 
 
 def _energy(squares: Tensor) -> Tensor:
@@ -169,14 +169,6 @@ def _fit(plate: Tensor, style: Tensor, trust: Tensor, radius: int) -> _Relation:
 def _outer(first: Tensor, second: Tensor) -> Tensor:
     """Give all products of channels, (9, h, w)."""
     return (first[:, None] * second[None]).flatten(0, 1)
-
-
-def _clamped(flow: Tensor) -> Tensor:
-    """Give the flow with targets moved to the nearest pixel of the frame, so that its border goes on outside."""
-    height, width = flow.shape[1:]
-    x = torch.arange(width).to(flow)
-    y = torch.arange(height).to(flow)[:, None]
-    return torch.stack([(x + flow[0]).clamp(0, width - 1) - x, (y + flow[1]).clamp(0, height - 1) - y])
 
 
 def _length(vectors: Tensor) -> Tensor:

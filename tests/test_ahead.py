@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Items made one ahead of the caller, in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from fresco_backend.ahead import ahead
+
+
+def test_items_come_in_order_and_may_be_none() -> None:
+    assert list(ahead(iter([1, None, 3]))) == [1, None, 3]
+    assert list(ahead(iter([]))) == []
+
+
+def test_the_next_item_is_made_while_the_caller_holds_the_last() -> None:
+    made = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        made.set()
+        yield 2
+
+    coming = ahead(items())
+    assert next(coming) == 1
+    assert made.wait(timeout=10)
+    assert list(coming) == [2]
+
+
+def test_no_more_than_one_item_waits() -> None:
+    begun: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(5):
+            begun.append(number)
+            yield number
+
+    coming = ahead(items())
+    next(coming)
+    coming.close()
+    assert begun == [0, 1]
+
+
+def test_an_error_comes_where_its_item_would_have_come() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk is gone")
+
+    coming = ahead(items())
+    assert next(coming) == 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(coming)
