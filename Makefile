@@ -17,13 +17,13 @@ demo: $(VENV)/.ready
 	$(BIN)/fresco render demo/shot.json
 	@echo "Look at $(DEMO_FRAMES): the stylised frames, and beside them the record of the render."
 
-test: $(VENV)/.ready-test
+test: $(VENV)/.ready-test $(VENV)/.ready-blender
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) .bpy out
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,4 +38,9 @@ $(VENV)/.ready: pyproject.toml | $(BIN)/python
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+# Two Blenders as Python modules, below .bpy: the oldest that the add-on supports and the newest that runs here.
+$(VENV)/.ready-blender: tests/blender/install.py | $(VENV)/.ready-test
+	$(BIN)/python tests/blender/install.py
 	touch $@

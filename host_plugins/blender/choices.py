@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Optional
 
-from fresco_protocol.document import noun, within
+from fresco_protocol.document import FILLED, noun, within
 from fresco_protocol.errors import UsageError
 from fresco_protocol.messages import as_ranges
 from fresco_protocol.shot import (
@@ -27,7 +27,6 @@ from fresco_protocol.shot import (
     SpatialGuidance,
     Task,
     TemporalGuidance,
-    Text,
 )
 
 
@@ -70,7 +69,7 @@ class Choices:
 
     prompt: str = ""
     negative_prompt: str = ""
-    model: Text = "embedded"
+    model: Annotated[str, FILLED] = "embedded"
     task: Task = Task.TRANSLATE
     strength: Optional[Annotated[float, within(0, 1)]] = None
     guidance: Optional[Annotated[float, within(0, 100)]] = None

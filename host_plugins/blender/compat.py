@@ -59,7 +59,7 @@ def span(strip: Any) -> tuple[int, int]:
 
 def content_start(strip: Any) -> int:
     """The timeline frame of the first frame of its media, trimmed or not."""
-    return round(strip.content_start if RENAMED_FRAMES else strip.frame_start)
+    return int(strip.content_start if RENAMED_FRAMES else strip.frame_start)
 
 
 def content_duration(strip: Any) -> int:
@@ -94,7 +94,7 @@ def is_retimed(strip: Any) -> bool:
         return len(strip.retiming_keys) > 0
     start, end = span(strip)
     offsets = strip.frame_offset_start + strip.frame_offset_end
-    return round(end - start + offsets) != strip.frame_duration
+    return bool(round(end - start + offsets) != strip.frame_duration)
 
 
 def inputs_of(strip: Any) -> list[Any]:

@@ -34,7 +34,7 @@ from fresco_protocol.messages import (
 )
 from fresco_protocol.shot import Rate, Shot
 
-from . import timeline
+from . import compat, timeline
 from .choices import Choices, Footage, Keyframes, extension_of, shot_of
 from .isolation import ChildExport, Export, export_here
 from .link import Link
@@ -213,7 +213,7 @@ class Queue:
         for row in refreshed.values():
             _, strip = timeline.strip_of_job(row.key)
             if strip is not None:
-                timeline.compat.show_new_files(strip)
+                compat.show_new_files(strip)
 
     def _row_of(self, event: Event) -> Optional[Row]:
         if not isinstance(event, JobEvent):

@@ -2,6 +2,7 @@
 """The add-on's line to the server: one client, asked from Blender's timer, that comes back by itself."""
 from __future__ import annotations
 
+import time
 from typing import Optional, TypeVar
 
 import bpy
@@ -12,6 +13,7 @@ from fresco_protocol.errors import FrescoError, ServerError, ServerMissing
 from fresco_protocol.messages import Event, Reply, Request
 
 PATIENCE = 2.0  # seconds that the interface may wait for an answer; on one machine it takes milliseconds
+PAUSE, LONG_PAUSE = 0.5, 5.0  # seconds until the next attempt: nobody there; somebody who keeps silent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 R = TypeVar("R", bound=Reply)
@@ -42,6 +44,7 @@ class Link:
         self.journal: Optional[str] = None
         self._client: Optional[Client] = None
         self._file: Optional[str] = None
+        self._next_attempt = 0.0
 
     @property
     def is_up(self) -> bool:
@@ -50,25 +53,25 @@ class Link:
 
     def open(self, connection_file: Optional[str]) -> None:
         """Begins to watch the server of this connection file; does nothing when it does so already."""
-        if self._client is not None and connection_file == self._file:
+        same = connection_file == self._file
+        if same and (self._client is not None or time.monotonic() < self._next_attempt):
             return
         self.close()
         self._file = connection_file
-        self._client = Client(connection_file, software=software(), seconds=PATIENCE)
         try:
             check_allowed(connection_file)
-            self._client.watch(since=self.since, journal=self.journal)
-            self.trouble = None
+            client = Client(connection_file, software=software(), seconds=PATIENCE)
+            client.watch(since=self.since, journal=self.journal)
+            self._client, self.trouble = client, None
         except FrescoError as error:
             self.trouble = error
-            if not isinstance(error, ServerMissing):
-                self._client = None
+            self._next_attempt = time.monotonic() + (PAUSE if isinstance(error, ServerMissing) else LONG_PAUSE)
 
     def close(self) -> None:
         """Hangs up; jobs go on."""
         if self._client is not None:
             self._client.close()
-        self._client = None
+        self._client, self._next_attempt = None, 0.0
 
     def poll(self) -> list[Event]:
         """The events since the last poll; never waits. A lost server is no error: `trouble` tells."""

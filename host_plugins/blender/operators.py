@@ -11,7 +11,7 @@ from typing import Any, Optional
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from fresco_protocol.errors import FrescoError
+from fresco_protocol.errors import FrescoError, RangeOutside
 
 from . import compat, ticker, timeline
 from .jobs import Row, Step, queue
@@ -46,6 +46,8 @@ def report(operator: Any, error: FrescoError) -> set[str]:
 class MakesJobs:
     """What the operators that make jobs share. `begin` gives the rows, or raises a FrescoError."""
 
+    bl_label: str
+    report: Any
     bl_options = {"REGISTER"}  # noqa: RUF012, read by Blender; undo steps are pushed where the strip appears
 
     wait: BoolProperty(
@@ -64,8 +66,8 @@ class MakesJobs:
             _run(rows, to_the_end=self.wait)
         except FrescoError as error:
             return report(self, error)
-        failed = [row for row in rows if row.problem is not None]
-        return report(self, failed[0].problem.error()) if failed else {"FINISHED"}
+        problem = next((row.problem for row in rows if row.problem is not None), None)
+        return {"FINISHED"} if problem is None else report(self, problem.error())
 
     def invoke(self, context: Any, _: Any) -> set[str]:
         """Begins, and follows the export."""
@@ -81,7 +83,7 @@ class MakesJobs:
     def modal(self, context: Any, event: Any) -> set[str]:
         """Ends when the jobs are sent, failed, or stopped by Esc."""
         exporting = [row for row in self._rows if row.step is Step.EXPORTING]
-        if event.type == "ESC" and exporting:
+        if event.type == "ESC" and event.value == "PRESS" and exporting:
             for row in exporting:
                 queue.cancel(row)
             self.report({"INFO"}, "Export stopped")
@@ -170,7 +172,7 @@ def _added(context: Any, extent: Extent, otherwise: str) -> list[Row]:
     settings = settings_of(scene)
     clips = timeline.collect(context, extent, handles=settings.handles, matte=matte_of(settings))
     if not clips:
-        raise timeline.RangeOutside(otherwise, where=scene.name, remedy="Move it, or choose another range.")
+        raise RangeOutside(otherwise, where=scene.name, remedy="Move it, or choose another range.")
     for clip in clips:  # all or none: half a selection would be hard to undo
         timeline.validate(clip)
     return [queue.add(clip, choices_of(settings), ticker.folder_of(scene)) for clip in clips]

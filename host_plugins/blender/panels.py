@@ -6,8 +6,9 @@ from typing import Any
 
 import bpy
 
-from . import compat, preferences, presets, server, thumbnails, timeline
+from . import compat, preferences, presets, server, thumbnails
 from .jobs import Row, Step, queue
+from .media import why_exported
 from .properties import settings_of
 
 SHOWN = 12  # jobs in the list; older ones are counted
@@ -79,7 +80,7 @@ def _buttons(layout: Any, context: Any) -> None:
     row.operator("fresco.stylise", icon="SEQ_STRIP_DUPLICATE")
     scene = compat.sequencer_scene(context)
     for strip in compat.selected_strips(context, scene)[:1]:
-        reason = timeline.why_exported(scene, strip) if strip.type != "SOUND" else None
+        reason = why_exported(scene, strip) if strip.type != "SOUND" else None
         if reason is not None:
             layout.label(text=f"Exported first: {reason}", icon="INFO")
 

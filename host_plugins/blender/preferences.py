@@ -31,12 +31,12 @@ class FrescoPreferences(bpy.types.AddonPreferences):
 
     def connection_path(self) -> Optional[str]:
         """The connection file; None is the usual one."""
-        return bpy.path.abspath(self.connection_file) if self.connection_file else None
+        return str(bpy.path.abspath(self.connection_file)) if self.connection_file else None
 
     def python_path(self) -> str:
         """The Python that has Fresco: the one chosen, else the one that was installed here, else empty."""
         if self.python:
-            return bpy.path.abspath(self.python)
+            return str(bpy.path.abspath(self.python))
         own = server.python_of(backend_folder())
         return own if server.has_server(own) else ""
 
@@ -58,7 +58,7 @@ def of() -> Any:
 
 def user_folder() -> str:
     """The folder that Blender keeps for this add-on; made when needed."""
-    return bpy.utils.extension_path_user(__package__, create=True)
+    return str(bpy.utils.extension_path_user(__package__, create=True))
 
 
 def backend_folder() -> str:

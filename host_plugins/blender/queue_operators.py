@@ -19,6 +19,8 @@ class OnJob:
 
     bl_options = {"REGISTER", "INTERNAL"}  # noqa: RUF012, read by Blender
 
+    report: Any
+    poll_message_set: Any
     key: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
@@ -71,7 +73,7 @@ class DeleteVersion(OnJob, bpy.types.Operator):
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Asks first: files do not come back with undo."""
-        return context.window_manager.invoke_confirm(self, event)
+        return set(context.window_manager.invoke_confirm(self, event))
 
     def act(self, _: Any, row: Row) -> None:
         """Deletes strip and files."""

@@ -175,7 +175,7 @@ class SavePreset(bpy.types.Operator):
 
     def invoke(self, context: Any, _: Any) -> set[str]:
         """Asks for the name."""
-        return context.window_manager.invoke_props_dialog(self)
+        return set(context.window_manager.invoke_props_dialog(self))
 
     def execute(self, context: Any) -> set[str]:
         """Writes the file."""
@@ -198,7 +198,7 @@ class DeletePreset(bpy.types.Operator):
 
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Asks first."""
-        return context.window_manager.invoke_confirm(self, event)
+        return set(context.window_manager.invoke_confirm(self, event))
 
     def execute(self, _: Any) -> set[str]:
         """Removes the file."""

@@ -98,7 +98,7 @@ def register() -> None:
     """Hangs the queue into loading, saving and the status bar."""
     bpy.app.handlers.save_pre.append(write_rows)
     bpy.app.handlers.load_post.append(read_rows)
-    bpy.types.STATUSBAR_HT_header.append(draw_status)
+    bpy.types.STATUSBAR_HT_header.prepend(draw_status)
     begin()
 
 
@@ -120,4 +120,4 @@ def folder_of(scene: Any) -> str:
     stated = scene.fresco.folder
     if stated.startswith("//") and not bpy.data.filepath:
         return os.path.join(preferences.user_folder(), "shots")
-    return os.path.normpath(bpy.path.abspath(stated))
+    return os.path.normpath(str(bpy.path.abspath(stated)))

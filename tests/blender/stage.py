@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What every scenario needs inside Blender: the installed add-on, strips of numbered footage, and eyes.
 
-Runs in Blender's Python: bpy, numpy and the standard library. Footage comes from `footage.py`: each frame has its number
-burnt in as bars, so that a frame in the wrong place is another picture.
+Runs in Blender's Python: bpy, numpy and the standard library. Footage comes from `footage.py`: each frame has its
+number burnt in as bars, so that a frame in the wrong place is another picture.
 """
 from __future__ import annotations
 
@@ -150,21 +150,26 @@ class Stage:
         plain = self.seen(start, end - 1, muted=(result, *muted))
         styled = self.seen(start, end - 1, muted=(source, *muted))
         assert len(plain) == len(styled) == end - start
-        for index, (before, after) in enumerate(zip(plain, styled)):
+        for index, (before, after) in enumerate(zip(plain, styled, strict=True)):
             difference = np.abs(before - after)
             alike = difference.mean() < ALIKE_FILM if film else difference.max() < ALIKE
-            assert alike, f"timeline frame {start + index} differs by {difference.max()}, {difference.mean()} on average"
-        assert all(np.abs(one - other).max() > OTHER for one, other in zip(plain, plain[4:])), "the footage moves"
+            assert alike, f"timeline frame {start + index} differs by {difference.max()}, mean {difference.mean()}"
+        moving = [np.abs(one - other).max() > OTHER for one, other in zip(plain, plain[4:], strict=False)]
+        assert all(moving), "the footage stands still: this would prove nothing"
 
     def snapshot(self) -> dict[str, Any]:
         """What a user has set in the scene, results left out."""
         scene = self.scene
-        render = {name: _plain(getattr(scene.render, name)) for name in scene.render.bl_rna.properties.keys()}
-        view = {name: _plain(getattr(scene.view_settings, name)) for name in scene.view_settings.bl_rna.properties.keys()}
-        strips = {strip.name: [_plain(getattr(strip, name)) for name in strip.bl_rna.properties.keys()]
-                  for strip in self.module("compat").all_strips_of(scene.sequence_editor) if "fresco" not in strip}
-        return {"scenes": sorted(scene.name for scene in bpy.data.scenes), "range": (scene.frame_start, scene.frame_end),
-                "frame": scene.frame_current, "render": render, "view": view, "strips": strips}
+        strips = {strip.name: _facts(strip) for strip in self.module("compat").all_strips_of(scene.sequence_editor)
+                  if "fresco" not in strip}
+        return {"scenes": sorted(scene.name for scene in bpy.data.scenes), "frame": scene.frame_current,
+                "range": (scene.frame_start, scene.frame_end), "render": _facts(scene.render),
+                "view": _facts(scene.view_settings), "strips": strips}
+
+
+def _facts(thing: Any) -> dict[str, Any]:
+    """All properties of a thing of Blender's."""
+    return {known.identifier: _plain(getattr(thing, known.identifier)) for known in thing.bl_rna.properties}
 
 
 def _plain(value: Any) -> Any:
