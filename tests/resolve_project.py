@@ -97,6 +97,12 @@ class Project(Remote):
         self.current = timeline
         return timeline in self.timelines
 
+    def do_GetTimelineCount(self) -> int:
+        return len(self.timelines)
+
+    def do_GetTimelineByIndex(self, index: int) -> Timeline | None:
+        return self.timelines[index - 1] if 1 <= index <= len(self.timelines) else None
+
     def do_GetSetting(self, key: str | None = None) -> Any:
         return dict(self.settings) if not key else self.settings.get(key, "")
 

@@ -23,8 +23,8 @@ from fresco_davinci.clip import Destination, Input, MatteChoice, MatteSource, Ph
 from fresco_davinci.stylisation import Line, again, read_record, stylise
 from fresco_davinci.timeline import Host, collect, records
 from fresco_protocol.client import Client
-from fresco_protocol.errors import FrescoError, Interrupted, PathRefused
-from fresco_protocol.job import JobState
+from fresco_protocol.errors import DiskFull, FrescoError, Interrupted, PathRefused
+from fresco_protocol.job import JobState, Problem
 from fresco_protocol.messages import Cancel, JobChanged, ListJobs
 from fresco_protocol.shot import FrameRange
 
@@ -227,6 +227,43 @@ def test_somebody_else_cancels_the_job(tmp_path: Path) -> None:
         with pytest.raises(Interrupted):
             driven(steps)
     assert world.violations == []
+
+
+@pytest.mark.parametrize("busy", ["dialog", "render"])
+def test_a_result_waits_until_resolve_is_free(world: World, line: Line, tmp_path: Path, busy: str) -> None:
+    edited(world, tmp_path)
+    host = Host(world.resolve)
+    steps = stylise(host, collect(host)[0], wish(tmp_path, input=Input.SOURCE), line)
+    while next(steps).phase is not Phase.QUEUED:
+        pass
+    world.ledger.modal = busy == "dialog"
+    if busy == "render":
+        job = world.project.jobs[world.project.user_job()]
+        job.state, job.last = "Rendering", 10**9
+    while next(steps).phase is not Phase.PLACING:
+        time.sleep(0.01)
+    assert len(world.timeline.tracks["video"]) == 1
+    world.ledger.modal = False
+    world.project.jobs.clear()
+    record = driven(steps)
+    assert numbers(item_of(world, record)) == [1005, 1006, 1007, 1008]
+
+
+def test_a_disk_that_runs_full_at_the_server(tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    before = state(world)
+    host = Host(world.resolve)
+    with Router() as router:
+        steps = stylise(host, collect(host)[0], wish(tmp_path), Line(connection=router.write_connection(tmp_path)))
+        while not router.memory.jobs:
+            next(steps)
+        full = Problem.of(DiskFull("the disk is full", where="look.00000003.exr", remedy="Make room."))
+        job = replace(next(iter(router.memory.jobs.values())), state=JobState.FAILED, problem=full)
+        router.emit(lambda number: JobChanged(number=number, time=time.time(), job=job.id, record=job))
+        with pytest.raises(DiskFull, match="the disk is full"):
+            driven(steps)
+    assert (state(world), world.violations) == (before, [])
 
 
 def test_a_job_that_fails_says_what_the_server_says(world: World, line: Line, tmp_path: Path) -> None:

@@ -336,6 +336,19 @@ def test_what_does_not_land_leaves_nothing_behind(world: World, tmp_path: Path,
     assert world.pool.root.folders[0].clips == []
 
 
+def test_who_went_to_another_timeline_comes_back_to_it(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+    other = world.pool.do_CreateEmptyTimeline("Another")
+    id = integrate(host, clip, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert world.project.current is other
+    assert [(item.id, item.start) for item in world.timeline.tracks["video"][1].items] == [(id, 86410)]
+    world.project.timelines.remove(world.timeline)
+    with pytest.raises(InputError, match="is gone"):
+        integrate(host, clip, wish(tmp_path), result(tmp_path / "again", 1, 4))
+
+
 def test_under_colour_management_the_result_has_the_plates_space(world: World, tmp_path: Path) -> None:
     edited(world, tmp_path)
     world.project.settings.update(colorScienceMode="davinciYRGBColorManagedv2", colorSpaceOutput="Rec.709 (Scene)")

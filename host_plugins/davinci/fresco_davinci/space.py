@@ -21,6 +21,6 @@ def space_of(name: Optional[str], stated: Optional[str]) -> str:
     found = stated or SPACES.get((name or "").strip().lower())
     if found is None:
         raise ColorError(f"Resolve renders in '{name}', which Fresco does not know by that name",
-                         remedy="Set the timeline's output colour space to Rec.709 Gamma 2.4, or state the space by its "
-                                "OpenColorIO name (--color-space).")
+                         remedy="Set the timeline's output colour space to Rec.709 Gamma 2.4, or state the space by "
+                                "its OpenColorIO name (--color-space).")
     return found

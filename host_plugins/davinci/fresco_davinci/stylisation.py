@@ -63,6 +63,8 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
         with _cancelled_unless_ended(client, job):
             yield from _awaited(client, job)
     yield from _turn(host)
+    while not host.answers:
+        yield Progress(phase=Phase.PLACING, text="waits until Resolve has ended its render or closed its dialog")
     return place(host, record)
 
 
@@ -100,8 +102,9 @@ def delivered(record: Record) -> Result:
 def shot_of(record: Record, extraction: Extraction) -> Shot:
     """The shot of a clip: the result has the plate's own space, so that it fits where the plate was."""
     wish, still = record.wish, record.wish.destination is None
-    stated = extraction.plate.color_space
-    space = "srgb_rec709_scene" if still or (stated is None and not extraction.plate.sequence.lower().endswith(".exr")) else stated
+    space = extraction.plate.color_space
+    if still or (space is None and not extraction.plate.sequence.lower().endswith(".exr")):
+        space = "srgb_rec709_scene"  # an EXR would be taken for linear, and a picture to look at is sRGB
     delivery = Delivery(sequence=str(Path(record.folder) / f"look.########{_suffix(wish)}"), handles=wish.handles,
                         color_space=space, bit_depth=BitDepth.UINT8 if still else BitDepth.HALF)
     name = f"{record.clip.name.strip() or 'clip'} v{record.version:03d}"
@@ -131,8 +134,10 @@ def _suffix(wish: Wish) -> str:
 
 def _begun(clip: Clip, wish: Wish, earlier: Optional[Record]) -> Record:
     """A folder of its own for the next version."""
-    folder = Path(earlier.folder).parent if earlier else Path(wish.folder or Path.home() / "Fresco").joinpath(
-        file_name(clip.project), file_name(clip.timeline_name), f"{file_name(_stem(clip.name))}_{file_name(clip.item)[:8]}")
+    names = (clip.project, clip.timeline_name, f"{_stem(clip.name)}_{clip.item[:8]}")
+    folder = Path(wish.folder or Path.home() / "Fresco").joinpath(*map(file_name, names))
+    if earlier is not None:
+        folder = Path(earlier.folder).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         version = 1 + max((int(path.name[1:]) for path in folder.glob("v[0-9][0-9][0-9]*") if path.name[1:].isdigit()),

@@ -40,6 +40,11 @@ class Host:
                            remedy="Look at the timeline and at the Deliver page, and do it again; "
                                   "`fresco resolve doctor` writes a report that can be sent.")
 
+    @property
+    def answers(self) -> bool:
+        """Whether Resolve is free: no dialog is open, and it does not render."""
+        return isinstance(self.resolve.GetProductName(), str) and not self.project.IsRenderingInProgress()
+
     def notice(self, text: str) -> None:
         """Keeps a sentence for the user."""
         if text not in self.notices:

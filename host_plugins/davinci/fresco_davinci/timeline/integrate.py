@@ -2,12 +2,14 @@
 """Delivered frames -> the media pool and the timeline, frame-exact, and proven by reading back."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Optional
 
 from fresco_davinci.clip import Clip, Destination, Input, Result, Wish, rate_text
 from fresco_davinci.timeline.collect import MARK, TRACK, find, items
 from fresco_davinci.timeline.host import Host, Item
-from fresco_protocol.errors import HostRefused
+from fresco_protocol.errors import HostRefused, InputError
 
 BIN = "Fresco"
 MANAGED = "davinciYRGBColorManagedv2"
@@ -22,13 +24,29 @@ def integrate(host: Host, clip: Clip, wish: Wish, result: Result, placed: Option
     placed: item that shows an earlier version; the new one becomes a take of it. None comes back when nothing lies on
     the timeline. Raises HostRefused, and then the timeline is as before.
     """
-    page = host.resolve.GetCurrentPage()
-    try:
+    with _at(host, clip):
         media = _imported(host, clip, wish, result)
         if wish.destination is not Destination.POOL:
             return _on_timeline(host, clip, wish, result, media, placed)
         return None
+
+
+@contextmanager
+def _at(host: Host, clip: Clip) -> Iterator[None]:
+    """Inside, the clip's timeline is current: appends go nowhere else. Then timeline and page are the user's again."""
+    project, page, current = host.project, host.resolve.GetCurrentPage(), host.timeline
+    if current.GetUniqueId() != clip.timeline:
+        timelines = [project.GetTimelineByIndex(number + 1) for number in range(project.GetTimelineCount())]
+        found = [timeline for timeline in timelines if timeline and timeline.GetUniqueId() == clip.timeline]
+        if not found:
+            raise InputError(f'the timeline "{clip.timeline_name}" is gone', where=clip.name,
+                             remedy="The frames are delivered: import them by hand.")
+        host.granted(project.SetCurrentTimeline(found[0]), "open the clip's timeline")
+    try:
+        yield
     finally:
+        if host.timeline.GetUniqueId() != current.GetUniqueId():
+            project.SetCurrentTimeline(current)
         if page and host.resolve.GetCurrentPage() != page:
             host.resolve.OpenPage(page)
 
