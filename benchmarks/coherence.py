@@ -5,9 +5,9 @@
 
 CLIP is a movie or an image pattern, and may name frames: "street.mp4", "street.mp4=25-32", "plate.####.exr=1001-1008".
 All frames of a stretch are denoised as one window, once for each variant of the paper's ablation; then the shot is made
-by each mode of synthesis, translated and edited, in-betweens and inversion included. Finished rows are kept in a JSON file, so
-that a stopped run goes on; a row is computed again when its shot, its files or its variant change, not when the code
-does: then say --fresh. The clock holds denoising and decoding, of a mode all that follows the loading of the model.
+by each mode of synthesis, translated and edited, in-betweens and inversion included. Finished rows are kept in a JSON
+file, so that a stopped run goes on; a row is computed again when its shot, its files or its variant change, not when the
+code does: then say --fresh. The clock holds denoising and decoding, of a mode all that follows the loading of the model.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ PROMPT = "an oil painting with visible brush strokes"
 CAPTION = "a photo"
 AMPLIFIED = 4  # differences in pictures
 THE_PLATE = "the plate itself"
+ENTRIES: tuple[Variant | Mode, ...] = (*VARIANTS, *MODES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +219,7 @@ def measure(
     pictures = Pictures(options.pictures, stretch) if options.pictures else None
     captions: dict[str, str] = {}
     with closing(stretch.job):
-        for entry in (None, *(entry for entry in (*VARIANTS, *MODES) if entry.name in options.variants)):
+        for entry in (None, *(entry for entry in ENTRIES if entry.name in options.variants)):
             key = stretch.key(entry)
             lacks_pictures = pictures is not None and not pictures.has(key)
             if options.fresh or key not in store.rows or lacks_pictures:
@@ -250,7 +251,7 @@ def _judge(clips: Sequence[Clip], options: argparse.Namespace) -> Judge | None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [entry.name for entry in (*VARIANTS, *MODES)]
+    names = [entry.name for entry in ENTRIES]
     add = parser.add_argument
     add("--clips", nargs="+", type=Clip.parse, default=[], metavar="CLIP", help="clips beside the demo shot")
     add("--variants", nargs="+", choices=names, default=names, metavar="VARIANT", help=f"of {', '.join(names)}")
