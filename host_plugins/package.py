@@ -44,9 +44,16 @@ def blender_files() -> Files:
 
 
 def davinci_files() -> Files:
-    """The script and beside it the protocol, which it finds by its own folder."""
-    protocol = {f"fresco_protocol/{name}": data for name, data in _tree(PROTOCOL)}
-    return {**dict(_tree(HOSTS["davinci"])), **protocol, "LICENSE": (ROOT / "LICENSE").read_bytes()}
+    """The tree below Resolve's folder Fusion, as `fresco resolve install` makes it: menu entries, and the packages."""
+    entries: Files = {}
+    for name, data in _tree(HOSTS["davinci"] / "fresco_davinci"):
+        places = [f"Modules/Fresco/fresco_davinci/{name}"]
+        if name.startswith("scripts/"):
+            places = [f"Scripts/{menu}/{Path(name).name}" for menu in ("Edit", "Utility")]
+        entries.update(dict.fromkeys(places, data))
+    protocol = {f"Modules/Fresco/fresco_protocol/{name}": data for name, data in _tree(PROTOCOL)}
+    about = {"README.md": (HOSTS["davinci"] / "README.md").read_bytes(), "LICENSE": (ROOT / "LICENSE").read_bytes()}
+    return {**entries, **protocol, **{f"Modules/Fresco/{name}": data for name, data in about.items()}}
 
 
 def _tree(folder: Path) -> Iterator[tuple[str, bytes]]:
