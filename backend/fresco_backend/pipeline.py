@@ -131,11 +131,18 @@ class _Run:
     denoised: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     warp_error: WarpError = field(default_factory=WarpError)
+    warnings: list[str] = field(default_factory=list)
     models: Models | None = None
     denoising: Denoising | None = None
 
     def events(self) -> Generator[Event, None, None]:
-        """The stages, in order."""
+        """The stages, in order; what they warn of is kept for the record."""
+        for event in self._stages():
+            if isinstance(event, Warned):
+                self.warnings.append(event.text if event.frame is None else f"frame {event.frame}: {event.text}")
+            yield event
+
+    def _stages(self) -> Iterator[Event]:
         self.done = self._delivered()
         if self._is_finished():
             yield self._planned(None)
@@ -357,6 +364,7 @@ class _Run:
             reused=len(self.done) - self.rendered,
             device=str(models.device) if models else None,
             precision=str(models.dtype).removeprefix("torch.") if models else None,
+            peak_memory_bytes=record.peak_memory(), warnings=tuple(self.warnings),
         )  # fmt: skip
 
     def _timed(self, stage: Stage, events: Iterator[Event]) -> Iterator[Event]:

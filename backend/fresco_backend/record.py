@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ class Measures:
 
     seconds: by stage. warp_error: mean over neighbouring frames that this run wrote, in [0, 1] squared; see `metrics`.
     drift: of the look from the first window to the last, see `drift`. device, precision: None when nothing had to be
-    denoised.
+    denoised. peak_memory_bytes: of the process; None where the system does not tell. warnings: all that was said.
     """
 
     keyframes: tuple[int, ...]
@@ -40,6 +41,18 @@ class Measures:
     reused: int
     device: str | None
     precision: str | None
+    peak_memory_bytes: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def peak_memory() -> int | None:
+    """Bytes of memory that this process has held at most; None on Windows, which has no such figure for Python."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def path_of(delivery: str) -> Path:
