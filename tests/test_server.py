@@ -2,6 +2,7 @@
 """The server over its socket, without workers: both transports, the queue, watchers, refusals, its place."""
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import signal
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -21,10 +22,16 @@ from router import PyzmqDealer
 from servers import PACKAGES, Process, Running, polled, serving, shot_in, waited
 
 from fresco_backend.job_state import ENDED
+from fresco_backend.roots import Roots
+from fresco_backend.server import Options, Server
+from fresco_backend.server_log import ServerLog
+from fresco_backend.worker_pool import Heard, WorkerProcess
+from fresco_backend.worker_words import Told
 from fresco_protocol.client import Client, Transport
 from fresco_protocol.connection import host_and_port
 from fresco_protocol.errors import (
     Busy,
+    DiskFull,
     InputError,
     JobRefused,
     JobUnknown,
@@ -54,6 +61,7 @@ from fresco_protocol.messages import (
     Status,
     Stop,
     Submit,
+    Warned,
     Watch,
     WatchEnded,
     fresh_key,
@@ -61,7 +69,7 @@ from fresco_protocol.messages import (
 from fresco_protocol.seal import Stamp, sign
 from fresco_protocol.shot import Control, ControlKind, Delivery, Matte, Plate
 from fresco_protocol.wire import decode, encode
-from fresco_protocol.zmtp import Dealer
+from fresco_protocol.zmtp import GREETING, READY, Dealer, frame
 
 Dial = Callable[[str], Transport]
 
@@ -255,6 +263,28 @@ def test_what_is_too_large_is_refused(running: Running, client: Client) -> None:
     assert client.request(Status()).queued == 0
 
 
+def test_a_message_without_an_end_is_cut_off_and_clients_come_back(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fresco_backend.listener.MOST_MEMORY", 30 * 2**20)
+    with serving(tmp_path, heartbeat=0.2) as running, running.client() as client:
+        client.watch()
+        endpoint = running.connection.endpoint
+        with socket.create_connection(host_and_port(endpoint)) as link:
+            link.sendall(GREETING + READY)
+            with pytest.raises(OSError, match=r"reset|Broken pipe"):
+                while True:
+                    link.sendall(frame(bytes(2**20), 1))
+        deadline = time.monotonic() + 20
+        while "all connections are ended" not in running.log.getvalue() or client.trouble is not None:
+            assert time.monotonic() < deadline
+            client.poll()
+            time.sleep(0.05)
+        job = running.submit(client).id
+        assert numbers(polled(client, lambda events: len(numbers(events)) == 1)) == [1]
+        assert client.request(ShowJob(job=job)).record.state is JobState.QUEUED
+        assert running.connection.endpoint == endpoint
+
+
 def test_many_connections_cost_nothing(running: Running, client: Client) -> None:
     place = host_and_port(running.connection.endpoint)
     links = [socket.create_connection(place) for _ in range(400)]
@@ -442,3 +472,35 @@ def test_ended_jobs_come_last(running: Running, client: Client) -> None:
     assert [record.id for record in client.request(ListJobs()).records] == [second, first]
     assert client.request(ListJobs(states=tuple(ENDED))).total == 1
     waited(client, first, lambda record: record.state is JobState.CANCELLED, 1)
+
+
+def filled(server: Server, *, full: bool) -> None:
+    """Let the queue's file grow no further, as on a full disk; or let it grow again."""
+    connection = server.queue._database._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages if full else 10**9}")
+
+
+def test_on_a_full_disk_nothing_is_lost_and_clients_are_told(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    options = Options(queue=tmp_path / "state" / "queue.sqlite", connection=tmp_path / "state" / "connection.json",
+                      roots=Roots.declared([tmp_path]), devices=())
+    with Server(options, log=ServerLog(io.StringIO())) as server:
+        submit = Submit(shot=shot_in(tmp_path, "x" * 50_000), client_key="key")
+        job = server.queue.submit(shot_in(tmp_path), key="first").status.id
+        claim = server.queue.claim("worker", "cpu")
+        worker = WorkerProcess(name="worker", device="cpu", process=cast("subprocess.Popen[bytes]", None), claim=claim)
+        event = Warned(number=0, time=0, job=job, code="test", text="x" * 50_000)
+        filled(server, full=True)
+        assert not server._took(Heard(worker, Told.of(event)))
+        with pytest.raises(DiskFull):
+            server.answers.reply(submit)
+        server._tend()
+        assert server._kept is not None, "the word waits"
+        assert server.queue.status(job).state is JobState.RUNNING
+        filled(server, full=False)
+        server._next_tick = 0.0
+        server._tend()
+        assert server._kept is None
+        assert [event.number for event in server.queue.journal.events()] == [1, 2, 3]
+        assert server.answers.reply(submit).created  # type: ignore[attr-defined]

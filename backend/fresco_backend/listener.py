@@ -5,10 +5,12 @@ A stranger costs one signature's check and gets no answer; what is refused is lo
 """
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
@@ -23,7 +25,14 @@ LOOPBACK = "127.0.0.1"
 LINGER = 500  # milliseconds that the last words may take
 MOST_WAITING = 256  # messages that wait for one client that does not read
 PING, DEAF = 30_000, 300_000  # milliseconds; a host's interface may be busy for minutes, and its jobs go on anyway
+HANDSHAKE = 10_000  # milliseconds
 REFUSALS_SAID_EACH = 60.0  # seconds
+REBIND = 2.0  # seconds that the system may take to give a port back
+MOST_MEMORY = 512 * 2**20  # bytes beyond those of the start
+OPTIONS = {
+    zmq.ROUTER_MANDATORY: 1, zmq.ROUTER_HANDOVER: 1, zmq.LINGER: LINGER, zmq.MAXMSGSIZE: LARGEST_BODY,
+    zmq.SNDHWM: MOST_WAITING, zmq.RCVHWM: MOST_WAITING, zmq.BACKLOG: 512, zmq.HEARTBEAT_IVL: PING,
+    zmq.HEARTBEAT_TIMEOUT: DEAF, zmq.HANDSHAKE_IVL: HANDSHAKE}
 
 
 class Sent(Enum):
@@ -70,18 +79,41 @@ class Listener:
         self._token = token
         self._guard = ReplayGuard()
         self._refusals = _Refusals(say=say)
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-        for option, value in ((zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1), (zmq.LINGER, LINGER),
-                              (zmq.MAXMSGSIZE, LARGEST_BODY), (zmq.SNDHWM, MOST_WAITING), (zmq.RCVHWM, MOST_WAITING),
-                              (zmq.HEARTBEAT_IVL, PING), (zmq.HEARTBEAT_TIMEOUT, DEAF), (zmq.BACKLOG, 512)):
-            self.socket.setsockopt(option, value)
-        try:
-            self.socket.bind(f"tcp://{LOOPBACK}:{port or '*'}")
-        except zmq.ZMQError as error:
-            self.socket.close()
-            raise UsageError(f"cannot listen: {error}", where=f"{LOOPBACK}:{port}",
-                             remedy="Take another --port, or none: then any free one is taken.") from error
+        self._say = say
+        self._bind(f"tcp://{LOOPBACK}:{port or '*'}")
         self.endpoint: str = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._most_memory = (_memory() or 0) + MOST_MEMORY
+
+    def _bind(self, endpoint: str) -> None:
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        for option, value in OPTIONS.items():
+            self.socket.setsockopt(option, value)
+        deadline = time.monotonic() + REBIND
+        while True:
+            try:
+                self.socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                if error.errno == zmq.EADDRINUSE and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
+                self.socket.close()
+                raise UsageError(f"cannot listen: {error}", where=endpoint,
+                                 remedy="Take another --port, or none: then any free one is taken.") from error
+            return
+
+    def relieve(self) -> bool:
+        """Ends all connections if somebody fills the server's memory; True if so. Clients come back by themselves.
+
+        libzmq bounds a part, not the number of parts: a stranger may send one message without an end. It is all in the
+        memory of the connection, and goes with it.
+        """
+        held = _memory()
+        if held is None or held < self._most_memory:
+            return False
+        self._say(f"all connections are ended: they hold {(held - self._most_memory + MOST_MEMORY) // 2**20} MiB")
+        self.socket.close(0)
+        self._bind(self.endpoint)
+        return True
 
     def receive(self) -> Asked | None:
         """The next request; None when none is waiting. What is no request of a client is answered or dropped here."""
@@ -132,3 +164,9 @@ class Listener:
         if not isinstance(message, Request) or id is None:
             raise MessageMalformed("what is no request")
         return Asked(client, message, id)
+
+
+def _memory() -> int | None:
+    """Bytes that this process holds; None where the system does not tell."""
+    table = Path("/proc/self/statm")
+    return int(table.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if table.is_file() else None

@@ -76,6 +76,7 @@ class Server:
         self._signal: int | None = None
 
     def __enter__(self) -> Server:
+        _allow_many_files()
         with ExitStack() as stack:
             locks = [stack.enter_context(ExclusiveLock(path))
                      for path in dict.fromkeys((self.options.queue, self.options.connection))]
@@ -105,9 +106,7 @@ class Server:
         self.log.say("has ended")
 
     def _begin(self) -> None:
-        self._poller = zmq.Poller()
-        for socket in (self.listener.socket, self.pool.socket):
-            self._poller.register(socket, zmq.POLLIN)
+        self._poller = self._polling()
         now = time.monotonic()
         self._next_beat = self._next_tick = now
         self._busy_at = now  # when there was last something to do
@@ -116,6 +115,12 @@ class Server:
         self._kept: Heard | None = None  # what the disk refused
         for status in self.queue.recover(blamed=False):
             self.log.say(f"job {status.id} was running when the last server ended; it is {status.state.value} now")
+
+    def _polling(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        for socket in (self.listener.socket, self.pool.socket):
+            poller.register(socket, zmq.POLLIN)
+        return poller
 
     # The loop.
 
@@ -182,6 +187,9 @@ class Server:
             if self._kept is not None:
                 self._took(self._kept)
             self.pool.tend()
+            if self.listener.relieve():
+                self._poller = self._polling()
+                self.watchers.forget()
             self._unclaimed = True  # the disk may have refused the last claim
         if self._unclaimed:
             self._assign()
@@ -310,6 +318,16 @@ class Server:
 
     def _note(self, number: int, _frame: object) -> None:
         self._signal = number
+
+
+def _allow_many_files() -> None:
+    """A connection is an open file: as many as the system lets this user have."""
+    if sys.platform != "win32":
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with suppress(OSError, ValueError):  # some systems say more than they give
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def serve(options: Options, *, said: Callable[[Server], None]) -> None:

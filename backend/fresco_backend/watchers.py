@@ -115,6 +115,10 @@ class Watchers:
             if self._send(watcher, ended if watcher.ended else alive) and watcher.ended:
                 del self._of[watcher.client]
 
+    def forget(self) -> None:
+        """Ends all watches: their connections are gone."""
+        self._of.clear()
+
     def stop(self) -> None:
         """Tells everybody that the server ends."""
         parts = self._passing(ServerStopping)
