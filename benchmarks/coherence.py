@@ -6,8 +6,8 @@
 CLIP is a movie or an image pattern, and may name frames: "street.mp4", "street.mp4=25-32", "plate.####.exr=1001-1008".
 All frames of a stretch are denoised as one window, once for each variant of the paper's ablation; then the shot is made
 by each mode of synthesis, translated and edited, in-betweens and inversion included. Finished rows are kept in a JSON
-file, so that a stopped run goes on; a row is computed again when its shot, its files or its variant change, not when the
-code does: then say --fresh. The clock holds denoising and decoding, of a mode all that follows the loading of the model.
+file, so that a stopped run goes on; a row is computed again when its shot, its files or its variant change, not when
+the code does: then say --fresh. The clock holds denoising and decoding, of a mode all but the loading of the model.
 """
 
 from __future__ import annotations
