@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fresco_backend.weights import Models
-from fresco_protocol.shot import Cue, Look, frame_numbers
+from fresco_protocol.shot import Cue, Look
 
 
 def prompts_at(look: Look, frame: int) -> dict[str, float]:
     """The prompts of one frame with their shares, which sum to 1: more than one where words are becoming others."""
-    cues = [_words(cue, frame) for cue in look.cues if frame in frame_numbers(cue.frames)]
+    cues = [_words(cue, frame) for cue in look.cues if any(frame in part.numbers() for part in cue.frames)]
     shares: dict[str, float] = {}
     for choice in product(*cues):
         share = 1.0
@@ -45,8 +45,7 @@ def texts_of(look: Look, frames: Iterable[int]) -> set[str]:
 def _words(cue: Cue, frame: int) -> list[tuple[str, float]]:
     if cue.to is None:
         return [(cue.prompt, 1.0)]
-    frames = frame_numbers(cue.frames)
-    first, last = min(frames), max(frames)
+    first, last = min(part.first for part in cue.frames), max(part.numbers()[-1] for part in cue.frames)
     later = (frame - first) / (last - first) if last > first else 1.0
     return [(cue.prompt, 1 - later), (cue.to, later)]
 
