@@ -2,12 +2,14 @@
 """`fresco resolve` from a terminal: stylize, redo, place, install, uninstall, doctor."""
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -309,3 +311,32 @@ def test_two_clips_from_a_terminal(world: World, tmp_path: Path, capsys: pytest.
     assert called("stylize", "--prompt", "a comic", "--folder", str(tmp_path / "out")) == 0
     assert [item.start for item in world.timeline.tracks["video"][1].items] == [86410, other.start]
     assert capsys.readouterr().err.count("version 1 in") == 2
+
+
+def packager() -> Any:
+    """host_plugins/package.py, which is a program and no module of a package."""
+    spec = importlib.util.spec_from_file_location("package", ROOT / "host_plugins" / "package.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_archive_is_what_the_installer_makes() -> None:
+    package = packager()
+    files = set(package.davinci_files())
+    copied = {name for name in installation.layout() if not name.endswith("py.typed")}
+    assert copied - files == set()
+    assert files - copied <= {"Modules/Fresco/README.md", "Modules/Fresco/LICENSE",
+                              "Modules/Fresco/fresco_protocol/py.typed"}
+    assert package.problems("davinci", package.davinci_files()) == []
+
+
+def test_the_wheel_carries_what_the_installer_copies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert "host_plugins/davinci/fresco_davinci" in project["wheel"]["packages"]
+    assert "host_plugins" in project["sdist"]["include"]
+    packages = [ROOT / folder for folder in project["wheel"]["packages"]]
+    for source in installation.layout().values():
+        assert any(source.is_relative_to(package) for package in packages)
