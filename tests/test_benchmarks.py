@@ -171,4 +171,4 @@ def test_a_table_reads_as_text_too() -> None:
     slower = Row(clip="a", variant="slow", warp_error=1, flicker=1, edges=0.5, seconds=5)
     text = laid_out(means([row, slower], "plain"))
     assert "|" not in text
-    assert text.splitlines()[2].split() == ["slow", "1.00", "1.00", "0.500", "5.00", "2.5"]
+    assert text.splitlines()[2].split() == ["slow", "1.00", "1.00", "0.500", "–", "5.00", "2.5"]
