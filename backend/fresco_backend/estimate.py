@@ -42,19 +42,36 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS * pixels)
     if not windows:
         return Cost(int(LIBRARIES), delivering)
-    latents = width * height / 64
-    weights = sum(part.size for part in job.inventory.all_components) / BYTES_PER_WEIGHT
-    unet = job.inventory.component("unet").size / BYTES_PER_WEIGHT
-    look = job.shot.look
-    branches = 1 if look.guidance == 1 else 2
+    look, latents = job.shot.look, width * height / 64
     denoised = sum(len(window.frames) for window in windows)
     steps = round(look.steps * job.strength)
     factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
-    flop = FLOP_PER_WEIGHT_AND_LATENT * unet * latents * branches * denoised * steps * factor
+    flop = FLOP_PER_WEIGHT_AND_LATENT * _unet(job) * latents * _branches(job) * denoised * steps * factor
     denoising = flop / (ATTAINED * _matmul_speed(device, dtype)) if flop else 0.0
-    rows = branches * max(len(window.frames) for window in windows)
-    activations = ACTIVATION_BYTES * rows * latents * (unet / SD_WEIGHTS) ** 0.5
-    return Cost(int(LIBRARIES + weights * dtype.itemsize + activations), denoising + delivering)
+    return Cost(LIBRARIES + device_memory(job, windows, dtype), denoising + delivering)
+
+
+def device_memory(job: Job, windows: Sequence[Window], dtype: torch.dtype) -> int:
+    """Bytes that the networks and the largest window take on their device."""
+    width, height = job.working.padded
+    rows = _branches(job) * max((len(window.frames) for window in windows), default=0)
+    activations = ACTIVATION_BYTES * rows * (width * height / 64) * (_unet(job) / SD_WEIGHTS) ** 0.5
+    return int(loaded(job, dtype) + activations)
+
+
+def loaded(job: Job, dtype: torch.dtype) -> int:
+    """Bytes of all networks of a job, as they lie in memory."""
+    return sum(part.size for part in job.inventory.all_components) // BYTES_PER_WEIGHT * dtype.itemsize
+
+
+def _unet(job: Job) -> float:
+    """Weights of the U-Net."""
+    return job.inventory.component("unet").size / BYTES_PER_WEIGHT
+
+
+def _branches(job: Job) -> int:
+    """Samples of a frame in one step: with and without the prompt."""
+    return 1 if job.shot.look.guidance == 1 else 2
 
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

@@ -22,6 +22,7 @@ from fresco_backend.claims import POLL, Claims
 from fresco_backend.color import for_file
 from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.denoising import Denoising
+from fresco_backend.device_room import require_room
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
 from fresco_backend.farm_stage import FarmStage, require_frames, require_keyframes
@@ -260,6 +261,8 @@ class _Run:
     def _load(self) -> Generator[Event, None, Models]:
         """Load the models, and say what they do not understand of the texts."""
         look = self.job.shot.look
+        if self.attendance is None:
+            require_room(self.job)
         loading = load if self.attendance is None else self.attendance.load
         models = self.models = loading(look.model, controls=look.controls or (), changes=Changes.of(look))
         texts = prompts.texts_of(look, self.job.frames)

@@ -93,13 +93,13 @@ def plan_shot(shot: Shot, site: Site) -> FarmPlan:
         errors = list(windows.error_curve(job)) if windows.needs_analysis(job) else None
         keyframes = windows.choose_keyframes(job, errors)
         split = windows.split(job, keyframes)
-        cost = estimate.cost(job, split, 0, torch.device("cpu"), torch.float16)
+        memory = estimate.device_memory(job, split, torch.float16)
         decided, frames = _decided(job, keyframes), job.frames
     with closing(open_job(decided)) as job:
         job.writer()  # a delivery that cannot be written is refused here, not on a hundred nodes
         pins = Pins.of(job)
     return FarmPlan(name=site.name or _name(shot), shot=decided, pins=pins, site=site, frames=frames,
-                    windows=len(split), memory=cost.memory // MEBIBYTE)
+                    windows=len(split), memory=memory // MEBIBYTE)
 
 
 def _decided(job: Job, keyframes: Sequence[int]) -> Shot:
