@@ -265,7 +265,8 @@ class _Run:
             require_room(self.job)
         loading = load if self.attendance is None else self.attendance.load
         models = self.models = loading(look.model, controls=look.controls or (), changes=Changes.of(look))
-        texts = prompts.texts_of(look, self.job.frames)
+        caption = [self.job.shot.editing.caption] if needs_inversion(self.job.shot) else []
+        texts = {*prompts.texts_of(look, self.job.frames), *caption}
         unknown = [word for text in sorted(texts) for word in models.unknown_words(text)]
         if unknown:
             yield Warned(code="unknown-words", text=f"the model does not know: {', '.join(dict.fromkeys(unknown))}. "
