@@ -177,37 +177,28 @@ def test_files_that_are_links_out_of_the_roots_are_refused_when_they_are_known(
     assert not (place / "stolen").exists()
 
 
-def test_a_worker_that_dies_is_replaced_and_its_job_goes_on_twice_then_fails_with_its_last_words(
+def test_a_worker_that_dies_or_freezes_is_replaced_and_its_job_fails_at_the_third_time_with_its_last_words(
         running: Running, client: Client, place: Path, tiny_model: Path) -> None:
     job = submitted(client, shot(place, tiny_model, "killed"))
-    for attempt in (1, 2, 3):
-        record = waited(client, job, lambda record, attempt=attempt: record.attempt == attempt  # type: ignore[misc]
-                        and record.state is JobState.RUNNING and len(inodes(place / "killed")) >= 4 * attempt)
-        before = inodes(place / "killed")
-        os.kill(worker_of(running), signal.SIGKILL)
-        waited(client, job, lambda record: record.state is not JobState.RUNNING)
+    for attempt, number in enumerate((signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL), 1):
+        waited(client, job, lambda record, attempt=attempt: record.attempt == attempt  # type: ignore[misc]
+               and record.state is JobState.RUNNING and len(inodes(place / "killed")) >= 4 * attempt)
+        os.kill(worker_of(running), number)
+        before, began = inodes(place / "killed"), time.monotonic()
+        client.request(Status())
+        assert time.monotonic() - began < 2, "the server waits for nobody"
+        waited(client, job, lambda record, attempt=attempt: (record.attempt, record.state)  # type: ignore[misc]
+               != (attempt, JobState.RUNNING))
         assert before.items() <= inodes(place / "killed").items()
     record = ended(client, job)
     assert record.problem is not None
     assert (record.state, record.problem.code) == (JobState.FAILED, WorkerDied.code)
     assert "killed by signal 9" in record.problem.what
-    before = inodes(place / "killed")
+    assert "no sign of life" in running.log.getvalue()
     client.request(Retry(job=job))
     assert ended(client, job).state is JobState.DELIVERED
     assert before.items() <= inodes(place / "killed").items(), "a finished frame was rendered again"
     assert bits(place / "killed") == bits(place / "whole")
-
-
-def test_a_worker_that_is_frozen_is_replaced(running: Running, client: Client, place: Path, tiny_model: Path) -> None:
-    job = submitted(client, shot(place, tiny_model, "frozen"))
-    waited(client, job, is_underway)
-    os.kill(worker_of(running), signal.SIGSTOP)
-    began = time.monotonic()
-    assert client.request(Status()).running == 1
-    assert time.monotonic() - began < 2, "the server waits for nobody"
-    record = ended(client, job)
-    assert (record.state, record.attempt) == (JobState.DELIVERED, 2)
-    assert "no sign of life" in running.log.getvalue()
 
 
 def test_a_killed_server_loses_nothing(place: Path, tiny_model: Path) -> None:

@@ -7,9 +7,11 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from fresco_backend import __version__
+from fresco_backend import __version__, settings
 from fresco_backend.job_text import event_json, event_line, job_lines, status_lines
 from fresco_protocol import messages as m
 from fresco_protocol.client import Client
@@ -79,8 +81,13 @@ def _add_submit(commands: Commands) -> None:
 
 
 def connected() -> Client:
-    """A client of the server that the connection file names."""
-    return Client(software=f"fresco {__version__}")
+    """A client of the server that the connection file names; with a key, where the settings name one."""
+    software, key = f"fresco {__version__}", settings.client_key()
+    if key is None:
+        return Client(software=software)
+    from fresco_backend.gate import SERVER, CurveDealer
+
+    return Client(software=software, dial=partial(CurveDealer, client=key, server=key.with_name(f"{SERVER}.key")))
 
 
 def _submit(arguments: argparse.Namespace) -> int:
@@ -106,9 +113,6 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _ensure(client: Client, shot: Any) -> None:
-    from pathlib import Path
-
-    from fresco_backend import settings
     from fresco_backend.server_start import IDLE_EXIT, ensure_server
 
     delivery = Path(shot.delivery.sequence).parent

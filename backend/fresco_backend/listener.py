@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's end of the wire: one ROUTER, from which only requests come that are signed, fresh and well formed.
+"""The server's end of the wire: a ROUTER, from which only requests come that are signed, fresh and well formed.
 
 A stranger costs one signature's check and gets no answer; what is refused is logged once a kind, then counted.
 """
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
+from fresco_backend.gate import Gate
 from fresco_protocol.errors import FrescoError, MessageMalformed, ProtocolError, UsageError
 from fresco_protocol.job import Problem
 from fresco_protocol.messages import Failed, Message, Request
@@ -43,10 +44,17 @@ class Sent(Enum):
     GONE = "gone"
 
 
-class Asked(NamedTuple):
-    """A request, with the routing id of the connection that it came from."""
+class Peer(NamedTuple):
+    """A connection: its socket, and its routing id there."""
 
-    client: bytes
+    socket: zmq.Socket[bytes]
+    id: bytes
+
+
+class Asked(NamedTuple):
+    """A request, with the connection that it came from."""
+
+    client: Peer
     request: Request[Any]
     id: str
 
@@ -70,36 +78,41 @@ class _Refusals:
 
 
 class Listener:
-    """The ROUTER, bound to the loopback. port: 0 is any free one. say: writes a line into the server's log.
+    """The ROUTER, bound to the loopback, and beside it one for other machines, if there is a `gate` for it.
 
-    Raises UsageError when the port is taken.
+    port: 0 is any free one. say: writes a line into the server's log. Raises UsageError when a port is taken.
     """
 
-    def __init__(self, token: str, *, port: int = 0, say: Callable[[str], None]) -> None:
+    def __init__(self, token: str, *, port: int = 0, gate: Gate | None = None, say: Callable[[str], None]) -> None:
         self._token = token
         self._guard = ReplayGuard()
         self._refusals = _Refusals(say=say)
         self._say = say
-        self._bind(f"tcp://{LOOPBACK}:{port or '*'}")
-        self.endpoint: str = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._gate = gate
+        self.sockets = [self._bound(f"tcp://{LOOPBACK}:{port or '*'}", None)]
+        self.endpoint: str = self.sockets[0].getsockopt_string(zmq.LAST_ENDPOINT)
+        if gate is not None:
+            self.sockets.append(self._bound(gate.endpoint, gate))
         self._most_memory = (_memory() or 0) + MOST_MEMORY
 
-    def _bind(self, endpoint: str) -> None:
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    def _bound(self, endpoint: str, gate: Gate | None) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = (zmq.Context.instance() if gate is None else gate.context).socket(zmq.ROUTER)
         for option, value in OPTIONS.items():
-            self.socket.setsockopt(option, value)
+            socket.setsockopt(option, value)
+        if gate is not None:
+            gate.guard(socket)
         deadline = time.monotonic() + REBIND
         while True:
             try:
-                self.socket.bind(endpoint)
+                socket.bind(endpoint)
             except zmq.ZMQError as error:
                 if error.errno == zmq.EADDRINUSE and time.monotonic() < deadline:
                     time.sleep(0.05)
                     continue
-                self.socket.close()
+                socket.close()
                 raise UsageError(f"cannot listen: {error}", where=endpoint,
                                  remedy="Take another --port, or none: then any free one is taken.") from error
-            return
+            return socket
 
     def relieve(self) -> bool:
         """Ends all connections if somebody fills the server's memory; True if so. Clients come back by themselves.
@@ -111,25 +124,28 @@ class Listener:
         if held is None or held < self._most_memory:
             return False
         self._say(f"all connections are ended: they hold {(held - self._most_memory + MOST_MEMORY) // 2**20} MiB")
-        self.socket.close(0)
-        self._bind(self.endpoint)
+        self.close(linger=0)
+        gates = [(self.endpoint, None), *([(self._gate.endpoint, self._gate)] if self._gate else [])]
+        self.sockets = [self._bound(endpoint, gate) for endpoint, gate in gates]
         return True
 
     def receive(self) -> Asked | None:
         """The next request; None when none is waiting. What is no request of a client is answered or dropped here."""
-        while True:
-            try:
-                client, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return None
-            try:
-                return self._asked(client, parts)
-            except ProtocolError as error:
-                self._refusals.add(error)
-                if error.request is not None:
-                    self.send(client, Failed(problem=Problem.of(error)), error.request)
+        for socket in self.sockets:
+            while True:
+                try:
+                    id, *parts = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                try:
+                    return self._asked(Peer(socket, id), parts)
+                except ProtocolError as error:
+                    self._refusals.add(error)
+                    if error.request is not None:
+                        self.send(Peer(socket, id), Failed(problem=Problem.of(error)), error.request)
+        return None
 
-    def send(self, client: bytes, message: Message, id: str | None = None) -> Sent:
+    def send(self, client: Peer, message: Message, id: str | None = None) -> Sent:
         """Sends a message; a reply that is beyond the limits of the wire becomes Failed."""
         try:
             parts = encode(message, self._token, id=id)
@@ -143,21 +159,22 @@ class Listener:
         """The parts of an event, to be sent to many."""
         return encode(message, self._token)
 
-    def send_parts(self, client: bytes, parts: list[bytes]) -> Sent:
+    def send_parts(self, client: Peer, parts: list[bytes]) -> Sent:
         """Sends what `encoded` gave."""
         try:
-            self.socket.send_multipart([client, *parts], zmq.NOBLOCK)
+            client.socket.send_multipart([client.id, *parts], zmq.NOBLOCK)
         except zmq.Again:
             return Sent.FULL
         except zmq.ZMQError:  # EHOSTUNREACH
             return Sent.GONE
         return Sent.SENT
 
-    def close(self) -> None:
-        """Ends all connections; what is on the way has LINGER to arrive."""
-        self.socket.close()
+    def close(self, *, linger: int = LINGER) -> None:
+        """Ends all connections; what is on the way has `linger` milliseconds to arrive."""
+        for socket in self.sockets:
+            socket.close(linger)
 
-    def _asked(self, client: bytes, parts: list[bytes]) -> Asked:
+    def _asked(self, client: Peer, parts: list[bytes]) -> Asked:
         if len(parts) > MOST_PARTS:
             raise MessageMalformed(f"{len(parts)} parts; at most {MOST_PARTS} are allowed")
         message, id = decode(parts, self._token, guard=self._guard)

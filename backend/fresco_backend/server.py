@@ -24,6 +24,7 @@ import zmq
 import fresco_backend
 from fresco_backend import settings
 from fresco_backend.answers import Answers
+from fresco_backend.gate import Gate
 from fresco_backend.job_state import Claim, Wish
 from fresco_backend.jobs import JobQueue, Limits
 from fresco_backend.listener import Asked, Listener
@@ -49,14 +50,15 @@ ADAY = 86_400.0  # a lease that never ends: the pool itself sees which workers l
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a server runs. mapping: of paths that clients send. port: 0 is any free one. devices: see WorkerPool.
-    idle_exit: seconds without work or requests until it ends; None is never."""
+    """How a server runs. mapping: of paths that clients send. port: 0 is any free one. gate: for other machines.
+    devices: see WorkerPool. idle_exit: seconds without work or requests until it ends; None is never."""
 
     queue: Path
     connection: Path
     roots: Roots
     mapping: PathMapping = field(default_factory=PathMapping)
     port: int = 0
+    gate: Gate | None = None
     devices: tuple[str, ...] = (ANY,)
     idle_exit: float | None = None
     heartbeat: float = HEARTBEAT
@@ -82,7 +84,8 @@ class Server:
                      for path in dict.fromkeys((self.options.queue, self.options.connection))]
             self.queue = stack.enter_context(JobQueue(self.options.queue, limits=Limits(lease=ADAY)))
             token = fresh_token()
-            self.listener = Listener(token, port=self.options.port, say=self.log.say)
+            gate = stack.enter_context(self.options.gate) if self.options.gate else None
+            self.listener = Listener(token, port=self.options.port, gate=gate, say=self.log.say)
             stack.callback(self.listener.close)
             self.pool = WorkerPool(
                 self.options.devices, roots=self.options.roots, folder=self.options.queue.parent,
@@ -118,7 +121,7 @@ class Server:
 
     def _polling(self) -> zmq.Poller:
         poller = zmq.Poller()
-        for socket in (self.listener.socket, self.pool.socket):
+        for socket in (*self.listener.sockets, self.pool.socket):
             poller.register(socket, zmq.POLLIN)
         return poller
 
@@ -129,7 +132,7 @@ class Server:
         with self._signals():
             while not self._is_over():
                 ready = dict(self._poller.poll(self._pause()))
-                if self.listener.socket in ready:
+                if any(socket in ready for socket in self.listener.sockets):
                     self._answer_requests()
                 if self._kept is None:  # else its pool waits
                     self._hear_workers()

@@ -6,6 +6,7 @@ Every function reads the environment when it is called and makes no folder: whoe
     FRESCO_SCRATCH      scratch folder                      default: the user's cache folder; .fresco for shots
     FRESCO_MODELS       folder of models known by a name    default: the user's data folder
     FRESCO_CONNECTION   connection file of the server       default: the user's runtime folder
+    FRESCO_CLIENT_KEY   file of a client's secret key       default: none, for a server on this machine
     FRESCO_QUEUE        file of the server's jobs           default: in the user's state folder
     FRESCO_PATH_MAPPING file of rules for clients' paths    default: none
     FRESCO_ROOTS        folders in which the server works   default: home, temporary and current folder
@@ -52,6 +53,11 @@ def models_folder() -> Path:
 def connection_file() -> Path:
     """The file in which a running server says how to reach it. It is gone after a restart of the machine, or stale."""
     return Path(default_file())
+
+
+def client_key() -> Path | None:
+    """The secret key with which this client goes to a server on another machine; `server.key` lies beside it."""
+    return _from_environment("FRESCO_CLIENT_KEY")
 
 
 def queue_file() -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fresco_backend.journal import Journal
-from fresco_backend.listener import Listener, Sent
+from fresco_backend.listener import Listener, Peer, Sent
 from fresco_protocol.errors import Busy
 from fresco_protocol.messages import Alive, Event, JobEvent, ServerStopping, Watch, WatchEnded, Watching
 
@@ -37,7 +37,7 @@ class _Watcher:
     """One connection's watch. since: number of the last event that it needs no more. blocked_since: when it began to
     take nothing; None while it does. ended: it lost the watch and shall be told."""
 
-    client: bytes
+    client: Peer
     job: str | None
     since: int
     blocked_since: float | None = None
@@ -51,7 +51,7 @@ class Watchers:
     journal: Journal
     listener: Listener
     clock: Callable[[], float] = time.monotonic
-    _of: OrderedDict[bytes, _Watcher] = field(default_factory=OrderedDict)
+    _of: OrderedDict[Peer, _Watcher] = field(default_factory=OrderedDict)
     _recent: deque[_Kept] = field(default_factory=lambda: deque(maxlen=RECENT))
     _last: int = -1
 
@@ -62,7 +62,7 @@ class Watchers:
     def __len__(self) -> int:
         return len(self._of)
 
-    def watch(self, client: bytes, request: Watch) -> Watching:
+    def watch(self, client: Peer, request: Watch) -> Watching:
         """Begins a watch in place of the client's earlier one; raises Busy when there are too many."""
         self.gather()
         if client not in self._of and len(self._of) >= MOST_WATCHERS:

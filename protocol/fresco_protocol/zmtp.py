@@ -22,6 +22,8 @@ LARGEST_COMMAND = 4096  # bytes; READY and PING take less than a hundred
 LARGEST_BACKLOG = 2 * LARGEST_MESSAGE  # bytes that wait to be sent
 CHUNK = 256 * 1024  # bytes asked of the socket at once
 
+TUNNEL = "Take a tunnel to its loopback: ssh -L PORT:127.0.0.1:PORT HOST"
+
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _UNDERWAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, 10035)  # 10035: WSAEWOULDBLOCK of Windows
 
@@ -213,7 +215,7 @@ class Dealer:
         if greeting.mechanism != "NULL":
             raise ProtocolError(f"the server asks for {greeting.mechanism}, this client speaks plain ZeroMQ",
                                 where=self.endpoint,
-                                remedy="Take a tunnel to its loopback: ssh -L PORT:127.0.0.1:PORT HOST")
+                                remedy=TUNNEL)
         self._outgoing += READY
         self._flush()
 
@@ -244,7 +246,8 @@ class Dealer:
         except OSError as error:
             raise ServerLost(f"the connection broke: {error.strerror or error}", where=self.endpoint) from None
         if not data:
-            raise ServerLost("the server closed the connection", where=self.endpoint)
+            raise ServerLost("the server closed the connection", where=self.endpoint,
+                             remedy=None if self._ready else f"A port for other machines asks for keys. {TUNNEL}")
         self._decoder.feed(data)
         return True
 
