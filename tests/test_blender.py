@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,3 +92,9 @@ def test_blender_itself_finds_the_extension_valid(version: str, archive: Path) -
     run = subprocess.run([str(python_of(version)), str(program), "validate", str(archive)], capture_output=True,
                          text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_file_stands_in_the_plan() -> None:
+    page = (ROOT / "host_plugins" / "blender" / "README.md").read_text(encoding="utf-8")
+    files = {path.name for path in (ROOT / "host_plugins" / "blender").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", page, re.MULTILINE)) == files

@@ -16,6 +16,7 @@ from fresco_protocol.shot import (
     Control,
     ControlKind,
     Delivery,
+    Editing,
     FeatureOptimisation,
     FrameRange,
     Keyframing,
@@ -71,6 +72,7 @@ class Choices:
     negative_prompt: str = ""
     model: Annotated[str, FILLED] = "embedded"
     task: Task = Task.TRANSLATE
+    caption: str = ""
     strength: Optional[Annotated[float, within(0, 1)]] = None
     guidance: Optional[Annotated[float, within(0, 100)]] = None
     steps: Annotated[int, within(1, 1000)] = 20
@@ -111,7 +113,7 @@ def shot_of(choices: Choices, footage: Footage) -> Shot:
     if not choices.prompt.strip():
         raise UsageError("there is no prompt", remedy="Say what the result shall look like.")
     return Shot(
-        name=footage.name, task=choices.task,
+        name=footage.name, task=choices.task, editing=Editing(caption=choices.caption),
         plate=Plate(sequence=footage.plate, frames=(footage.frames,), rate=footage.rate,
                     color_space=footage.color_space),
         look=Look(prompt=choices.prompt.strip(), negative_prompt=choices.negative_prompt, model=choices.model,

@@ -55,6 +55,8 @@ class LookPanel(SidebarPanel, bpy.types.Panel):
         column.prop(settings, "negative_prompt")
         column.prop(settings, "model")
         column.prop(settings, "task")
+        if settings.task == "EDIT":
+            column.prop(settings, "caption")
         _own(column, settings, "strength")
         column.prop(settings, "controls")
         if settings.controls in ("SOFT_EDGE", "CANNY"):
@@ -298,6 +300,7 @@ def draw_preferences(chosen: Any, layout: Any, _: Any) -> None:
     row.operator("fresco.open_log", text="Log").log = "server"
     layout.prop(chosen, "python")
     layout.prop(chosen, "autostart")
+    layout.prop(chosen, "roots")
     layout.prop(chosen, "connection_file")
     _draw_installation(chosen, layout.box())
 

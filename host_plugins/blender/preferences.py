@@ -24,6 +24,10 @@ class FrescoPreferences(bpy.types.AddonPreferences):
     autostart: BoolProperty(
         name="Start the Server When a Job Needs It", default=True,
         description="The server outlives Blender, finishes its jobs, and ends itself when it has nothing to do")
+    roots: StringProperty(
+        name="Folders",
+        description="Where the server may read and write, separated by semicolons, such as /mnt/jobs;/mnt/footage; "
+                    "empty: your home and the temporary folder. It holds from the next start")
     connection_file: StringProperty(
         name="Connection File", subtype="FILE_PATH",
         description="How to reach the server; empty is the usual place on this machine. For a server elsewhere: "
@@ -39,6 +43,11 @@ class FrescoPreferences(bpy.types.AddonPreferences):
             return str(bpy.path.abspath(self.python))
         own = server.python_of(backend_folder())
         return own if server.has_server(own) else ""
+
+    def start_server(self) -> None:
+        """Starts the server of this machine. Raises UsageError, ServerError."""
+        folders = [bpy.path.abspath(folder.strip()) for folder in self.roots.split(";") if folder.strip()]
+        server.start(self.python_path(), log_path("server"), connection_file=self.connection_path(), roots=folders)
 
     def may_start_server(self) -> bool:
         """Whether a missing server is one of this machine, and may be started unasked."""

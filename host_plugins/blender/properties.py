@@ -62,6 +62,7 @@ class FrescoSettings(bpy.types.PropertyGroup):
         name="Model", default="embedded",
         description='"embedded", a diffusers folder, a .safetensors file or the name of a model of the server')
     task: EnumProperty(name="Task", items=TASKS, description="What becomes of the plate")
+    caption: StringProperty(name="Caption", description="For an edit: what the plate shows, such as: a man on a boat")
     own_strength: BoolProperty(name="Set Strength", description="Otherwise the model's own strength")
     strength: FloatProperty(
         name="Strength", default=0.6, min=0, max=1, subtype="FACTOR",

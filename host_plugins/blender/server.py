@@ -56,15 +56,19 @@ def _is_new_enough(python: str) -> bool:
         return False
 
 
-def start(python: str, log: str, *, connection_file: Optional[str] = None) -> None:
-    """Starts the server detached from Blender: it outlives it, and its jobs too. Raises UsageError, ServerError."""
+def start(python: str, log: str, *, connection_file: Optional[str] = None, roots: Sequence[str] = ()) -> None:
+    """Starts the server detached from Blender: it outlives it, and its jobs too. Raises UsageError, ServerError.
+
+    roots: folders that it may read and write; none is its own choice: home and temporary folder.
+    """
     if not python:
         raise UsageError("no Python with Fresco is chosen", where="preferences of Fresco",
                          remedy="Choose one there, or press Install Backend.")
     environment = dict(os.environ, **({"FRESCO_CONNECTION": connection_file} if connection_file else {}))
     for name in ("PYTHONPATH", "PYTHONHOME"):  # Blender's are not the server's
         environment.pop(name, None)
-    words = [python, "-m", "fresco_backend.cli", "serve", "--idle-exit", str(IDLE_MINUTES)]
+    words = [python, "-m", "fresco_backend.cli", "serve", "--idle-exit", str(IDLE_MINUTES),
+             *(word for root in roots for word in ("--root", root))]
     os.makedirs(os.path.dirname(log), exist_ok=True)
     try:
         with open(log, "ab") as file:

@@ -31,10 +31,8 @@ class StartServer(bpy.types.Operator):
 
     def execute(self, _: Any) -> set[str]:
         """Starts it detached and goes on."""
-        chosen = preferences.of()
         try:
-            server.start(chosen.python_path(), preferences.log_path("server"),
-                         connection_file=chosen.connection_path())
+            preferences.of().start_server()
         except FrescoError as error:
             return report(self, error)
         ticker.begin()

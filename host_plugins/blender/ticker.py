@@ -14,7 +14,7 @@ from bpy.app.handlers import persistent
 
 from fresco_protocol.errors import FrescoError, ServerMissing
 
-from . import preferences, server
+from . import preferences
 from .jobs import queue
 
 BUSY, IDLE = 0.2, 1.0  # seconds between two ticks
@@ -48,7 +48,7 @@ def _start_server_for(chosen: Any) -> None:
         return
     _started_at = time.monotonic()
     try:
-        server.start(chosen.python_path(), preferences.log_path("server"), connection_file=queue.connection_file)
+        chosen.start_server()
     except FrescoError as error:
         queue.link.trouble = error
 

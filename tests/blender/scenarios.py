@@ -379,6 +379,53 @@ def test_frame_and_markers(stage: Stage) -> None:
     assert stage.settings.prompt == "an ink drawing"
 
 
+def in_to_out(stage: Stage) -> None:
+    """The preview range cuts; inside a meta strip a result lies beside its strip, and an export is refused."""
+    strip = stage.sequence("png", at=1)
+    stage.settings.extent, stage.scene.use_preview_range = "IN_OUT", True
+    stage.scene.frame_preview_start, stage.scene.frame_preview_end = 5, 7
+    stage.select(strip)
+    row, = stage.stylise()
+    assert str(row.shot.plate.frames[0]) == "1005-1007" and stage.span(stage.result(row)) == (5, 8)
+    assert burnt_number(stage.seen(6, 6, muted=(strip,))[0]) == 1006
+    stage.scene.frame_preview_start = stage.scene.frame_preview_end = 200
+    _refused(lambda: bpy.ops.fresco.stylise(), "no selected strip lies in the range")
+    stage.settings.extent = "STRIP"
+    bpy.ops.fresco.delete_version(key=row.key)
+    stage.select(strip)
+    with _sequencer(stage):
+        bpy.ops.sequencer.meta_make()
+    meta = next(found for found in stage.strips if found.type == "META")
+    inner = stage.module("compat").strips_of(meta)["png"]
+    stage.scene.sequence_editor.display_stack(meta)
+    stage.select(inner)
+    row, = stage.stylise()
+    assert stage.result(row).parent_meta() == meta and stage.span(stage.result(row)) == (1, 25)
+    inner.use_flip_x = True
+    _refused(lambda: bpy.ops.fresco.stylise(), "the strip lies inside a meta strip")
+
+
+def edits(stage: Stage) -> None:
+    """An edit carries what the plate shows; the prompt is trimmed, numbers are the ones that were typed."""
+    strip = stage.sequence("png")
+    stage.select(strip)
+    settings = stage.settings
+    settings.task, settings.caption, settings.prompt = "EDIT", "a man on a boat", "  a robot on a boat "
+    settings.strength, settings.controls, settings.control_strength = 0.6, "SOFT_EDGE", 0.8
+    settings.keyframes, settings.interval, settings.steadiness, settings.optimisation = "INTERVAL", 6, "CUSTOM", False
+    settings.file_format = "PNG"
+    clip, = stage.module("timeline").collect(bpy.context, stage.module("timeline").Extent.STRIP, handles=0, matte=None)
+    row = stage.queue.add(clip, stage.module("properties").choices_of(settings), str(stage.work / "shots"))
+    shot = row.shot
+    assert (shot.task.value, shot.editing.caption, shot.look.prompt) == ("edit", "a man on a boat", "a robot on a boat")
+    assert shot.look.strength == 0.6 and shot.look.controls[0].strength == 0.8
+    assert (shot.keyframing.minimum_gap, shot.keyframing.maximum_gap) == (6, 6)
+    assert shot.coherence.optimisation is None and shot.coherence.temporal is not None
+    assert shot.delivery.sequence.endswith(".####.png") and shot.delivery.color_space == "srgb"
+    stage.queue.cancel(row)
+    assert row.state == "stopped" and row.is_ended
+
+
 def names_of_sequences(stage: Stage) -> None:
     """Only files whose numbers follow one another are a sequence."""
     numbered = stage.module("media").numbered
