@@ -26,8 +26,8 @@ SHOT = """\
 # The shot document
 
 A shot is one JSON document: all that one render needs. `fresco render shot.json` renders it, the hosts send it to the
-server, and the side-car of a delivery holds it, so that a shot can be rendered again. Reading is strict: an unknown key,
-a wrong type or an impossible value is refused with its path in the document. Paths are relative to the document's
+server, and the side-car of a delivery holds it, so that a shot can be rendered again. Reading is strict: what is
+unknown, of a wrong type or impossible is refused with its path in the document. Paths are relative to the document's
 folder. Everything with a default may be left out.
 """
 CLI = """\
