@@ -20,11 +20,11 @@ from fresco_backend import cli
 from fresco_backend.frames import Size
 from fresco_backend.report.delivered import DeliveredShot, open_delivered
 from fresco_backend.report.figures import measured
-from fresco_backend.report.page import BUDGET, look, page
+from fresco_backend.report.page import BUDGET, look, page, remarks
 from fresco_backend.report.pictures import flow_pixels, spread
 from fresco_backend.report_command import report
 from fresco_protocol.errors import InputError, PlateMissing, UsageError
-from fresco_protocol.shot import Matte, Rate, Shot, parse_frames
+from fresco_protocol.shot import Matte, Missing, Rate, Shot, parse_frames
 
 KEYFRAMES = {1001, 1003, 1005, 1007, 1009}
 
@@ -154,6 +154,31 @@ def test_a_page_stays_small_by_showing_fewer_frames(shot: Shot, monkeypatch: pyt
     assert whole < BUDGET
     assert len(version["shown"]) < len(version["figures"]) == len(FRAMES)
     assert f"Pictures of {len(version['shown'])} of {len(FRAMES)} frames" in html, "told on the page"
+
+
+def test_a_page_tells_of_held_frames_and_of_a_run_that_was_interrupted(shot: Shot, tmp_path: Path) -> None:
+    plate = write_plate(tmp_path / "plate")
+    Path(str(plate).replace("####", "1004")).unlink()
+    held = replace(shot, matte=None, plate=replace(shot.plate, sequence=str(plate), missing=Missing.HOLD))
+    held = with_delivery(held, sequence=str(tmp_path / "out" / "look.####.png"))
+    rendered(held)
+    Path(held.delivery.sequence.replace("####", "1009")).unlink()
+    rendered(held)
+    delivered = open_delivered(held.delivery.sequence)
+    said = remarks(delivered)
+    delivered.close()
+    assert said[-2:] == ["missing in the plate, and held from the frame before: 1004",
+                         "8 frames were kept from an earlier run, and 1 rendered"]  # fmt: skip
+
+
+def test_a_report_at_the_end_of_a_render(shot: Shot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["render", shot.plate.sequence, "-o", str(tmp_path / "look.####.png"), "--prompt", "a photo",
+             "--strength", "0", "--progress=none", "--report"]  # fmt: skip
+    assert cli.main(words) == 0
+    assert f"report: {tmp_path / 'look.report.html'}" in capsys.readouterr().err
+    assert (tmp_path / "look.report.html").stat().st_size > 10_000
+    assert cli.main([*words, "--stage=verify"]) == 2
+    assert "a report is of a whole shot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 40])

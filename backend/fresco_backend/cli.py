@@ -209,6 +209,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--pins", metavar="FILE", type=Path,
                        help="refuse to render when this machine differs from what `fresco farm bundle` wrote there")
     group.add_argument("--save-shot", metavar="FILE", type=Path, help="write the shot document, and go on")
+    group.add_argument("--report", action="store_true", help="write the report of the delivery at the end")
     group.add_argument("--keep-scratch", action="store_true", help="keep finished windows after the delivery")
     group.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
 
@@ -227,6 +228,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _render(arguments: argparse.Namespace) -> int:
     shot, selection = shot_of(arguments)
+    if arguments.report and (selection is not None or arguments.stage is not None):
+        raise UsageError("a report is of a whole shot", where="--report",
+                         remedy="Leave it out here, and run fresco report when all parts are done")
     if arguments.save_shot is not None:
         _save(shot, arguments.save_shot)
     as_json = arguments.json or arguments.progress == "json"
@@ -243,6 +247,10 @@ def _render(arguments: argparse.Namespace) -> int:
                 progress.show(event)
         except KeyboardInterrupt as stop:
             raise _interrupted(progress, arguments.words, isinstance(stop, Terminated)) from None
+    if arguments.report:
+        from fresco_backend.report_command import report
+
+        sys.stderr.writelines(f"report: {path}\n" for path in report([shot.delivery.sequence]))
     return 0
 
 

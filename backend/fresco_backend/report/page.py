@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from markupsafe import Markup
 
 from fresco_backend.engine.flow import Flow
 from fresco_backend.frames import Size
+from fresco_backend.movies import is_movie
 from fresco_backend.report import plots
 from fresco_backend.report.delivered import DeliveredShot
 from fresco_backend.report.figures import Figures, Moment, measured, measuring_size
@@ -28,6 +30,7 @@ from fresco_backend.report.pictures import (
     plane_pixels,
     spread,
 )
+from fresco_backend.sequences import frames_text
 
 PICTURES = 40  # frames that are shown; all are measured
 SHEET_PICTURES = 24
@@ -80,7 +83,7 @@ def page(looked: Sequence[Looked]) -> str:
     return environment.get_template("page.html.jinja").render(
         title=" / ".join(versions), versions=versions, first=looked[0], shown=looked[0].shown,
         facts={name: facts(one.delivered) for name, one in versions.items()},
-        warnings={name: one.delivered.document["measures"].get("warnings", []) for name, one in versions.items()},
+        warnings={name: remarks(one.delivered) for name, one in versions.items()},
         plots=[(plot, Markup(plots.drawn(plot, frames))) for plot in plots.PLOTS],  # our own SVG
         seconds={name: one.delivered.document["measures"]["seconds"] for name, one in versions.items()},
         style=Markup(_part("page.css")), script=Markup(_part("page.js")),  # our own files
@@ -118,6 +121,18 @@ def facts(delivered: DeliveredShot) -> list[tuple[str, str]]:
         *((f"version of {name}", str(version)) for name, version in document["versions"].items()),
         *((f"SHA-256 of {name}", digest) for name, digest in document["weights"].items()),
     ]  # fmt: skip
+
+
+def remarks(delivered: DeliveredShot) -> list[str]:
+    """What somebody who judges the shot must know: warnings of the render, repeated frames, parts of other runs."""
+    measures, plate = delivered.document["measures"], delivered.plate
+    said = list(measures.get("warnings", []))
+    held = [number for before, number in pairwise(delivered.numbers) if plate.source(before) == plate.source(number)]
+    if held and not is_movie(delivered.shot.plate.sequence):
+        said.append(f"missing in the plate, and held from the frame before: {frames_text(held)}")
+    if measures["reused"]:
+        said.append(f"{measures['reused']} frames were kept from an earlier run, and {measures['rendered']} rendered")
+    return said
 
 
 def _within_budget(looked: Sequence[Looked]) -> list[Looked]:
