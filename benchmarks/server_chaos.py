@@ -40,7 +40,6 @@ from fresco_protocol.shot import Shot  # noqa: E402
 
 FRAMES = 40
 LIVE = 3  # jobs that have not ended, at a time
-LONGEST_PAUSE = 20.0  # seconds from one kill to the next; a worker takes some to load torch
 
 
 @dataclass(kw_only=True)
@@ -153,7 +152,7 @@ def children(process: int) -> list[int]:
     return [int(word) for word in listed.read_text().split()] if listed.exists() else []
 
 
-def main(kills: int, seed: int, folder: Path) -> int:
+def main(kills: int, seed: int, longest_pause: float, folder: Path) -> int:
     """Run, print what happened, and give the exit code."""
     write_plate(folder / "plate", FRAMES)
     tiny.save_pipeline(folder / "model")
@@ -167,7 +166,7 @@ def main(kills: int, seed: int, folder: Path) -> int:
         with process.client() as client, process.client() as watcher:
             watcher.watch()
             for number in range(kills):
-                chaos.attend(client, watcher, chaos.choice.uniform(0.5, LONGEST_PAUSE))
+                chaos.attend(client, watcher, chaos.choice.uniform(0.5, longest_pause))
                 chaos.strike()
                 if number % 10 == 9:
                     print(f"{number + 1} strikes, {len(chaos.said)} jobs, {time.monotonic() - began:.0f} s", flush=True)
@@ -186,9 +185,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--pause", type=float, default=20.0, help="longest, in seconds, from one kill to the "
+                        "next; a worker needs some to load torch")
     arguments = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="fresco-chaos-"))
-    code = main(arguments.kills, arguments.seed, place)
+    code = main(arguments.kills, arguments.seed, arguments.pause, place)
     if code == 0:
         shutil.rmtree(place)
     else:
