@@ -91,6 +91,8 @@ def write(job: Job, measures: Measures) -> Path:
         "plate": {
             "size": list(job.plate.size), "working_size": list(job.working.padded),
             "rate": None if job.rate is None else str(job.rate), "color_space": str(job.space),
+            "color_config": job.space.config, "rendering": job.showing.rendering.value,
+            "highlights": job.showing.method.value, "region": list(job.working.region),
         },
         "movie": sha256(movie) if job.is_movie and movie.is_file() else None,
         "measures": asdict(measures),
