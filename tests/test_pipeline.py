@@ -37,9 +37,11 @@ from fresco_protocol.shot import (
     Control,
     ControlKind,
     Cue,
+    FreeU,
     Keyframing,
     Matte,
     Missing,
+    Prediction,
     Sampler,
     Shot,
     parse_frames,
@@ -307,7 +309,14 @@ def test_keyframes_are_chosen_by_what_changes_and_the_choice_is_kept(
     lambda shot: with_look(shot, cues=(Cue(frames=parse_frames("1003-1005"), prompt="winter"),)),
     lambda shot: with_look(shot, negative_prompt="night"),
     lambda shot: with_look(shot, sampler=Sampler.DDIM),
-], ids=["per-frame", "guidance-1", "no-control", "two-controls", "sequence", "cue", "negative", "ddim"])  # fmt: skip
+    lambda shot: with_look(shot, sampler=Sampler.DPM),
+    lambda shot: with_look(shot, sampler=Sampler.LCM),
+    lambda shot: with_look(shot, cues=(Cue(frames=parse_frames("1001-1005"), prompt="winter", to="night"),)),
+    lambda shot: with_look(shot, prompt="a (photo:1.5)"),
+    lambda shot: with_look(shot, free_u=FreeU()),
+    lambda shot: with_look(shot, prediction=Prediction.VELOCITY),
+], ids=["per-frame", "guidance-1", "no-control", "two-controls", "sequence", "cue", "negative", "ddim", "dpm++", "lcm",
+        "words that change", "weights", "free-u", "prediction"])  # fmt: skip
 def test_every_choice_of_the_look_changes_the_picture(
     change: Callable[[Shot], Shot], make: Make, whole: Whole, tmp_path: Path
 ) -> None:
