@@ -2,6 +2,7 @@
 """The Lua menu script, run by LuaJIT (as Resolve runs it) on the double, with a command that leaves its arguments."""
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from lupa.luajit21 import LuaRuntime
 from resolve_double import World
 from resolve_pool import MediaPool
 from resolve_timeline import Timeline
+
+from fresco_protocol.shot import Shot
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "host_plugins" / "davinci" / "fresco_davinci" / "scripts" / "Fresco (OTIO).lua"
@@ -95,24 +98,61 @@ def imported(pool: MediaPool, path: str, options: dict[str, Any]) -> Timeline | 
 
 
 def test_a_marker_is_an_order(world: World, tmp_path: Path) -> None:
-    world.timeline.do_AddMarker(12, "Blue", "Fresco", "a watercolour, 'wet'; $(touch no)", 1)
+    prompt = "a \"wet\" watercolour,\n'blue' \\ $(touch no)"
+    world.timeline.do_AddMarker(12, "Blue", "Fresco", prompt, 1)
     said = run(world)
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    assert arguments[0] == "otio"
-    assert arguments[4:] == ["--clips", "it's a shot.[1001-1016].exr", "--prompt", "a watercolour, 'wet'; $(touch no)"]
+    assert (arguments[0], arguments[6:]) == ("otio", ["--clips", "it's a shot.[[]1001-1016].exr"])
+    looks = json.loads(Path(arguments[5]).read_text())
+    assert looks == {"it's a shot.[[]1001-1016].exr": {"prompt": prompt}}
     assert said[-1] == "Fresco: the timeline is imported as Timeline 1 FRESCO"
     assert [timeline.name for timeline in world.project.timelines] == ["Timeline 1", "Timeline 1 FRESCO"]
     assert (world.violations, (tmp_path / "no").exists()) == ([], False)
 
 
-def test_several_markers_are_done_one_after_the_other(world: World, tmp_path: Path) -> None:
+def test_several_markers_are_one_order(world: World, tmp_path: Path) -> None:
     edited(world, tmp_path / "second", Cut(start=30, first=2001, name="second.%04d.exr"))
     world.timeline.do_AddMarker(31, "Blue", "fresco", "a mosaic", 1)
     world.timeline.do_AddMarker(10, "Blue", "fresco", "a comic", 1)
     run(world)
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    assert [arguments[n + 1] for n, word in enumerate(arguments) if word == "--prompt"] == ["a comic", "a mosaic"]
-    assert arguments[3] == arguments[9]  # the first result is the second one's timeline
+    assert arguments[7:] == ["it's a shot.[[]1001-1016].exr", "second.[[]2001-2016].exr"]
+    assert [look["prompt"] for look in json.loads(Path(arguments[5]).read_text()).values()] == ["a comic", "a mosaic"]
+
+
+def test_the_real_command_understands_the_order(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fresco otio` finds the clip by its name and takes its look; only the render is left out (--shots)."""
+    monkeypatch.setattr(Timeline, "do_Export", exported_otio)
+    monkeypatch.setattr(MediaPool, "do_ImportTimelineFromFile", lambda pool, path, options: None)
+    paths = ":".join(str(ROOT / room) for room in ("protocol", "backend"))
+    command(tmp_path, f'PYTHONPATH={paths} exec {sys.executable} -m fresco_backend.cli "$@" --shots "$HOME/shots" '
+                      '2> "$HOME/said"')
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    run(world)
+    shots = [Shot.from_json(path.read_text()) for path in (tmp_path / "shots").glob("*.json")]
+    assert [shot.look.prompt for shot in shots] == ["a comic"], (tmp_path / "said").read_text()
+    assert [str(frames) for frames in shots[0].plate.frames or ()] == ["1001-1016"]  # with the handles that there are
+
+
+def exported_otio(timeline: Timeline, path: str, _kind: str, _more: str) -> bool:
+    """What Resolve does, by OpenTimelineIO's own model."""
+    import opentimelineio as otio
+
+    made = otio.schema.Timeline(name=timeline.name)
+    track = otio.schema.Track(kind="Video")
+    made.tracks.append(track)
+    for item in timeline.items():
+        media = item.shown.media
+        assert media is not None
+        name = Path(media.path).name
+        reference = otio.schema.ImageSequenceReference(
+            target_url_base=f"{Path(media.path).parent}/", name_prefix=name.split("%")[0], name_suffix=".exr",
+            start_frame=media.first, rate=24, frame_zero_padding=4, available_range=otio.opentime.TimeRange(
+                otio.opentime.RationalTime(media.first, 24), otio.opentime.RationalTime(media.count, 24)))
+        track.append(otio.schema.Clip(name=item.name, media_reference=reference, source_range=otio.opentime.TimeRange(
+            otio.opentime.RationalTime(item.shown.first, 24), otio.opentime.RationalTime(item.duration, 24))))
+    otio.adapters.write_to_file(made, path)
+    return True
 
 
 @pytest.mark.parametrize("markers", [[], [(12, "note", "a comic")], [(12, "fresco", "")], [(300, "fresco", "a comic")]])

@@ -56,7 +56,7 @@ local function clip_at(timeline, frame)
 end
 
 -- {clip name, prompt} for each marker named "fresco", in their order. Markers count from the timeline's start.
-local function wishes(timeline)
+local function orders(timeline)
     local found, frames = {}, {}
     local markers = timeline:GetMarkers() or {}
     for frame, marker in pairs(markers) do
@@ -70,23 +70,47 @@ local function wishes(timeline)
     return found
 end
 
-local function stylised(timeline, pool, kinds)
-    local before = scratch("timeline.otio")
-    if not timeline:Export(before, kinds.EXPORT_OTIO, kinds.EXPORT_NONE) then
+-- The name as a pattern that matches nothing else: `fresco otio` reads *, ? and [ as shells do.
+local function pattern_of(name) return (name:gsub("[%*%?%[]", "[%0]")) end
+
+local function json_text(text)
+    local escaped = text:gsub('[%c"\\]', function(letter) return string.format("\\u%04x", letter:byte()) end)
+    return '"' .. escaped .. '"'
+end
+
+-- Prompts go through a file, not through a shell.
+local function write_looks(path, orders)
+    local entries = {}
+    for _, order in ipairs(orders) do
+        entries[#entries + 1] = json_text(pattern_of(order[1])) .. ": {\"prompt\": " .. json_text(order[2]) .. "}"
+    end
+    local file = io.open(path, "w")
+    if not file then return false end
+    file:write("{" .. table.concat(entries, ", ") .. "}\n")
+    return file:close()
+end
+
+local function command_line(orders, paths)
+    local words = {fresco(), "otio", quoted(paths.before), "-o", quoted(paths.after), "--looks", quoted(paths.looks),
+                   "--clips"}
+    for _, order in ipairs(orders) do words[#words + 1] = quoted(pattern_of(order[1])) end
+    local line = table.concat(words, " ")
+    return windows and '"' .. line .. '"' or line
+end
+
+local function stylised(timeline, pool, kinds, orders)
+    local paths = {before = scratch("timeline.otio"), after = scratch("result.otio"), looks = scratch("looks.json")}
+    if not timeline:Export(paths.before, kinds.EXPORT_OTIO, kinds.EXPORT_NONE) then
         return say("Resolve did not export the timeline as OTIO.")
     end
-    for number, wish in ipairs(wishes(timeline)) do
-        local after = scratch("result-" .. number .. ".otio")
-        local line = fresco() .. " otio " .. quoted(before) .. " -o " .. quoted(after) .. " --clips " .. quoted(wish[1])
-            .. " --prompt " .. quoted(wish[2])
-        say(line)
-        local ended = os.execute(windows and '"' .. line .. '"' or line)
-        if ended ~= 0 and ended ~= true then return say("the command failed; run it in a terminal to see why.") end
-        before = after
-    end
+    if not write_looks(paths.looks, orders) then return say("cannot write " .. paths.looks) end
+    local line = command_line(orders, paths)
+    say(line)
+    local ended = os.execute(line)
+    if ended ~= 0 and ended ~= true then return say("the command failed; run it in a terminal to see why.") end
     local name = timeline:GetName() .. " FRESCO"
-    if not pool:ImportTimelineFromFile(before, {timelineName = name, importSourceClips = true}) then
-        return say("Resolve did not import " .. before .. ": import it by hand (File > Import > Timeline).")
+    if not pool:ImportTimelineFromFile(paths.after, {timelineName = name, importSourceClips = true}) then
+        return say("Resolve did not import " .. paths.after .. ": import it by hand (File > Import > Timeline).")
     end
     say("the timeline is imported as " .. name)
 end
@@ -95,10 +119,11 @@ local function main(application)
     local project = application:GetProjectManager():GetCurrentProject()
     local timeline = project and project:GetCurrentTimeline()
     if not timeline then return say("open a timeline first.") end
-    if #wishes(timeline) == 0 then
-        return say('put a marker named "fresco" on the timeline, at a clip, with the look as its note: a watercolour painting.')
+    local found = orders(timeline)
+    if #found == 0 then
+        return say('put a marker named "fresco" on the timeline, at a clip, with the look as its note: a mosaic.')
     end
-    stylised(timeline, project:GetMediaPool(), application)
+    stylised(timeline, project:GetMediaPool(), application, found)
 end
 
 main(resolve or Resolve())
