@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+COSTS = ("start", "keyframe", "frame")
 NODES = (1, 2, 4, 8, 16, 32, 64)
 PROGRAM = (sys.executable, "-c", "from fresco_backend.cli import main; raise SystemExit(main())")
 MEASURED_FRAMES, MEASURED_KEYFRAMES = "1001-1012", "1001-1009x4,1012"
@@ -108,7 +109,7 @@ def measure() -> Costs:
     with tempfile.TemporaryDirectory() as folder:
         shot, bundle = f"{folder}/shot.json", f"{folder}/bundle"
         run("render", f"{ROOT}/demo/plate/boat.####.exr", f"--frames={MEASURED_FRAMES}", "--prompt", "a watercolour",
-            "--keyframes", MEASURED_KEYFRAMES, "-o", f"{folder}/out/look.####.png", "--save-shot", shot, "--dry-run")
+            "--keyframes", MEASURED_KEYFRAMES, "-o", f"{folder}/out/look.####.png", "--working-size=320", "--save-shot", shot, "--dry-run")
         run("farm", "bundle", shot, "-o", bundle)
         common = ("render", f"{bundle}/shot.json", f"--pins={bundle}/pins.json")
         keyframes = run(*common, "--stage=keyframes")
@@ -130,15 +131,14 @@ def run(*words: str) -> float:
 def main(words: Sequence[str] | None = None) -> None:
     """Print the costs and the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--measured", nargs=3, type=float, metavar=("START", "KEYFRAME", "FRAME"),
+    options.add_argument("--measured", nargs=3, type=float, metavar=tuple(map(str.upper, COSTS)),
                          help="seconds of a task's start, of a keyframe, of a frame (default: measured here)")
     options.add_argument("--node-hour", type=float, default=1.0, help="price of a node for an hour (default: 1)")
     options.add_argument("--frames", type=int, default=2000)
     options.add_argument("--gap", type=int, default=6, help="frames from one keyframe to the next (default: 6)")
     options.add_argument("--chunk", type=int, default=16)
     given = options.parse_args(words)
-    start, keyframe, frame = given.measured or (None, None, None)
-    costs = measure() if given.measured is None else Costs(start=start, keyframe=keyframe, frame=frame)
+    costs = measure() if given.measured is None else Costs(**dict(zip(COSTS, given.measured, strict=True)))
     print(json.dumps({"start": round(costs.start, 2), "keyframe": round(costs.keyframe, 2),
                       "frame": round(costs.frame, 3)}))
     print("\n".join(table(costs, Shape(frames=given.frames, gap=given.gap, chunk=given.chunk), given.node_hour)))

@@ -211,3 +211,16 @@ def test_an_engine_that_is_not_here_or_fails_is_said(open_shot: Shot, tmp_path: 
     failing.chmod(0o755)
     assert cli.main(["farm", "submit", shot, "-o", str(tmp_path / "b"), "--engine", "deadline-cloud"]) == 69
     assert "deadline-cloud ended with 3" in capsys.readouterr().err
+
+
+def test_a_server_for_the_session_is_started_and_stopped_by_the_job(open_shot: Shot, plan: FarmPlan) -> None:
+    assert "jobEnvironments" not in template(plan)
+    served = template(plan_shot(open_shot, Site(command=("/opt/my fresco", "-q"), server=True)))
+    (found,) = served["jobEnvironments"]
+    script = found["script"]["embeddedFiles"][0]["data"]
+    folders = (Path(open_shot.plate.sequence).parent, Path(open_shot.delivery.sequence).parent)
+    roots = " ".join(f"--root={folder}" for folder in folders)
+    assert f"nohup '/opt/my fresco' -q serve --idle-exit=10 {roots} > " in script
+    assert "'{{Session.WorkingDirectory}}/connection.json'" in script
+    assert found["script"]["actions"]["onExit"] == {"command": "/opt/my fresco", "args": ["-q", "stop", "--now"]}
+    assert served["steps"][0]["script"]["actions"]["onRun"]["args"][:2] == ["-q", "submit"]

@@ -56,6 +56,9 @@ def _add_site(command: argparse.ArgumentParser) -> None:
                          help="what the keyframes ask the farm for (default: cpu for the embedded model, else gpu)")
     command.add_argument("--command", dest="program", metavar="WORDS", default="fresco",
                          help='how a node calls Fresco, such as "/opt/fresco/bin/fresco" (default: fresco)')
+    command.add_argument("--server", action="store_true",
+                         help="a server keeps the model loaded for all tasks of a session, and renders whole shots "
+                              "(Open Job Description, on POSIX)")
     command.add_argument("--name", help="of the job (default: the shot's)")
     command.add_argument("--json", action="store_true", help="JSON on stdout")
 
@@ -106,7 +109,7 @@ def _site(arguments: argparse.Namespace, model: str) -> Site:
     if arguments.name is not None and len(arguments.shots) > 1:
         raise UsageError("--name names one job, and there are several shots", remedy="Leave it out.")
     return Site(command=tuple(shlex.split(arguments.program)), chunk=arguments.chunk, device=device == "gpu",
-                name=arguments.name)
+                server=arguments.server, name=arguments.name)
 
 
 def _openjd(_plan: FarmPlan, folder: Path, arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend.deliveries import make_writable, refused
+from fresco_backend.farm.environment import environment, submission
 from fresco_backend.farm.plan import PINS_FILE, SHOT_FILE, FarmPlan
 from fresco_backend.farm_stage import FarmStage
 from fresco_backend.scratch import write_atomically
@@ -55,6 +56,7 @@ def template(plan: FarmPlan) -> Document:
             {"name": "ChunkSize", "type": "INT", "minValue": 1, "default": plan.site.chunk,
              "description": "frames of one task between the keyframes"},
         ],
+        **({"jobEnvironments": [environment(plan)]} if plan.site.server else {}),
         "steps": [_keyframes(plan), _in_betweens(plan), _verify(plan)],
     }
 
@@ -82,6 +84,8 @@ def openjd_frames(plan: FarmPlan) -> str:
 
 def _keyframes(plan: FarmPlan) -> Document:
     step = _step(plan, FarmStage.KEYFRAMES)
+    if plan.site.server:
+        step["script"]["actions"]["onRun"] |= submission(plan)
     if plan.site.device:
         amounts = [{"name": "amount.worker.gpu", "min": 1}, {"name": "amount.worker.gpu.memory", "min": plan.memory}]
         step["hostRequirements"] = {"amounts": amounts}

@@ -33,12 +33,14 @@ MEBIBYTE = 2**20
 class Site:
     """What a farm's people decide. command: how a node calls Fresco, word by word. chunk: frames of one task.
 
-    device: whether the keyframes ask the farm for a GPU. name: of the job; None is the shot's.
+    device: whether the keyframes ask the farm for a GPU. server: whether a session keeps the model loaded for all its
+    tasks. name: of the job; None is the shot's.
     """
 
     command: tuple[str, ...] = ("fresco",)
     chunk: int = CHUNK
     device: bool = True
+    server: bool = False
     name: str | None = None
 
     def __post_init__(self) -> None:
