@@ -109,7 +109,8 @@ def measure() -> Costs:
     with tempfile.TemporaryDirectory() as folder:
         shot, bundle = f"{folder}/shot.json", f"{folder}/bundle"
         run("render", f"{ROOT}/demo/plate/boat.####.exr", f"--frames={MEASURED_FRAMES}", "--prompt", "a watercolour",
-            "--keyframes", MEASURED_KEYFRAMES, "-o", f"{folder}/out/look.####.png", "--working-size=320", "--save-shot", shot, "--dry-run")
+            "--keyframes", MEASURED_KEYFRAMES, "-o", f"{folder}/out/look.####.png", "--working-size=320",
+            "--save-shot", shot, "--dry-run")
         run("farm", "bundle", shot, "-o", bundle)
         common = ("render", f"{bundle}/shot.json", f"--pins={bundle}/pins.json")
         keyframes = run(*common, "--stage=keyframes")
