@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that speak with the server, against a real one."""
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Running, serving, shot_in
+from verbs import EXAMPLES
+
+from fresco_backend import cli
+from fresco_backend.job_text import event_json, event_line
+from fresco_protocol.client import Client
+from fresco_protocol.messages import Cancel, ListJobs, Stop
+from fresco_protocol.shot import Shot
+
+
+@pytest.fixture(autouse=True)
+def _places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FRESCO_CONNECTION", str(tmp_path / "state" / "connection.json"))
+    monkeypatch.setenv("FRESCO_QUEUE", str(tmp_path / "state" / "queue.sqlite"))
+    monkeypatch.setenv("FRESCO_ROOTS", str(tmp_path))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with serving(tmp_path, heartbeat=0.2) as server:
+        yield server
+
+
+@pytest.fixture
+def client(running: Running) -> Iterator[Client]:
+    with running.client() as client:
+        yield client
+
+
+class Said:
+    """What a command said, and how it ended."""
+
+    def __init__(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        capsys.readouterr()
+        self.code = cli.main(words)
+        self.out, self.err = capsys.readouterr()
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def document(folder: Path, shot: Shot | None = None) -> str:
+    path = folder / "shot.json"
+    path.write_text((shot or shot_in(folder)).to_json())
+    return str(path)
+
+
+def test_submit_prints_the_job_and_takes_the_options_of_render(
+        running: Running, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said(["submit", document(tmp_path), "--priority", "7", "--strength", "0.25", "--client-key", "k"], capsys)
+    record = client.request(ListJobs()).records[0]
+    assert (said.code, said.out) == (0, f"{record.id}\n")
+    assert f"fresco watch {record.id}" in said.err
+    assert (record.priority, record.client_key) == (7, "k")
+    again = Said(["submit", document(tmp_path), "--strength", "0.25", "--client-key", "k", "--json"], capsys)
+    assert again.objects[0]["created"] is False
+    assert again.objects[0]["job"]["id"] == record.id
+
+
+def test_a_chunk_of_a_document_is_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said(["submit", document(tmp_path), "--frames=1001-1004"], capsys)
+    assert said.code == 2
+    assert "fresco render" in said.err
+
+
+def test_what_becomes_of_a_job(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    job, other = running.submit(client, "one").id, running.submit(client, "two").id
+    for words, state in ((["pause", job], "paused"), (["resume", job], "queued"), (["priority", job, "9"], "queued"),
+                         (["cancel", job], "cancelled"), (["retry", job], "queued")):
+        assert f"job {job} is {state}" in Said(words, capsys).err
+    assert Said(["priority", other, "--before", job, "--json"], capsys).objects[0]["job"]["priority"] == 9
+    assert [record.id for record in client.request(ListJobs()).records] == [other, job]
+    assert Said(["cancel", job, other, "--json"], capsys).code == 0
+    assert {record.state.value for record in client.request(ListJobs()).records} == {"cancelled"}
+    assert Said(["pause", job], capsys).code == 2
+    assert Said(["cancel", "0123456789"], capsys).code == 2
+    assert Said(["priority", job], capsys).code == 2
+
+
+def test_jobs_is_a_table_or_json(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Said(["jobs"], capsys).out == "no jobs\n"
+    jobs = [running.submit(client, f"shot-{number}").id for number in range(3)]
+    client.request(Cancel(job=jobs[1]))
+    lines = Said(["jobs"], capsys).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["job", jobs[0], jobs[2], jobs[1]]
+    assert lines[3].split()[1] == "cancelled"
+    found = Said(["jobs", "--state", "queued", "--limit", "1", "--json"], capsys).objects[0]
+    assert ([record["id"] for record in found["jobs"]], found["total"]) == ([jobs[0]], 2)
+    assert Said(["jobs", "--limit", "2"], capsys).out.endswith("and 1 more\n")
+
+
+def test_watch_tells_a_job_to_its_end(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    job = running.submit(client).id
+    timer = threading.Timer(0.5, lambda: client.request(Cancel(job=job)))
+    timer.start()
+    said = Said(["watch", job, "--json"], capsys)
+    timer.join()
+    states = [event["record"]["state"] for event in said.objects if event["event"] == "job-changed"]
+    assert (said.code, states) == (130, ["queued", "cancelled"])
+    assert f"fresco retry {job}" in said.err
+    assert [line.split()[-1] for line in Said(["watch", job], capsys).out.splitlines()] == ["queued", "cancelled"]
+    assert Said(["watch", "0123456789"], capsys).code == 2
+
+
+def test_logs_and_status(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    job = running.submit(client).id
+    assert Said(["logs", job], capsys).out == ""
+    assert "listens at" in Said(["logs"], capsys).out
+    assert "listens at" in Said(["logs", "--json"], capsys).objects[0]["line"]
+    said = Said(["status"], capsys).out
+    assert f"process {os.getpid()}" in said
+    assert "1 queued" in said
+    assert Said(["status", "--json"], capsys).objects[0]["status"]["queued"] == 1
+
+
+@pytest.mark.parametrize("words", [["jobs"], ["watch"], ["status"], ["stop"], ["logs"], ["cancel", "0123456789"]])
+def test_without_a_server_the_commands_say_so(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = Said(words, capsys)
+    assert said.code == 69
+    assert 'Start it with "fresco serve"' in said.err
+
+
+def test_submit_starts_a_server_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str],
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.main(["submit", document(tmp_path), "--no-start"]) == 69
+    try:
+        assert cli.main(["submit", document(tmp_path)]) == 0
+        out, err = capfd.readouterr()
+        assert "no server ran: started one in the background" in err
+        assert str(tmp_path / "state" / "server.log") in err
+        assert cli.main(["submit", document(tmp_path)]) == 0
+        again = capfd.readouterr()
+        assert "started one" not in again.err
+        with Client(str(tmp_path / "state" / "connection.json"), software="test") as client:
+            assert [record.id for record in client.request(ListJobs()).records] == [out.strip(), again.out.strip()]
+            assert os.getsid(client.connect().pid) != os.getsid(0), "it is detached"
+    finally:
+        with Client(str(tmp_path / "state" / "connection.json"), software="test") as client:
+            client.request(Stop(at_once=True))
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "queue.sqlite").write_bytes(b"not a database at all" * 100)
+    said = Said(["submit", document(tmp_path)], capsys)
+    assert said.code == 69
+    assert "damaged" in said.err
+
+
+@pytest.mark.parametrize("event", [message for message in EXAMPLES if hasattr(message, "number")],
+                         ids=lambda event: type(event).__name__)
+def test_every_event_has_words(event: Any) -> None:
+    json.dumps(event_json(event))
+    line = event_line(event)
+    assert line is None or "\n" not in line or "problem" in line
