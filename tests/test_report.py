@@ -116,7 +116,8 @@ def test_a_movie_is_reported_by_the_plates_frame_numbers(shot: Shot, tmp_path: P
     distances = {number: (delivered.result_image(1005, size) - pictures.result_image(number, size)).abs().mean()
                  for number in FRAMES}
     assert min(distances, key=lambda number: float(distances[number])) == 1005
-    delivered.close(), pictures.close()
+    delivered.close()
+    pictures.close()
 
 
 def test_what_cannot_be_reported_says_why(shot: Shot, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_a_page_stays_small_by_showing_fewer_frames(shot: Shot, monkeypatch: pyt
 
 def test_a_page_tells_of_held_frames_and_of_a_run_that_was_interrupted(shot: Shot, tmp_path: Path) -> None:
     plate = write_plate(tmp_path / "plate")
-    Path(str(plate).replace("####", "1004")).unlink()
+    Path(str(plate) % 1004).unlink()
     held = replace(shot, matte=None, plate=replace(shot.plate, sequence=str(plate), missing=Missing.HOLD))
     held = with_delivery(held, sequence=str(tmp_path / "out" / "look.####.png"))
     rendered(held)
