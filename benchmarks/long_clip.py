@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A long clip from end to end: memory while it renders, and how far its look drifts.
 
-    python benchmarks/long_clip.py CLIP [--frames 1-300] [--out DIR] [-- options of fresco render]
+    python benchmarks/long_clip.py CLIP [--frames 1-300] [--out DIR] [further options of fresco render]
 
 The clip is rendered by `fresco render` in a process of its own, whose resident memory is read once a second (Linux).
 Then the first and the last frames are compared with the plate. Left in DIR: the frames, memory.png (memory over time,
@@ -66,10 +66,10 @@ class Memory:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Render, measure, and print the figures on stdout."""
-    options = _parser().parse_args(words)
+    options, rest = _parser().parse_known_args(words)
     options.out.mkdir(parents=True, exist_ok=True)
     delivery = options.out / "frame.####.png"
-    memory = _rendered(options, delivery)
+    memory = _rendered(options, delivery, rest)
     figures = {**_measured(options, delivery), "peak_mib": max(size for _, size in memory.samples) / MIB,
                "growth": memory.growth, "seconds": memory.samples[-1][0], "windows": len(memory.windows)}
     cv2.imwrite(str(options.out / "memory.png"), _plot(memory))
@@ -77,9 +77,9 @@ def main(words: Sequence[str] | None = None) -> None:
     print(json.dumps(figures, indent=1))
 
 
-def _rendered(options: argparse.Namespace, delivery: Path) -> Memory:
+def _rendered(options: argparse.Namespace, delivery: Path, rest: Sequence[str]) -> Memory:
     command = [sys.executable, "-m", "fresco_backend.cli", "render", options.clip, f"--frames={options.frames}",
-               "-o", str(delivery), "--prompt", options.prompt, "--progress", "json", *options.rest]
+               "-o", str(delivery), "--prompt", options.prompt, "--progress", "json", *rest]
     memory, stop = Memory(), threading.Event()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         watcher = threading.Thread(target=memory.watch, args=(process.pid, stop))
@@ -145,13 +145,13 @@ def _plot(memory: Memory) -> np.ndarray:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("clip", metavar="CLIP", help="a movie or an image pattern, as of fresco render")
     add("--frames", default="1-300", metavar="SPEC", help="(default: %(default)s)")
     add("--prompt", default=PROMPT, help="(default: %(default)s)")
     add("--out", type=Path, default=Path("out/benchmarks/long_clip"), metavar="DIR", help="(default: %(default)s)")
-    add("rest", nargs="*", metavar="OPTION", help="after --: further options of fresco render")
     return parser
 
 

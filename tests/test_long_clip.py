@@ -17,7 +17,7 @@ def test_a_clip_is_rendered_and_measured(
 ) -> None:
     plate = write_plate(tmp_path / "plate", 5)
     rest = ["--model", str(tiny_model), "--steps", "2", "--keyframes", "every:1", "--window", "3", "--no-optimisation"]
-    words = [str(plate), "--frames=1001-1005", "--prompt", "a photo", "--out", str(tmp_path / "out"), "--", *rest]
+    words = [str(plate), "--frames=1001-1005", "--prompt", "a photo", "--out", str(tmp_path / "out"), *rest]
     long_clip.main(words)
     figures = json.loads(capsys.readouterr().out)
     assert figures == json.loads((tmp_path / "out" / "figures.json").read_text())
