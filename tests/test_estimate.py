@@ -14,7 +14,7 @@ from shots import small_shot, with_look, write_plate
 from fresco_backend import estimate
 from fresco_backend.engine.keyframes import Window, split_windows
 from fresco_backend.job import Job, open_job
-from fresco_protocol.shot import Shot
+from fresco_protocol.shot import Editing, Shot, Synthesis, Task
 
 WINDOWS = split_windows((1001, 1003, 1005, 1007, 1009), 3)
 
@@ -48,6 +48,20 @@ def test_time_grows_with_windows_and_frames(job: Job) -> None:
     assert cost(job, WINDOWS[:1]).seconds < cost(job).seconds
     assert cost(job, frames=1).seconds < cost(job).seconds
     assert cost(job, WINDOWS[:2], 0).seconds == pytest.approx(2 * cost(job, WINDOWS[:1], 0).seconds)
+
+
+def test_an_edit_costs_its_inversion_and_a_branch_more(job: Job) -> None:
+    translated, edited = cost(job, frames=0).seconds, changed(job, replace(job.shot, task=Task.EDIT))
+    assert cost(edited, frames=0).seconds > 1.5 * translated
+    more = changed(job, replace(edited.shot, editing=Editing(inversion_steps=100)))
+    assert cost(more, frames=0).seconds > cost(edited, frames=0).seconds
+
+
+def test_propagation_takes_no_more_memory_than_its_pivots(job: Job) -> None:
+    long = tuple(range(1001, 1010))
+    propagated = changed(job, replace(job.shot, keyframing=replace(job.shot.keyframing, synthesis=Synthesis.FEATURES)))
+    few, many = (cost(propagated, split_windows(long[:count], 99)).memory for count in (3, 9))
+    assert few == many
 
 
 def test_each_choice_that_saves_work_saves_time(job: Job) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from fresco_backend.engine.keyframes import Window
+from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job
 
 # Measured on U-Nets of Stable Diffusion's shape (860 M weights, 0.8 TFLOP for 64 x 64 latents) and the embedded one.
@@ -46,7 +47,8 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     denoised = sum(len(window.frames) for window in windows)
     steps = round(look.steps * job.strength)
     factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
-    flop = FLOP_PER_WEIGHT_AND_LATENT * _unet(job) * latents * _branches(job) * denoised * steps * factor
+    samples = _branches(job) * denoised * steps * factor + _inverted(job, windows)
+    flop = FLOP_PER_WEIGHT_AND_LATENT * _unet(job) * latents * samples
     denoising = flop / (ATTAINED * _matmul_speed(device, dtype)) if flop else 0.0
     return Cost(LIBRARIES + device_memory(job, windows, dtype), denoising + delivering)
 
@@ -54,7 +56,8 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
 def device_memory(job: Job, windows: Sequence[Window], dtype: torch.dtype) -> int:
     """Bytes that the networks and the largest window take on their device."""
     width, height = job.working.padded
-    rows = _branches(job) * max((len(window.frames) for window in windows), default=0)
+    at_once = min(max((len(window.frames) for window in windows), default=0), job.shot.keyframing.window)
+    rows = _branches(job) * at_once  # where features are propagated a window has more frames than are computed at once
     activations = ACTIVATION_BYTES * rows * (width * height / 64) * (_unet(job) / SD_WEIGHTS) ** 0.5
     return int(loaded(job, dtype) + activations)
 
@@ -70,8 +73,14 @@ def _unet(job: Job) -> float:
 
 
 def _branches(job: Job) -> int:
-    """Samples of a frame in one step: with and without the prompt."""
-    return 1 if job.shot.look.guidance == 1 else 2
+    """Samples of a frame in one step: with and without the prompt, and the plate's own where it is looked at."""
+    return (1 if job.shot.look.guidance == 1 else 2) + needs_inversion(job.shot)
+
+
+def _inverted(job: Job, windows: Sequence[Window]) -> int:
+    """Samples of the inversion of the windows' frames, as if none was kept from an earlier edit."""
+    frames = {frame for window in windows for frame in window.frames}
+    return len(frames) * job.shot.editing.inversion_steps if needs_inversion(job.shot) else 0
 
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
