@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import families
@@ -17,7 +18,7 @@ from fresco_backend import model_store, weights
 from fresco_backend.engine.attention import guided_layers
 from fresco_backend.model_family import Family
 from fresco_protocol.errors import WeightsMissing, WeightsUnsupported
-from fresco_protocol.shot import Control, ControlKind
+from fresco_protocol.shot import Control, ControlKind, Editing, Synthesis, Task
 
 CPU = torch.device("cpu")
 
@@ -117,3 +118,14 @@ def test_a_shot_is_rendered_with_all_constraints(
     other = small_shot(plate, request.getfixturevalue(name), tmp_path / "b" / "look.####.png")
     rendered(with_look(other, prompt="ink"))
     assert bits(tmp_path / "out") != bits(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["sd2", "sdxl"])
+def test_a_plate_is_edited_and_features_are_propagated(
+    name: str, plate: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    shot = small_shot(plate, request.getfixturevalue(name), tmp_path / "out" / "look.####.png")
+    shot = replace(shot, task=Task.EDIT, editing=Editing(caption="a photo", inversion_steps=4),
+                   keyframing=replace(shot.keyframing, synthesis=Synthesis.FEATURES))
+    rendered(with_look(shot, prompt="ink", strength=1.0))
+    assert len(bits(tmp_path / "out")) == 5
