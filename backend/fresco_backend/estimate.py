@@ -56,8 +56,8 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
 def device_memory(job: Job, windows: Sequence[Window], dtype: torch.dtype) -> int:
     """Bytes that the networks and the largest window take on their device."""
     width, height = job.working.padded
-    at_once = min(max((len(window.frames) for window in windows), default=0), job.shot.keyframing.window)
-    rows = _branches(job) * at_once  # where features are propagated a window has more frames than are computed at once
+    keyframing, largest = job.shot.keyframing, max((len(window.frames) for window in windows), default=0)
+    rows = _branches(job) * (min(largest, keyframing.window) if keyframing.synthesis.propagates else largest)
     activations = ACTIVATION_BYTES * rows * (width * height / 64) * (_unet(job) / SD_WEIGHTS) ** 0.5
     return int(loaded(job, dtype) + activations)
 
