@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from fresco_protocol.messages import ListJobs, Retry, Status, Submit  # noqa: E4
 from fresco_protocol.shot import Shot  # noqa: E402
 
 FRAMES = 40
+RUNNING_FIRST = 0.8  # part of the kills that wait until a worker, which takes seconds to load torch, has a job
 LIVE = 3  # jobs that have not ended, at a time
 
 
@@ -95,15 +97,24 @@ class Chaos:
         """Feed the queue, try failed jobs again, and listen, for a while."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self.poll(watcher)
-            try:
-                live = client.request(ListJobs(states=tuple(set(JobState) - set(ENDS)))).total
-                self.retry_failed(client)
-                if live < LIVE:
-                    self.submit(client)
-            except ServerError:  # it was killed; the client connects again
-                pass
-            time.sleep(0.2)
+            self.feed(client, watcher)
+
+    def attend_running(self, client: Client, watcher: Client) -> None:
+        """The same, until a worker has a job."""
+        while not self.feed(client, watcher):
+            pass
+
+    def feed(self, client: Client, watcher: Client) -> bool:
+        """See that there are jobs; whether one of them is running."""
+        time.sleep(0.2)
+        self.poll(watcher)
+        with suppress(ServerError):  # it was killed; the client connects again
+            self.retry_failed(client)
+            live = client.request(ListJobs(states=tuple(set(JobState) - set(ENDS)))).records
+            if len(live) < LIVE:
+                self.submit(client)
+            return any(record.state is JobState.RUNNING for record in live)
+        return False
 
     def retry_failed(self, client: Client) -> None:
         for record in client.request(ListJobs(states=(JobState.FAILED,))).records:
@@ -166,7 +177,9 @@ def main(kills: int, seed: int, longest_pause: float, folder: Path) -> int:
         with process.client() as client, process.client() as watcher:
             watcher.watch()
             for number in range(kills):
-                chaos.attend(client, watcher, chaos.choice.uniform(0.5, longest_pause))
+                if chaos.choice.random() < RUNNING_FIRST:
+                    chaos.attend_running(client, watcher)
+                chaos.attend(client, watcher, chaos.choice.uniform(0.1, longest_pause))
                 chaos.strike()
                 if number % 10 == 9:
                     print(f"{number + 1} strikes, {len(chaos.said)} jobs, {time.monotonic() - began:.0f} s", flush=True)
@@ -185,8 +198,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--pause", type=float, default=20.0, help="longest, in seconds, from one kill to the "
-                        "next; a worker needs some to load torch")
+    parser.add_argument("--pause", type=float, default=5.0, help="longest, in seconds, before a kill")
     arguments = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="fresco-chaos-"))
     code = main(arguments.kills, arguments.seed, arguments.pause, place)

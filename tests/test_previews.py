@@ -1,97 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Previews: by a map that the window itself tells, or by a tiny autoencoder where one is here."""
-
+"""Previews: the colours that the latents stand for, small, and not too often."""
 from __future__ import annotations
-
-from collections.abc import Iterator
-from itertools import count
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny
 
 import tiny
-from fresco_backend import weights
 from fresco_backend.engine.denoise import StepResult, WindowInput
-from fresco_backend.engine.latents import decode, encode
+from fresco_backend.engine.latents import encode
 from fresco_backend.engine.schedule import Step
-from fresco_backend.model_family import Family
+from fresco_backend.events import Previewed
 from fresco_backend.previews import LONGEST_SIDE, Previews
 
-STEP = Step(index=2, count=4, timestep=251, following=1, beginning=751)
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-@pytest.fixture(scope="module")
-def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vae") / "taesd"
-    with tiny._seeded(1):
-        AutoencoderTiny(
-            encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8),
-            num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
-        ).save_pretrained(folder)  # fmt: skip
-    return folder
+def window(images: torch.Tensor, *, anchored: int = 0) -> WindowInput:
+    texts = torch.zeros(len(images), 4, 8)
+    return WindowInput(frames=tuple(range(1001, 1001 + len(images))), images=images, prompt=texts, negative=texts,
+                       anchored=anchored)
 
 
-def clock() -> Any:
-    seconds: Iterator[int] = count(0, 2)
-    return lambda: float(next(seconds))
+def step(clean: torch.Tensor, index: int = 0) -> StepResult:
+    return StepResult(step=Step(index=index, count=20, timestep=500, following=400, beginning=900), clean=clean)
 
 
-def window() -> WindowInput:
-    images, text = tiny.moving_plate(3, 64).images(), torch.zeros(3, 5, tiny.TEXT_WIDTH)
-    return WindowInput(frames=(1001, 1005, 1009), images=images, prompt=text, negative=text, anchored=1)
+def picture(preview: Previewed) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(preview.jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
-def picture(jpeg: bytes) -> np.ndarray:
-    decoded = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert decoded is not None
-    return decoded[..., ::-1]
+@pytest.fixture
+def plates() -> torch.Tensor:
+    """A red and a blue half, and the same with the halves changed."""
+    image = torch.full((3, 64, 128), -1.0)
+    image[0, :, :64] = image[2, :, 64:] = 0.8
+    return torch.stack([image, image.flip(-1)])
 
 
-def preview(vae: Any) -> tuple[Any, torch.Tensor]:
-    """The preview of the plate's own latents, and these."""
-    latents = encode(vae, window().images)
-    found = Previews(clock=clock()).of(vae, window(), StepResult(step=STEP, clean=latents), steps=4)
-    assert found is not None
-    assert (found.frame, found.step, found.steps, max(found.width, found.height)) == (1005, 3, 4, LONGEST_SIDE)
-    return picture(found.jpeg), latents
+def test_latents_of_the_plate_have_the_colours_of_the_plate(plates: torch.Tensor) -> None:
+    vae, given = tiny.tiny_vae(), window(plates)
+    preview = Previews(clock=Clock()).of(vae, given, step(encode(vae, plates)), steps=20)
+    assert preview is not None
+    assert (preview.width, preview.height, preview.frame) == (LONGEST_SIDE, LONGEST_SIDE // 2, 1001)
+    assert (preview.step, preview.steps) == (1, 20)
+    left, right = picture(preview)[40:88, 20:100].mean((0, 1)), picture(preview)[40:88, 156:236].mean((0, 1))
+    assert left[0] > left[2] + 60
+    assert right[2] > right[0] + 60
 
 
-def test_a_map_fitted_to_the_window_gives_its_colours() -> None:
-    found, _ = preview(tiny.tiny_vae())
-    truth = (window().images[1].permute(1, 2, 0).numpy() + 1) * 127.5
-    assert np.abs(found.mean((0, 1)) - truth.mean((0, 1))).max() < 25
+def test_the_first_keyframe_that_is_no_anchor_is_shown(plates: torch.Tensor) -> None:
+    vae, given = tiny.tiny_vae(), window(plates, anchored=1)
+    preview = Previews(clock=Clock()).of(vae, given, step(encode(vae, plates)), steps=20)
+    assert preview is not None
+    assert preview.frame == 1002
 
 
-def test_a_tiny_autoencoder_decodes(tiny_vae: Path) -> None:
-    vae = AutoencoderTiny.from_pretrained(str(tiny_vae)).eval()
-    found, latents = preview(vae)
-    truth = (decode(vae, latents[1:2])[0].permute(1, 2, 0).numpy() + 1) * 127.5
-    small = cv2.resize(found, truth.shape[1::-1], interpolation=cv2.INTER_AREA).astype(float)
-    assert np.abs(small - truth).mean() < 4
-
-
-def test_a_model_has_one_only_where_it_lies_on_this_machine(
-    tiny_vae: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def loaded(name: Path) -> weights.Models:
-        monkeypatch.setattr(weights, "TINY_AUTOENCODERS", {Family.OTHER: str(name)})
-        return weights.load(str(tiny_model), device=torch.device("cpu"), dtype=torch.bfloat16)
-
-    assert isinstance(loaded(tiny_vae).preview_vae, AutoencoderTiny)
-    assert loaded(tmp_path / "nothing").preview_vae is None
-    assert not [name for name in loaded(tiny_vae).hashes if "taesd" in name]  # pixels do not depend on it
-
-
-def test_previews_come_no_more_often_than_people_look() -> None:
-    now = [0.0]
-    previews, vae, given = Previews(interval=1.0, clock=lambda: now[0]), tiny.tiny_vae(), window()
-    result = StepResult(step=STEP, clean=encode(vae, given.images))
-    seen = []
-    for now[0] in (0.0, 0.5, 1.0, 1.5, 2.5):
-        seen.append(previews.of(vae, given, result, steps=4) is not None)
-    assert seen == [True, False, True, False, True]
+def test_no_more_than_one_in_an_interval(plates: torch.Tensor) -> None:
+    clock, vae, given = Clock(), tiny.tiny_vae(), window(plates)
+    previews, clean = Previews(interval=1.0, clock=clock), encode(vae, plates)
+    assert previews.of(vae, given, step(clean), steps=20)
+    clock.now = 0.9
+    assert previews.of(vae, given, step(clean, 1), steps=20) is None
+    clock.now = 1.1
+    assert previews.of(vae, given, step(clean, 2), steps=20)
