@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,3 +170,34 @@ def test_processes_that_race_share_the_products_out(tmp_path: Path) -> None:
         racer.communicate()
     assert sorted(product for products in won for product in products) == list(range(200))
     assert not (tmp_path / "claims").exists()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from fresco_backend.claims import Claims
+from fresco_backend.interruption import interruptible
+with interruptible():
+    try:
+        with Claims(Path(sys.argv[1])) as claims:
+            print(claims.take("window.0"), flush=True)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        raise SystemExit(143) from None
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("sent", "code", "left"), [(signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)])
+def test_a_process_that_is_ended_loses_its_claims(sent: signal.Signals, code: int, left: bool, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ("backend", "protocol"))}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "claims")], stdout=subprocess.PIPE,
+                              text=True, env=environment)
+    with holder, Claims(tmp_path / "claims") as ours:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        assert not ours.take("window.0")
+        holder.send_signal(sent)
+        assert holder.wait() == code
+        assert (tmp_path / "claims" / "window.0.0").exists() == left
+        assert ours.take("window.0")

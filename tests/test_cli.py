@@ -22,6 +22,8 @@ import pytest
 import fresco_backend
 from fresco_backend import cli, failure, interruption
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage
+from fresco_backend.farm_stage import FarmStage
+from fresco_backend.pins import Pins
 from fresco_backend.shot_arguments import shot_of
 from fresco_protocol.errors import DiskFull, FrescoError, WeightsMissing
 from fresco_protocol.shot import (
@@ -322,6 +324,27 @@ def test_switches_reach_the_render(pipeline: FakePipeline) -> None:
     assert cli.main([*LEAST, "--keep-scratch", "--allow-download"]) == 0
     assert pipeline.asked["allow_download"] is True
     assert pipeline.asked["keep_scratch"] is True
+
+
+def test_a_farms_stage_and_pins_reach_the_render(pipeline: FakePipeline, tmp_path: Path) -> None:
+    assert cli.main(LEAST) == 0
+    assert (pipeline.asked["stage"], pipeline.asked["pins"]) == (None, None)
+    pins = Pins(job="a3f0", family="a structure of its own", versions={}, color="", weights={}, configurations={})
+    pins.write(tmp_path / "pins.json")
+    assert cli.main([*LEAST, "--stage=in-betweens", f"--pins={tmp_path / 'pins.json'}"]) == 0
+    assert (pipeline.asked["stage"], pipeline.asked["pins"]) == (FarmStage.IN_BETWEENS, pins)
+    assert cli.main([*LEAST, "--stage=half"]) == 2
+    assert cli.main([*LEAST, "--pins=no.json"]) == 3
+
+
+def test_a_session_reads_its_lines_on_stdout(pipeline: FakePipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*LEAST, "--progress=openjd"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "openjd_status: starting"
+    assert "openjd_progress: 100.0" in said.out
+    pipeline.error = DiskFull("the disk is full")
+    assert cli.main([*LEAST, "--progress", "openjd"]) == 4
+    assert capsys.readouterr().out.splitlines()[-1] == "openjd_fail: the disk is full [disk-full]"
 
 
 def test_people_read_stderr_and_nothing_stands_on_stdout(pipeline: FakePipeline,
