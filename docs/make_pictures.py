@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the documentation's pictures from the demo shot and the embedded model: `docs/make_pictures.py [looks]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from fresco_backend import motion, pipeline
+from fresco_backend.background import moving_background
+from fresco_backend.color import plate_space, to_engine
+from fresco_backend.embedded.looks import LOOKS, MEDIA
+from fresco_backend.engine.correspondence import Correspondence
+from fresco_backend.frames import read_frame
+from fresco_backend.plate import open_plate
+from fresco_backend.report.pictures import flow_pixels, pixels, plane_pixels
+from fresco_protocol.shot import Delivery, FrameRange, Look, Plate, Shot
+
+DOCS = Path(__file__).parent
+PLATE = str(DOCS.parent / "demo" / "plate" / "boat.####.exr")
+KEYFRAMES = (1001, 1005, 1009, 1013)
+CELL = 16  # pixels of a token of the decoder's last but one level
+GAP, QUALITY = 4, 85
+COMBINED = ("an ink drawing at night", "a mosaic in autumn colours", "an oil painting in winter")
+
+Pixels = NDArray[np.uint8]
+
+
+def row(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures of one height beside each other, on white."""
+    gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (picture, gap)][:-1]
+    return np.concatenate(parts, axis=1)
+
+
+def save(picture: Pixels | Image.Image, name: str) -> None:
+    """Write a picture of the documentation as WebP."""
+    path = DOCS / "images" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path, quality=QUALITY, method=6)
+
+
+def plate_images() -> Tensor:
+    """The keyframes of the demo as a display shows them: (N, 3, H, W) in [-1, 1]."""
+    with closing(open_plate(PLATE, KEYFRAMES)) as plate:
+        frames = [plate.read(number) for number in KEYFRAMES]
+    return torch.stack([to_engine(frame, plate_space(frame)) for frame in frames])
+
+
+def draw_method() -> None:
+    """Flow, key mask, paths and background of one window."""
+    images = plate_images()
+    flow = motion.window_flow(images)
+    colours = flow_pixels(flow.backward[0], float(flow.backward[0].norm(dim=0).quantile(0.99)))
+    hidden = plane_pixels(flow.backward_occlusion[:1])
+    save(row([pixels(images[0]), pixels(images[1]), colours, hidden]), "how/flow.webp")
+    height, width = (side // CELL for side in images.shape[2:])
+    correspondence = Correspondence(frames=images, flow=flow)
+    mask = correspondence.key_mask(height, width).view(-1, 1, height, width).float()
+    large = mask.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
+    save(row([pixels(image * (0.35 + 0.65 * one)) for image, one in zip(images, large, strict=True)]), "how/keys.webp")
+    save(paths_over(images[0], correspondence, height, width), "how/paths.webp")
+    background = moving_background(flow)
+    save(row([pixels(image * (0.25 + 0.75 * one)) for image, one in zip(images, background, strict=True)]),
+         "how/background.webp")  # fmt: skip
+
+
+def paths_over(image: Tensor, correspondence: Correspondence, height: int, width: int) -> Image.Image:
+    """Every third path over the first keyframe, from its place there to its last one; broken ones left out."""
+    paths = correspondence.paths(height, width)
+    picture = Image.fromarray(pixels(image)).resize((image.shape[2] * 2, image.shape[1] * 2), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(picture)
+    for path in range(0, height * width, 3):
+        if bool(paths.linked[path].all()):
+            cells = [divmod(int(one), width) for one in paths.index[:, path]]
+            points = [((x + 0.5) * 2 * CELL, (y + 0.5) * 2 * CELL) for y, x in cells]
+            draw.line(points, fill="white", width=2)
+            x, y = points[-1]
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill="orange")
+    return picture
+
+
+def draw_looks(folder: Path) -> None:
+    """One frame of the demo in every look, with the prompt below, as two sheets."""
+    prompts = {style.phrases[0]: style.name in MEDIA for style in LOOKS.values()}
+    stills = {prompt: still(prompt, folder) for prompt in (*prompts, *COMBINED)}
+    save(sheet({prompt: stills[prompt] for prompt, medium in prompts.items() if medium}), "looks/media.webp")
+    save(sheet({prompt: stills[prompt] for prompt, medium in prompts.items() if not medium}), "looks/grades.webp")
+    save(sheet({prompt: stills[prompt] for prompt in COMBINED}), "looks/combined.webp")
+
+
+def still(prompt: str, folder: Path) -> Pixels:
+    """The first frame of the demo by a prompt, (H, W, 3)."""
+    shot = Shot(
+        plate=Plate(sequence=PLATE, frames=(FrameRange(first=1001, last=1001),)), look=Look(prompt=prompt),
+        delivery=Delivery(sequence=str(folder / f"{prompt.replace(' ', '-')}.####.png"), working_size=384),
+    )  # fmt: skip
+    for _ in pipeline.render(shot):
+        pass
+    frame = read_frame(Path(shot.delivery.sequence.replace("####", "1001")))
+    return pixels(to_engine(frame, plate_space(frame)))
+
+
+def sheet(stills: dict[str, Pixels], columns: int = 3) -> Image.Image:
+    """Pictures in rows, each with its caption below."""
+    height, width = next(iter(stills.values())).shape[:2]
+    caption, font = 26, ImageFont.load_default(17)
+    rows = -(-len(stills) // columns)
+    result = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + caption)), "white")
+    draw = ImageDraw.Draw(result)
+    for place, (text, picture) in enumerate(stills.items()):
+        left, top = place % columns * (width + GAP), place // columns * (height + caption)
+        result.paste(Image.fromarray(picture), (left, top))
+        draw.text((left + 4, top + height + 2), text, fill="black", font=font)
+    return result
+
+
+def main() -> None:
+    """Draw all pictures, or with "looks" those of the looks alone."""
+    if "looks" not in sys.argv[1:]:
+        draw_method()
+    draw_looks(DOCS.parent / "out" / "docs")
+
+
+if __name__ == "__main__":
+    main()
