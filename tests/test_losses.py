@@ -129,3 +129,25 @@ def test_no_self_similarity_of_a_large_layer_is_ever_whole() -> None:
     with Largest() as largest:
         SpatialLoss(target, 100.0).add_gradient(rows, torch.zeros_like(rows))
     assert 0 < largest.numel <= 512 * 512
+
+
+def test_the_gradient_does_not_need_the_loss() -> None:
+    flow, features = random_flow(4, 4), random_features(FRAMES, 3, 4, 4)
+    target = unit_rows(random_features(FRAMES, 3, 4, 4, seed=1))
+    rows = features.flatten(2).mT.contiguous()
+    for loss in (TemporalLoss(flow, 2.0), SpatialLoss(target, 100.0)):
+        _, expected = loss_and_gradient(loss, features)
+        gradient = torch.zeros_like(rows)
+        assert loss.add_gradient(rows, gradient, measured=False) == 0
+        assert torch.equal(gradient.mT.reshape(features.shape), expected)
+
+
+def test_a_target_that_is_not_kept_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, target = torch.randn(2, 1100, 8), unit_rows(random_features(2, 8, 44, 25).bfloat16())
+    kept, anew = torch.zeros_like(rows), torch.zeros_like(rows)
+    loss = SpatialLoss(target, 100.0)
+    loss.add_gradient(rows, torch.zeros_like(rows))
+    loss.add_gradient(rows, kept)
+    monkeypatch.setattr("fresco_backend.engine.losses.KEPT_BYTES", 0)
+    SpatialLoss(target, 100.0).add_gradient(rows, anew)
+    assert torch.equal(kept, anew)

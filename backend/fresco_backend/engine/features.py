@@ -175,23 +175,25 @@ def optimise(features: Tensor, losses: Sequence[Loss], settings: FeatureOptimisa
     if not losses:
         return features
     rows = as_rows(features)
-    for _ in descend(rows, losses, settings):
+    for _ in descend(rows, losses, settings, measured=False):
         pass
     optimised = rows.mT.reshape(features.shape)
     return adain(optimised, features.float(), settings.adain_epsilon).to(features.dtype)
 
 
 @torch.no_grad()
-def descend(rows: Tensor, losses: Sequence[Loss], settings: FeatureOptimisation) -> Iterator[Tensor]:
+def descend(
+    rows: Tensor, losses: Sequence[Loss], settings: FeatureOptimisation, *, measured: bool = True
+) -> Iterator[Tensor]:
     """Minimise the sum of the losses by Adam: changes `rows` in place and gives the loss before each step.
 
-    rows: (B, L, C), float32, contiguous (`as_rows`).
+    rows: (B, L, C), float32, contiguous (`as_rows`). measured: False saves the loss itself, and gives 0.
     """
     gradient = rows.grad = torch.zeros_like(rows)
     adam = torch.optim.Adam([rows], lr=settings.learning_rate, fused=True)
     for _ in range(settings.iterations):
         gradient.zero_()
-        loss = torch.stack([term.add_gradient(rows, gradient) for term in losses]).sum()
+        loss = torch.stack([term.add_gradient(rows, gradient, measured=measured) for term in losses]).sum()
         adam.step()
         yield loss
     rows.grad = None

@@ -26,8 +26,11 @@ KEPT_BYTES = 2**28
 class Loss(Protocol):
     """A loss on features as rows."""
 
-    def add_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
-        """The loss of rows (B, L, C) float32, as a tensor without dimensions; adds its gradient to `gradient`."""
+    def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
+        """The loss of rows (B, L, C) float32, as a tensor without dimensions; adds its gradient to `gradient`.
+
+        measured: False gives 0 in place of the loss, which is the dearer half where there are few channels.
+        """
 
 
 class TemporalLoss:
@@ -55,14 +58,15 @@ class TemporalLoss:
         self._adjoint_weights = self._weights.flatten()[order]
         self._adjoint_starts = counts.cumsum(0) - counts
 
-    def add_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
         """See `Loss.add_gradient`."""
         scale = self._weight / rows.numel()
         total = rows.new_zeros(())
         branches = zip(rows.view(-1, *self._window(rows)), gradient.view(-1, *self._window(rows)), strict=True)
         for window, slope in branches:
             difference = F.embedding_bag(self._taps, window, mode="sum", per_sample_weights=self._weights)
-            total += _magnitude(difference)
+            if measured:
+                total += _magnitude(difference)
             slope.add_(self._adjoint(difference.sign_()), alpha=scale)
         return total * scale
 
@@ -93,7 +97,7 @@ class SpatialLoss:
         self._keeps = target.numel() // target.shape[2] * target.shape[1] // 2 * target.itemsize <= KEPT_BYTES
         self._kept: dict[tuple[int, int, int], Tensor] = {}
 
-    def add_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
         """See `Loss.add_gradient`."""
         scale = self._weight / (rows.shape[0] * rows.shape[1] ** 2)
         total = rows.new_zeros(())
@@ -101,7 +105,7 @@ class SpatialLoss:
             length = _lengths(rows[frames])
             unit = rows[frames] / length
             slope = torch.zeros_like(unit)
-            total += self._similarity(frames, unit.to(self._target.dtype), slope)
+            total += self._similarity(frames, unit.to(self._target.dtype), slope, measured=measured)
             slope -= unit * (unit * slope).sum(dim=2, keepdim=True)  # the length of a row does not matter
             gradient[frames].addcdiv_(slope, length, value=2 * scale)
         return total * scale
@@ -112,14 +116,15 @@ class SpatialLoss:
         count = max(1, TILE**2 // tile**2) if rows.device.type == "cpu" else rows.shape[0]
         return [slice(start, start + count) for start in range(0, rows.shape[0], count)]
 
-    def _similarity(self, frames: slice, unit: Tensor, slope: Tensor) -> Tensor:
+    def _similarity(self, frames: slice, unit: Tensor, slope: Tensor, *, measured: bool) -> Tensor:
         """Sum of absolute differences; adds half its gradient by the unit rows to `slope`."""
         total = slope.new_zeros(())
         for number, across in enumerate(self._bands):
             for place, down in enumerate(self._bands[number:], number):
                 wanted = self._wanted(frames, number, place)
                 difference = torch.baddbmm(wanted, unit[:, across], unit[:, down].mT, beta=-1)
-                total += _magnitude(difference) * (1 if down == across else 2)
+                if measured:
+                    total += _magnitude(difference) * (1 if down == across else 2)
                 signs = difference.sign_()
                 slope[:, across] += torch.bmm(signs, unit[:, down])
                 if down != across:
