@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The extension in real Blenders, with a real server: one process for each scenario of blender/scenarios.py.
+"""The extension in real Blenders, with a real server: one process for each scenario below blender/.
 
 `python tests/blender/install.py` gets the Blenders; `make test` does that first. Without them these tests are skipped.
 """
@@ -22,9 +22,11 @@ from servers import Process
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tests" / "blender" / "scenarios.py"
 PATIENCE = 400  # seconds for one scenario on a busy machine
-ALONE = ("server_killed",)  # with a server of its own
-SCENARIOS = [node.name for node in ast.parse(SCRIPT.read_text(encoding="utf-8")).body
-             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name != "main"]
+ALONE = "server_killed"  # with a server of its own
+ONCE = "backend_installed"  # says little about Blender, and takes long
+SCENARIOS = [node.name for path in sorted(SCRIPT.parent.glob("*_scenarios.py"))
+             for node in ast.parse(path.read_text(encoding="utf-8")).body
+             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +75,22 @@ def test_continuous_integration_has_two_versions_of_blender() -> None:
     assert not os.environ.get("CI") or len(installed()) >= 2, "run tests/blender/install.py"
 
 
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name not in ALONE])
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name not in (ALONE, ONCE)])
 @pytest.mark.parametrize("version", installed())
 def test_scenario(version: str, scenario: str, archive: Path, studio: Process) -> None:
     play(version, scenario, archive, studio, studio.folder / version / scenario)
 
 
 @pytest.mark.parametrize("version", installed()[-1:])
+def test_the_backend_is_installed_beside_blender(version: str, archive: Path, studio: Process) -> None:
+    play(version, ONCE, archive, studio, studio.folder / version / ONCE)
+
+
+@pytest.mark.parametrize("version", installed()[-1:])
 def test_a_killed_server_loses_nothing(version: str, archive: Path, tmp_path: Path) -> None:
     write_footage(tmp_path / "footage")
     for server in serving(tmp_path):
-        play(version, "server_killed", archive, server, tmp_path / "work")
+        play(version, ALONE, archive, server, tmp_path / "work")
 
 
 @pytest.mark.parametrize("version", installed())

@@ -100,10 +100,6 @@ class Row:
             return self.stage.done / self.stage.total
         return 1.0 if self.state == "delivered" else 0.0
 
-    def fail(self, error: FrescoError) -> None:
-        """The row ends here; its files stay."""
-        self.step, self.problem = Step.FAILED, Problem.of(error)
-
 
 class Queue:
     """All rows of the open .blend, the newest last.
@@ -161,7 +157,7 @@ class Queue:
             try:
                 export_here(row.exports[0])
             except FrescoError as error:
-                row.fail(error)
+                self._fail(row, error)
                 return
             row.exports = row.exports[1:]
         if row.step is Step.EXPORTING:
@@ -191,16 +187,21 @@ class Queue:
                 row.child, row.exports = None, row.exports[1:]
         except FrescoError as error:
             row.child = None
-            row.fail(error)
+            self._fail(row, error)
         if not row.exports and row.step is Step.EXPORTING:
             row.step = Step.WAITING
+
+    def _fail(self, row: Row, error: FrescoError) -> None:
+        """The row ends here; its files stay, its empty strip no longer hides the plate."""
+        row.step, row.problem = Step.FAILED, Problem.of(error)
+        timeline.mute(row.key, True)
 
     def _send(self, row: Row) -> None:
         try:
             self._change(row, self.link.request(Submit(shot=row.shot, client_key=row.key)).record)
         except FrescoError as error:
             if error.exit_code != 69:  # a server that is away is waited for
-                row.fail(error)
+                self._fail(row, error)
 
     def _take(self, events: list[Event]) -> None:
         refreshed: dict[str, Row] = {}
@@ -240,6 +241,8 @@ class Queue:
         if row.is_ended and not was_ended:
             self.finished.append(row)
             self._note(row, record)
+            if not record.done:
+                timeline.mute(row.key, True)
 
     def _note(self, row: Row, record: Job) -> None:
         _, strip = timeline.strip_of_job(row.key)
@@ -255,9 +258,11 @@ class Queue:
             self._change(row, self.link.request(Cancel(job=row.job.id)).record)
         elif not row.is_ended:
             row.step = Step.STOPPED
+            timeline.mute(row.key, True)
 
     def retry(self, row: Row) -> None:
         """Does a failed or cancelled job again from where it stopped. Raises what the server tells."""
+        timeline.mute(row.key, False)
         if row.step is Step.SENT and row.job is not None:
             self._change(row, self.link.request(Retry(job=row.job.id)).record)
         else:

@@ -329,6 +329,13 @@ def switch(group: str, key: str) -> None:
             strip.mute = record.get("key") != key
 
 
+def mute(key: str, muted: bool) -> None:
+    """Hides or shows the result strip of a job, if it is still there."""
+    _, strip = strip_of_job(key)
+    if strip is not None:
+        strip.mute = muted
+
+
 def remove(key: str) -> None:
     """Takes the result strip of a job off the timeline."""
     _, strip = strip_of_job(key)

@@ -10,7 +10,8 @@ import importlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -200,3 +201,32 @@ def burnt_number(picture: Picture) -> int:
 def files_below(folder: str) -> int:
     """How many files a folder has, at any depth."""
     return sum(len(names) for _, _, names in os.walk(folder))
+
+
+def refused(call: Any, sentence: str) -> None:
+    try:
+        call()
+    except RuntimeError as error:
+        assert sentence in str(error), error
+    else:
+        raise AssertionError(f"not refused: {sentence}")
+
+
+def take_time(stage: Stage, *, steps: int) -> None:
+    """A real render, as small as can be."""
+    settings = stage.settings
+    settings.strength, settings.steps, settings.steadiness = 0.5, steps, "QUICK"
+    settings.own_working_size, settings.working_size = True, 64
+
+
+@contextmanager
+def sequencer_shown(stage: Stage) -> Iterator[None]:
+    """A sequencer on the screen, for operators that want one."""
+    window = bpy.context.window_manager.windows[0]
+    window.scene = stage.scene
+    stage.module("compat").show_in_sequencer(bpy.context, stage.scene)
+    area = window.screen.areas[0]
+    area.type = "SEQUENCE_EDITOR"
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        yield

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Scenarios of strips: what is sent, what is exported, where the result lies, frame upon frame."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+from blender.stage import Stage, burnt_number, read_picture, refused, sequencer_shown, take_time
+
+CORNERS = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75))
+
+
+def movie_with_trim(stage: Stage) -> None:
+    """A plain movie goes as path and range; the frames beyond its trims are its handles."""
+    strip = stage.movie(at=30, trim=(5, 7))
+    stage.settings.handles = 3
+    stage.select(strip)
+    before = stage.snapshot()
+    row, = stage.stylise()
+    assert row.clip.media is not None, row.clip.exported
+    assert (row.clip.head, row.clip.tail) == (3, 3)
+    assert str(row.shot.plate.frames[0]) == "3-20", row.shot.plate.frames  # 5 trimmed, 3 handles, counted from 1
+    assert stage.snapshot() == before
+    stage.check_result(row, strip, film=True)
+    assert burnt_number(stage.seen(35, 35, muted=(strip,))[0]) == 6
+
+
+def sequence_from_1001(stage: Stage) -> None:
+    """Frames keep the numbers of their files, also where the timeline is negative."""
+    strip = stage.sequence("png", at=-3, trim=(4, 2))
+    strip.transform.scale_x = strip.transform.scale_y = 0.5  # an even fit is no reason to export
+    stage.select(strip)
+    row, = stage.stylise()
+    assert row.clip.media is not None, row.clip.exported
+    assert str(row.shot.plate.frames[0]) == "1005-1022"
+    stage.check_result(row, strip, film=True)  # edges are scaled in bytes before, in floats after
+    strip.transform.scale_x = strip.transform.scale_y = stage.result(row).transform.scale_x = 1
+    stage.result(row).transform.scale_y = 1
+    assert burnt_number(stage.seen(1, 1, muted=(strip,))[0]) == 1005
+
+
+def retimed(stage: Stage) -> None:
+    """A strip at half speed is exported at the timeline's frames."""
+    strip = stage.sequence("png", at=10)
+    _set_speed(stage, strip, 50)
+    start, end = stage.span(strip)
+    assert end - start > 40
+    row, = stage.stylise()
+    assert row.clip.exported == "its speed is changed"
+    shown = [burnt_number(picture) for picture in stage.seen(start, end - 1, muted=(stage.result(row),))]
+    assert shown[:5] == [1001, 1001, 1002, 1002, 1003], shown
+    assert [burnt_number(picture) for picture in stage.seen(start, end - 1, muted=(strip,))] == shown
+    stage.check_result(row, strip)
+
+
+def _set_speed(stage: Stage, strip: Any, percent: float) -> None:
+    """By the operator: the data API crashes Blender before 5.2 when a strip has no keys yet."""
+    stage.select(strip)
+    stage.scene.sequence_editor.active_strip = strip
+    with sequencer_shown(stage):
+        bpy.ops.sequencer.retiming_segment_speed_set(speed=percent)
+
+
+def meta_strip(stage: Stage) -> None:
+    """A meta strip is exported as what it shows, trims and handles included."""
+    first, second = stage.sequence("png", at=1, channel=1), stage.sequence("exr", at=15, channel=2)
+    compat = stage.module("compat")
+    stage.select(first, second)
+    with sequencer_shown(stage):
+        bpy.ops.sequencer.meta_make()
+    meta = next(strip for strip in stage.strips if strip.type == "META")
+    compat.trim(meta, 6, 8)
+    stage.settings.handles = 4
+    stage.select(meta)
+    before = stage.snapshot()
+    row, = stage.stylise()
+    assert row.clip.exported == "it is a meta strip"
+    assert (row.clip.head, row.clip.tail) == (4, 4)
+    assert stage.snapshot() == before
+    stage.check_result(row, meta)
+    compat.trim(stage.result(row), 0, 0)  # the handles are there: frames before the trim
+    number = burnt_number(stage.seen(3, 3, muted=(meta,))[0])
+    assert number == 1003, number
+
+
+def transform_and_modifier(stage: Stage) -> None:
+    """Both are in the exported plate; neither is applied a second time to the result."""
+    other = stage.sequence("exr", at=1, channel=1)
+    strip = stage.sequence("png", at=5, channel=2, trim=(1, 1))
+    strip.transform.offset_x, strip.transform.rotation = 10, 0.3
+    strip.blend_type = "ALPHA_OVER"
+    modifier = strip.modifiers.new("grade", "COLOR_BALANCE")
+    modifier.color_balance.gain = (0.6, 1.0, 0.9)
+    stage.select(strip)
+    before = stage.snapshot()
+    row, = stage.stylise()
+    assert row.clip.exported == "it has modifiers"
+    assert stage.snapshot() == before
+    assert stage.result(row).blend_type == "ALPHA_OVER"
+    stage.check_result(row, strip, muted=(other,), film=True)  # edges blend in bytes before, in floats after
+
+
+def mask_as_matte(stage: Stage) -> None:
+    """A mask becomes a matte with the plate's numbers; outside it every pixel is the plate's."""
+    strip = stage.sequence("exr", at=20, trim=(0, 20))
+    mask = bpy.data.masks.new("window")
+    spline = mask.layers.new(name="layer").splines.new()
+    spline.points.add(4)
+    for point, place in zip(spline.points, CORNERS, strict=False):  # it begins with a point
+        point.co = point.handle_left = point.handle_right = place
+    spline.use_cyclic = True
+    stage.settings.matte, stage.settings.matte_mask = "MASK", mask
+    take_time(stage, steps=2)
+    stage.select(strip)
+    row, = stage.stylise()
+    files = sorted(path.name for path in Path(row.shot_folder, "matte").iterdir())
+    assert files == [f"matte.{number}.png" for number in range(1001, 1005)], files
+    assert row.clip.media is not None, row.clip.exported
+    result = stage.result(row)
+    matte = read_picture(Path(row.shot_folder) / "matte" / files[0])[..., 0]
+    plain, styled = stage.seen(20, 20, muted=(result,))[0], stage.seen(20, 20, muted=(strip,))[0]
+    assert 0.3 < (matte > 0.9).mean() < 0.7 and (matte == 0).mean() > 0.3, "a window in the middle"
+    assert np.array_equal(plain[matte == 0], styled[matte == 0])
+    assert np.abs(plain - styled)[matte > 0.9].mean() > 0.01
+
+
+def strip_as_matte(stage: Stage) -> None:
+    """The brightness of a strip that is hidden on the timeline is the matte."""
+    strip, matte = stage.sequence("exr", at=1, trim=(0, 20)), stage.sequence("png", at=1, channel=5)
+    matte.mute = True
+    stage.settings.matte, stage.settings.matte_strip = "STRIP", matte.name
+    stage.select(strip, matte)
+    row, = stage.stylise()
+    drawn = read_picture(Path(row.shot_folder) / "matte" / "matte.1001.png")
+    assert row.state == "delivered"
+    assert abs(drawn[14, 4].mean() - 0.85) < 0.1 or abs(drawn[14, 4].mean() - 0.69) < 0.1, drawn[14, 4]
+    assert drawn[14, 12].mean() < 0.1
+
+
+def highlights_survive(stage: Stage) -> None:
+    """Values over white come through files and through an export."""
+    plain = stage.sequence("hdr", at=1, trim=(0, 21))
+    exported = stage.sequence("hdr", at=40, trim=(0, 21))
+    exported.use_flip_x = True
+    stage.select(plain, exported)
+    for row, strip in zip(stage.stylise(), (plain, exported), strict=True):
+        assert row.shot.delivery.sequence.endswith(".exr")
+        start = stage.span(strip)[0]
+        assert stage.seen(start, start, muted=(strip,))[0].max() > 3.9
+        stage.check_result(row, strip)
+
+
+def two_at_once(stage: Stage) -> None:
+    """Each selected strip is a job of its own; sound among them does not matter."""
+    first, second = stage.sequence("png", at=1, channel=1), stage.sequence("exr", at=10, channel=3)
+    stage.select(first, second)
+    rows = stage.stylise()
+    assert len(rows) == 2 and rows[0].job.id != rows[1].job.id
+    assert stage.result(rows[0]).channel == 2
+    assert stage.result(rows[1]).channel == 4
+    for row, strip, other in zip(rows, (first, second), (second, first), strict=True):
+        results = [stage.result(each) for each in rows if each is not row]
+        stage.check_result(row, strip, muted=(other, *results))
+
+
+def rate_23976(stage: Stage) -> None:
+    """The rate is a rational."""
+    stage.scene.render.fps, stage.scene.render.fps_base = 24, 1.001
+    strip = stage.sequence("png")
+    stage.select(strip)
+    row, = stage.stylise()
+    assert str(row.shot.plate.rate) == "24000/1001"
+    stage.check_result(row, strip)
+
+
+def channels(stage: Stage) -> None:
+    """Taken and locked channels are passed by; without a free one nothing happens, and a sentence says why."""
+    strip = stage.sequence("png", channel=1, trim=(0, 20))
+    stage.sequence("exr", channel=2)
+    stage.scene.sequence_editor.channels[3].lock = True
+    stage.select(strip)
+    row, = stage.stylise()
+    assert stage.result(row).channel == 4
+    for channel in range(5, 129):
+        stage.strips.new_image(name="full", filepath=strip.directory + "f.1001.png", channel=channel, frame_start=1)
+    stage.module("timeline").remove(row.key)
+    stage.scene.sequence_editor.channels[4].lock = True
+    before = stage.snapshot()
+    refused(lambda: bpy.ops.fresco.stylise(), "every channel above the strip is taken or locked")
+    assert stage.snapshot() == before and len(stage.queue.rows) == 1
+
+
+def in_to_out(stage: Stage) -> None:
+    """The preview range cuts; inside a meta strip a result lies beside its strip, and an export is refused."""
+    strip = stage.sequence("png", at=1)
+    stage.settings.extent, stage.scene.use_preview_range = "IN_OUT", True
+    stage.scene.frame_preview_start, stage.scene.frame_preview_end = 5, 7
+    stage.select(strip)
+    row, = stage.stylise()
+    assert str(row.shot.plate.frames[0]) == "1005-1007" and stage.span(stage.result(row)) == (5, 8)
+    assert burnt_number(stage.seen(6, 6, muted=(strip,))[0]) == 1006
+    stage.scene.frame_preview_start = stage.scene.frame_preview_end = 200
+    refused(lambda: bpy.ops.fresco.stylise(), "no selected strip lies in the range")
+    stage.settings.extent = "STRIP"
+    bpy.ops.fresco.delete_version(key=row.key)
+    stage.select(strip)
+    with sequencer_shown(stage):
+        bpy.ops.sequencer.meta_make()
+    meta = next(found for found in stage.strips if found.type == "META")
+    inner = stage.module("compat").strips_of(meta)["png"]
+    stage.scene.sequence_editor.display_stack(meta)
+    stage.select(inner)
+    row, = stage.stylise()
+    assert stage.result(row).parent_meta() == meta and stage.span(stage.result(row)) == (1, 25)
+    inner.use_flip_x = True
+    refused(lambda: bpy.ops.fresco.stylise(), "the strip lies inside a meta strip")
+
+
+def names_of_sequences(stage: Stage) -> None:
+    """Only files whose numbers follow one another are a sequence."""
+    numbered = stage.module("media").numbered
+    assert numbered(["a.0998.png", "a.0999.png", "a.1000.png"]) == ("a.####.png", 998)
+    assert numbered(["9.exr", "10.exr"]) == ("#.exr", 9)
+    assert numbered(["shot2-0001.exr", "shot2-0002.exr"]) == ("shot2-####.exr", 1)
+    for names in (["a.png", "b.png"], ["a.1.png", "a.3.png"], ["a.1.png", "b.2.png"], ["a#.1.png", "a#.2.png"],
+                  ["a.01.png", "a.2.png"], ["a.20260101120000.png", "a.20260101120001.png"], ["a.2.png", "a.1.png"]):
+        assert numbered(names) is None, names
