@@ -109,9 +109,9 @@ def test_highlights_follow_a_style_but_not_into_the_dark() -> None:
     bright = from_engine(painted(1.0, 0.9, 0.8, source), source, LINEAR).pixels[0, 0]
     assert 8 < bright @ array(0.2126, 0.7152, 0.0722) < 16.5
     assert bright[0] > bright[1] > bright[2]
-    dark = from_engine(painted(0.2, 0.2, 0.2, source), source, LINEAR).pixels[0, 0]
+    dark = from_engine(painted(0.15, 0.15, 0.15, source), source, LINEAR).pixels[0, 0]
     shown = with_pixels(source, np.broadcast_to(dark, source.pixels.shape))
-    assert ((to_engine(shown, LINEAR) + 1) / 2)[:, 0, 0].tolist() == pytest.approx([0.2] * 3, abs=1e-3)
+    assert ((to_engine(shown, LINEAR) + 1) / 2)[:, 0, 0].tolist() == pytest.approx([0.15] * 3, abs=1e-3)
 
 
 def test_a_ramp_into_the_highlights_keeps_its_order() -> None:

@@ -88,10 +88,11 @@ def restored(painted: FloatArray, display: FloatArray, plate: FloatArray, space:
 def kept_share(painted: FloatArray, display: FloatArray) -> FloatArray:
     """How much of the plate's excess a painted pixel takes, (H, W, 1) in [0, 1]: all unless the style went dark.
 
-    Smoothstep of (Y' - 0.35 Y) / (0.4 Y), with the luma of what was painted and shown.
+    Smoothstep of (Y' - 0.2 Y) / (0.3 Y), with the luma of what was painted and shown: all from half of it on. A strong
+    style seldom paints a small light as bright as it is.
     """
     before, after = (np.maximum(picture @ _LUMA, 0)[..., None] for picture in (display, painted))
-    return _smoothstep((after - 0.35 * before + _NONE) / (0.4 * before + _NONE))
+    return _smoothstep((after - 0.2 * before + _NONE) / (0.3 * before + _NONE))
 
 
 def nearness(painted: FloatArray, display: FloatArray) -> FloatArray:
