@@ -98,7 +98,7 @@ def memory(process: int) -> int:
 
 def fuzz_atheris(words: list[str]) -> None:
     """libFuzzer looks for an exception that is no refusal."""
-    import atheris  # type: ignore[import-not-found]
+    import atheris
 
     def one(data: bytes) -> None:
         provider = atheris.FuzzedDataProvider(data)

@@ -2,6 +2,8 @@
 """Previews: the colours that the latents stand for, small, and not too often."""
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -34,8 +36,10 @@ def step(clean: torch.Tensor, index: int = 0) -> StepResult:
     return StepResult(step=Step(index=index, count=20, timestep=500, following=400, beginning=900), clean=clean)
 
 
-def picture(preview: Previewed) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(preview.jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+def picture(preview: Previewed) -> np.ndarray[Any, Any]:
+    pixels = cv2.imdecode(np.frombuffer(preview.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    return pixels[..., ::-1]
 
 
 @pytest.fixture

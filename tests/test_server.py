@@ -446,6 +446,32 @@ def test_a_signal_ends_the_process_in_good_order(tmp_path: Path, number: signal.
     assert not Path(process.file).exists()
 
 
+def test_a_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path) -> None:
+    process = Process(folder=tmp_path, words=("--device", "none"))
+    process.start()
+    try:
+        with process.connected() as client:
+            client.watch()
+            job = client.request(Submit(shot=shot_in(tmp_path), client_key="k")).record.id
+            assert process.child is not None
+            process.child.send_signal(signal.SIGSTOP)
+            deadline = time.monotonic() + 30
+            while client.trouble is None:
+                assert time.monotonic() < deadline
+                client.poll()
+                time.sleep(0.05)
+            assert isinstance(client.trouble, ServerSilent)
+            process.child.send_signal(signal.SIGCONT)
+            while client.trouble is not None:
+                assert time.monotonic() < deadline + 30
+                client.poll()
+                time.sleep(0.05)
+            client.request(Cancel(job=job), seconds=20)
+            polled(client, lambda events: client.last == 2)
+    finally:
+        process.end()
+
+
 def test_the_server_is_light() -> None:
     program = f"import sys; sys.path[:0] = {PACKAGES}; import fresco_backend.server, fresco_backend.job_commands; " \
               "print(*sorted({'torch', 'numpy', 'cv2', 'OpenImageIO', 'diffusers'} & set(sys.modules)))"
@@ -503,4 +529,4 @@ def test_on_a_full_disk_nothing_is_lost_and_clients_are_told(tmp_path: Path) -> 
         server._tend()
         assert server._kept is None
         assert [event.number for event in server.queue.journal.events()] == [1, 2, 3]
-        assert server.answers.reply(submit).created  # type: ignore[attr-defined]
+        assert server.answers.reply(submit).created

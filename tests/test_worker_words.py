@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from verbs import EXAMPLES, JOB, RECORD, SHOT
+from verbs import EXAMPLES, JOB, SHOT
 
 from fresco_backend.worker_words import Beat, Broken, Done, GoOn, Halt, Halted, Line, Ready, Render, Told, line_of
 from fresco_protocol.errors import FrescoError
+from fresco_protocol.job import Problem
 from fresco_protocol.messages import JobEvent
 
+PROBLEM = Problem(code="disk-full", what="no space", where="/show", remedy="Free some.", exit_code=4)
 LINES: tuple[Any, ...] = (
     Render(job=JOB, shot=SHOT, attempt=2), Halt(), GoOn(), Ready(device="cuda:0", devices=("cuda:0", "cpu")),
-    Beat(model="embedded", memory_bytes=2**33, memory_total=None), Halted(), Done(), Broken(problem=RECORD.problem))
+    Beat(model="embedded", memory_bytes=2**33, memory_total=None), Halted(), Done(), Broken(problem=PROBLEM))
 
 
 def test_every_line_is_tried() -> None:

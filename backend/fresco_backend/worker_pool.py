@@ -31,6 +31,7 @@ from fresco_protocol.errors import FrescoError
 from fresco_protocol.job import Worker
 
 ANY = "auto"  # the device that a worker chooses itself
+LARGEST_LOG = 64 * 1024  # bytes of a log that are written at once: each time waits for the disk
 MOST_UNHEARD = 1000  # lines that wait for the server; then the workers wait
 
 
@@ -264,12 +265,23 @@ class _Said:
         self._address = f"inproc://workers-{secrets.token_hex(8)}"
         socket.bind(self._address)
         self._waiting: queue.Queue[_Raw] = queue.Queue(MOST_UNHEARD)
+        self._ahead: _Raw | None = None  # taken already, and not given yet
 
     def next(self) -> _Raw | None:
-        """What came first; None when nothing is there."""
+        """What came first; None when nothing is there. Lines of a log that follow each other come as one."""
         with suppress(zmq.Again):
             while True:
                 self._socket.recv(zmq.NOBLOCK)
+        found, self._ahead = self._ahead or self._taken(), None
+        while found is not None and found.line is not None and found.is_log and len(found.line) < LARGEST_LOG:
+            self._ahead = self._taken()
+            if self._ahead is None or not self._ahead.is_log or self._ahead.worker != found.worker:
+                break
+            found = found._replace(line=found.line + (self._ahead.line or b""))
+            self._ahead = None
+        return found
+
+    def _taken(self) -> _Raw | None:
         with suppress(queue.Empty):
             return self._waiting.get_nowait()
         return None
