@@ -93,9 +93,9 @@ def there_and_back(made: Any, path: Path) -> Any:
 
 
 # What the result must show: the plate's own frames, less the first one that was rendered.
-EXPECTED_A = {place: ("a.mov", 1 + 4 + place) for place in range(24)}
-EXPECTED_B = {36 + step: ("b.mov", 1 + 4 + step) for step in range(20)}
-EXPECTED_A_AGAIN = {56 + step: ("a_2.mov", 1 + 4 + step) for step in range(8)}
+EXPECTED_A = {place: ("a_fresco.mov", 1 + 4 + place) for place in range(24)}
+EXPECTED_B = {36 + step: ("b_fresco.mov", 1 + 4 + step) for step in range(20)}
+EXPECTED_A_AGAIN = {56 + step: ("a_2_fresco.mov", 1 + 4 + step) for step in range(8)}
 EXPECTED = {**EXPECTED_A, **EXPECTED_B, **EXPECTED_A_AGAIN}
 
 
@@ -119,7 +119,8 @@ def test_every_frame_of_the_result_stands_over_its_plate(suffix: str, rate: floa
 def test_an_edl_shows_the_result_in_place_of_the_plate(rate: float, tmp_path: Path) -> None:
     came = there_and_back(done(timeline(rate), tmp_path, way=Return.REFERENCE), tmp_path / "cut.edl")
     clips = list(came.find_clips())
-    assert [Path(clip.media_reference.target_url).name for clip in clips] == ["a.mov", "b.mov", "a_2.mov"]
+    names = [Path(clip.media_reference.target_url).name for clip in clips]
+    assert names == ["a_fresco.mov", "b_fresco.mov", "a_2_fresco.mov"]
     places = [(round(clip.range_in_parent().start_time.value), round(clip.duration().value)) for clip in clips]
     assert places == [(0, 24), (36, 20), (56, 8)]
     starts = [round(clip.trimmed_range().start_time.value) for clip in clips]
@@ -134,7 +135,7 @@ def test_sequences_keep_the_plates_numbers(way: Return, tmp_path: Path) -> None:
     assert numbers == {**{place: 1011 + place for place in range(24)}, **{36 + step: 1006 + step for step in range(20)},
                        **{56 + step: 1041 + step for step in range(8)}}
     reference = next(iter(track.find_clips())).media_reference
-    assert (reference.name_prefix, reference.start_frame, reference.name_suffix) == ("a.", 1007, ".exr")
+    assert (reference.name_prefix, reference.start_frame, reference.name_suffix) == ("a_fresco.", 1007, ".exr")
 
 
 def test_a_reference_keeps_the_first_media_beside_it(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_resolves_shape_comes_in_and_goes_back(tmp_path: Path) -> None:
     assert (usage.media.sequence, usage.numbers) == ("/media/b.####.exr", (1002, 1029))
     came = returned(made, [result(usage, tmp_path, as_movie=False)], Return.TRACK)
     back = next(iter(came.video_tracks()[-1].find_clips()))
-    assert back.media_reference.target_url_base == f"{tmp_path / 'b'}/"
+    assert back.media_reference.target_url_base == f"{tmp_path / 'b_fresco'}/"
     assert back.source_range == span(HOUR + 5, 20, 24.0)
     assert back.media_reference.available_range == span(HOUR + 1, 28, 24.0)
     assert came.global_start_time == time(HOUR, 24.0)
@@ -315,14 +316,14 @@ def test_a_shot_is_rendered_and_stands_in_the_timeline(tiny_model: Path, tmp_pat
     assert cli.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["clips"] == [{"clip": "sh010", "frames": [1003, 1008],
-                              "output": str(tmp_path / "fresco" / "sh010" / "sh010.####.exr")}]
+                              "output": str(tmp_path / "fresco" / "sh010_fresco" / "sh010_fresco.####.exr")}]
     track = formats.read_timeline(tmp_path / "out.otio").video_tracks()[-1]
     (back,) = track.find_clips()
     for place, (_, number) in shown(track).items():
         assert number == 1004 + place
         moment = time(3 + place, 24.0)
         assert back.media_reference.frame_for_time(moment) == number
-        assert (tmp_path / "fresco" / "sh010" / f"sh010.{number}.exr").is_file()
+        assert (tmp_path / "fresco" / "sh010_fresco" / f"sh010_fresco.{number}.exr").is_file()
 
 
 def test_an_edl_needs_a_rate_and_a_track_of_its_own_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,3 +341,25 @@ def test_what_is_no_timeline_is_refused(name: str, content: str | None, code: in
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert cli.main(arguments(tmp_path / name, tmp_path / "out.otio")) == code
+
+
+@pytest.mark.parametrize("suffix", [".otiod", ".otioz"])
+def test_an_archive_carries_its_plates_and_its_results(suffix: str, tmp_path: Path) -> None:
+    plate = tmp_path / "b.mov"
+    plate.write_bytes(b"pictures")
+    made = otio.schema.Timeline("cut")
+    made.tracks.append(otio.schema.Track("V1", kind=otio.schema.TrackKind.Video))
+    reference = otio.schema.ExternalReference(plate.as_uri(), span(0, 100, 24.0))
+    made.tracks[0].append(otio.schema.Clip("b", reference, span(5, 20, 24.0)))
+    path = tmp_path / f"cut{suffix}"
+    came = there_and_back(made, path)
+    (usage,) = used(came, "b", 0)
+    assert Path(usage.media.sequence).read_bytes() == b"pictures"
+    assert Path(usage.media.sequence) != plate
+    output = result(usage, tmp_path / "fresco", as_movie=True)
+    output.path.parent.mkdir()
+    output.path.write_bytes(b"watercolour")
+    back = there_and_back(returned(came, [output], Return.TRACK), tmp_path / f"out{suffix}")
+    (first, again) = used(back, "b", 0)
+    assert Path(first.media.sequence).read_bytes() == b"pictures"
+    assert Path(again.media.sequence).read_bytes() == b"watercolour"

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -139,23 +139,29 @@ def kill_a_node(nodes: Mapping[str, subprocess.Popen[bytes]], array: str, out: P
     node = next(one["NodeList"] for one in states(array) if one["JobState"] == "RUNNING")
     nodes[node].kill()
     for process in descendants(node):
-        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
     return node
 
 
 def descendants(node: str) -> list[int]:
-    """The processes that a node runs, by the variable that Slurm gives to all of them; and their supervisors."""
-    found = []
+    """The processes that a node runs, by the variable that Slurm gives to all of them; first their supervisors.
+
+    A supervisor (slurmstepd) that survived its task would report its end, as no machine without power does.
+    """
+    tasks, supervisors = [], set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
-            words = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+            above = (folder.parent / str(parent) / "cmdline").read_bytes()
         except OSError:  # it ended meanwhile, or is none of ours
             continue
-        supervises = words.startswith(b"slurmstepd") and node.encode() in words
-        if supervises or f"SLURMD_NODENAME={node}".encode() in variables:
-            found.append(int(folder.name))
-    return found
+        if f"SLURMD_NODENAME={node}".encode() in variables:
+            tasks.append(int(folder.name))
+            if above.startswith(b"slurmstepd"):
+                supervisors.add(parent)
+    return [*supervisors, *tasks]
 
 
 def frames(out: Path) -> dict[str, int]:
@@ -221,8 +227,9 @@ def report(folder: Path, jobs: Mapping[str, str], before: Mapping[str, int]) -> 
             print(f"{step} {one.get('ArrayTaskId', '')} {one['JobState']} on {one.get('NodeList')}, "
                   f"restarts {one['Restarts']}")
     bad = [step for step, job in jobs.items() for one in states(job) if one["JobState"] != "COMPLETED"]
-    here, there = (sorted((folder / name).glob("look.*.png")) for name in ("here", "slurm"))
-    same = [path.name for path, other in zip(here, there, strict=True) if path.read_bytes() == other.read_bytes()]
+    here, there = ({path.name: path.read_bytes() for path in (folder / name).glob("look.*.png")}
+                   for name in ("here", "slurm"))
+    same = [name for name, pixels in here.items() if there.get(name) == pixels]
     again = [name for name, written in frames(folder / "slurm").items() if before.get(name, written) != written]
     restarts = sum(int(one["Restarts"]) for one in states(jobs["in-betweens"]))
     print(f"{len(same)} of {len(here)} frames are the same to the bit; made again: {again or 'none'}; "

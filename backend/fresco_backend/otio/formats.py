@@ -64,11 +64,7 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
     Raises InputError, and UsageError for an EDL without a rate or a file with several timelines.
     """
     format_of(path)
-    options: dict[str, Any] = {}
-    if path.suffix.lower() == ".edl":
-        if rate is None:
-            raise UsageError("an EDL does not say its frame rate", where=path, remedy="Give it, for example --rate 24")
-        options["rate"] = float(rate)
+    options = _reading(path, rate)
     try:
         found = otio.adapters.read_from_file(str(path), **options)
     except Exception as error:  # adapters raise whatever their libraries do
@@ -78,7 +74,36 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
         child for child in found if isinstance(child, otio.schema.Timeline)]
     if len(timelines) != 1:
         raise UsageError(f"the file holds {len(timelines)} timelines", where=path, remedy="Export one timeline alone.")
+    if path.suffix.lower() == ".otioz":
+        _refer_to(_unpacked(path), timelines[0])
     return timelines[0]
+
+
+def _unpacked(path: Path) -> Path:
+    return path.absolute().with_suffix(".media")
+
+
+def _refer_to(folder: Path, timeline: Timeline) -> None:
+    """Let the references of an archive, which are relative, lead to where it is unpacked."""
+    for clip in timeline.find_clips():
+        for reference in clip.media_references().values():
+            if isinstance(reference, otio.schema.ExternalReference) and "://" not in reference.target_url:
+                reference.target_url = (folder / reference.target_url).as_uri()
+
+
+def _reading(path: Path, rate: Fraction | None) -> dict[str, Any]:
+    """The options with which an adapter reads. An archive is unpacked beside it, so that its plates can be read."""
+    suffix = path.suffix.lower()
+    if suffix == ".otiod":
+        return {"absolute_media_reference_paths": True}
+    if suffix == ".otioz":
+        _unpacked(path).mkdir(exist_ok=True)
+        return {"extract_to_directory": str(_unpacked(path))}
+    if suffix != ".edl":
+        return {}
+    if rate is None:
+        raise UsageError("an EDL does not say its frame rate", where=path, remedy="Give it, for example --rate 24")
+    return {"rate": float(rate)}
 
 
 def write_timeline(timeline: Timeline, path: Path) -> None:

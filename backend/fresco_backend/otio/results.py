@@ -59,11 +59,15 @@ class Result:
 
 
 def result(usage: Usage, folder: Path, *, as_movie: bool) -> Result:
-    """The result of a usage, in a folder of its own below `folder`; a movie when asked, or when the plate is one."""
+    """The result of a usage, below `folder`; a movie when asked, or when the plate is one.
+
+    Its name is unlike that of its plate, because editing programs and archives tell media by their names.
+    """
+    stem = f"{usage.name}_fresco"
     if as_movie or usage.media.is_movie:
-        return Result(usage=usage, path=folder / f"{usage.name}.mov", is_movie=True)
-    name = f"{usage.name}.{'#' * PADDING}{Path(usage.media.sequence).suffix}"
-    return Result(usage=usage, path=folder / usage.name / name, is_movie=False)
+        return Result(usage=usage, path=folder / f"{stem}.mov", is_movie=True)
+    name = f"{stem}.{'#' * PADDING}{Path(usage.media.sequence).suffix}"
+    return Result(usage=usage, path=folder / stem / name, is_movie=False)
 
 
 def returned(timeline: Timeline, results: Sequence[Result], way: Return) -> Timeline:
