@@ -18,7 +18,7 @@ from fresco_backend.engine import coherence as engine
 from fresco_backend.engine.features import optimise
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.latents import NoiseSharing, Purpose, Seeds, draw
-from fresco_backend.engine.losses import SpatialLoss, TemporalLoss, unit_rows
+from fresco_backend.engine.losses import Loss, SpatialLoss, TemporalLoss, unit_rows
 from fresco_backend.engine.sampler import Sampler, run_steps
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.guidances import Guidances
@@ -93,7 +93,7 @@ def test_compat_gives_the_references_features() -> None:
     assert settings.features is not None
     optimisation = settings.features.optimisation
     assert optimisation.temporal_weight is not None and optimisation.spatial_weight is not None
-    losses = [
+    losses: list[Loss] = [
         TemporalLoss(golden_window(golden).flow(8, 12), optimisation.temporal_weight),
         SpatialLoss(unit_rows(golden["ref_feature"]), optimisation.spatial_weight),
     ]
