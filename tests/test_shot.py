@@ -101,7 +101,8 @@ def test_the_full_shot_leaves_no_field_at_its_default() -> None:
         assert all(getattr(noun, field.name) != field.default for field in dataclasses.fields(kind))
     assert FULL.look.controls[1].detector is not None  # a sequence has none
     for kind, noun in [(Shot, FULL), (Plate, FULL.plate), (Look, FULL.look), (Control, FULL.look.controls[0]),
-                       (Keyframing, FULL.keyframing), (Coherence, FULL.coherence), (Delivery, FULL.delivery)]:
+                       (Keyframing, FULL.keyframing), (Editing, FULL.editing), (Coherence, FULL.coherence),
+                       (Delivery, FULL.delivery)]:
         same = {field.name for field in dataclasses.fields(kind) if getattr(noun, field.name) == field.default}
         assert same <= {"schema", "detector"}, f"{kind.__name__}.{same} would pass even if the document forgot it"
 
