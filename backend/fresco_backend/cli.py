@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from fresco_backend import failure
+from fresco_backend.bench_command import add_bench
 from fresco_backend.events import Event
 from fresco_backend.farm_commands import add_farm
 from fresco_backend.farm_stage import FarmStage
@@ -138,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     add_serve(commands)
     add_job_commands(commands)
     add_resolve(commands)
+    add_bench(commands)
     doctor = commands.add_parser("doctor", help="check this machine: libraries, device, memory, folders",
                                  description="Checks what a render needs; each line says ok, warn or fail.")
     _add_json(doctor)
