@@ -188,7 +188,7 @@ class Editing:
 
 @noun
 class SpatialGuidance:
-    """Attention kept to the plate's self-similarity (FRESCO, equation 7) while the first `steps` of a run of 20 last."""
+    """Attention kept to the plate's self-similarity (FRESCO, equation 7) while the first `steps` of 20 last."""
 
     temperature: Temperature = 5.0
     steps: Annotated[int, within(1, 1000)] = 1
