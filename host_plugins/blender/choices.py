@@ -92,6 +92,9 @@ class Choices:
     handles: Annotated[int, within(0, 1000)] = 0
     working_size: Optional[Annotated[int, within(64, 8192)]] = None
     matte_invert: bool = False
+    matte_grow: Annotated[int, within(-1000, 1000)] = 0
+    matte_feather: Annotated[float, within(0, 1000)] = 0.0
+    matte_propagate: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,18 @@ def shot_of(choices: Choices, footage: Footage) -> Shot:
                   controls=_controls(choices), strength=choices.strength, guidance=choices.guidance,
                   steps=choices.steps, seed=choices.seed),
         keyframing=_keyframing(choices, footage), coherence=_coherence(choices),
-        matte=Matte(sequence=footage.matte, invert=choices.matte_invert) if footage.matte else None,
+        matte=_matte(choices, footage.matte) if footage.matte else None,
         delivery=_delivery(choices, footage.output))
 
 
 def extension_of(choices: Choices) -> str:
     """The file name extension of the result."""
     return f".{choices.file_format.value.lower()}"
+
+
+def _matte(choices: Choices, sequence: str) -> Matte:
+    return Matte(sequence=sequence, invert=choices.matte_invert, grow=choices.matte_grow,
+                 feather=choices.matte_feather, propagate=choices.matte_propagate)
 
 
 def _controls(choices: Choices) -> Optional[tuple[Control, ...]]:

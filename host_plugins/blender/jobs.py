@@ -288,8 +288,9 @@ class Queue:
 
     def save(self) -> None:
         """Writes the rows into their scenes."""
+        homes = [(_home(row), row) for row in self.rows]
         for scene in bpy.data.scenes:
-            rows = [_to_json(row) for row in self.rows if row.clip.scene == scene.name]
+            rows = [_to_json(row) for home, row in homes if home == scene]
             if rows or QUEUE in scene:
                 scene[QUEUE] = json.dumps({"since": self.link.since, "journal": self.link.journal, "rows": rows})
 
@@ -341,6 +342,12 @@ def _result(row: Row) -> timeline.Result:
               "prompt": look.prompt, "shot": json.loads(row.shot.to_json())}
     return timeline.Result(clip=row.clip, name=f"{look.prompt[:30]} v{row.version:03}", record=record,
                            sequence=row.shot.delivery.sequence)
+
+
+def _home(row: Row) -> Any:
+    """The scene that keeps a row: where its result is, whatever the scene is called now."""
+    scene, _ = timeline.strip_of_job(row.key)
+    return scene or bpy.data.scenes.get(row.clip.scene) or bpy.data.scenes[0]
 
 
 def _to_json(row: Row) -> dict[str, Any]:

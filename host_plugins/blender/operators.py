@@ -88,12 +88,20 @@ class MakesJobs:
                 queue.cancel(row)
             self.report({"INFO"}, "Export stopped")
             return self._ended(context, {"CANCELLED"})
-        if any(row.step in (Step.EXPORTING, Step.WAITING) for row in self._rows):
+        trouble = queue.link.trouble
+        waiting = any(row.step is Step.WAITING for row in self._rows)
+        if exporting or (waiting and trouble is None):
             return {"PASS_THROUGH"}
+        if waiting:  # the queue goes on waiting; an operator that did would keep Blender from saving by itself
+            self.report({"WARNING"}, f"The job waits for the server: {trouble}")
         for row in self._rows:
             if row.problem is not None:
                 report(self, row.problem.error())
         return self._ended(context, {"FINISHED"})
+
+    def cancel(self, context: Any) -> None:
+        """Blender ends the operator; export and job go on."""
+        self._ended(context, {"CANCELLED"})
 
     def _ended(self, context: Any, how: set[str]) -> set[str]:
         context.window_manager.event_timer_remove(self._timer)

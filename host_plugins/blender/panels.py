@@ -107,7 +107,8 @@ class MattePanel(SidebarPanel, bpy.types.Panel):
             name = "strips" if hasattr(scene.sequence_editor, "strips") else "sequences"
             layout.prop_search(settings, "matte_strip", scene.sequence_editor, name, icon="SEQ_STRIP_META")
         if settings.matte != "NONE":
-            layout.prop(settings, "matte_invert")
+            for name in ("matte_invert", "matte_grow", "matte_feather", "matte_propagate"):
+                layout.prop(settings, name)
 
 
 class CoherencePanel(SidebarPanel, bpy.types.Panel):

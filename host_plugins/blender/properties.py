@@ -99,6 +99,13 @@ class FrescoSettings(bpy.types.PropertyGroup):
     matte_mask: PointerProperty(name="Mask", type=bpy.types.Mask, description="White takes the look")
     matte_strip: StringProperty(name="Matte Strip", description="Its brightness tells where the look goes")
     matte_invert: BoolProperty(name="Invert", description="The look goes where the matte is black")
+    matte_grow: IntProperty(name="Grow", min=-1000, max=1000, soft_min=-50, soft_max=50, subtype="PIXEL",
+                            description="The matte is widened; below 0 it is narrowed")
+    matte_feather: FloatProperty(name="Feather", min=0, max=1000, soft_max=50, subtype="PIXEL",
+                                 description="The edge of the matte is softened over so many pixels")
+    matte_propagate: BoolProperty(
+        name="From the Playhead",
+        description="Paint the matte on one frame: only the playhead's is taken, and the plate's motion carries it on")
     file_format: EnumProperty(name="Format", items=FORMATS, description="What the result is written as")
     folder: StringProperty(
         name="Folder", subtype="DIR_PATH", default="//fresco",
@@ -142,10 +149,11 @@ def show(choices: Choices, settings: Any) -> None:
 
 def matte_of(settings: Any) -> Optional[MatteSource]:
     """The matte that the panel shows; None when there is none, or none is chosen yet."""
+    frame = settings.id_data.frame_current if settings.matte_propagate else None
     if settings.matte == "MASK" and settings.matte_mask is not None:
-        return MatteSource(mask=settings.matte_mask.name)
+        return MatteSource(mask=settings.matte_mask.name, frame=frame)
     if settings.matte == "STRIP" and settings.matte_strip:
-        return MatteSource(strip=settings.matte_strip)
+        return MatteSource(strip=settings.matte_strip, frame=frame)
     return None
 
 

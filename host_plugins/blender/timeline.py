@@ -42,10 +42,14 @@ class Extent(Enum):
 
 @dataclass(frozen=True)
 class MatteSource:
-    """Where the look applies: a Mask data-block, or a strip whose brightness tells. One of both."""
+    """Where the look applies: a Mask data-block, or a strip whose brightness tells. One of both.
+
+    frame: the one timeline frame that is taken, to be carried on along the motion; None takes all.
+    """
 
     mask: Optional[str] = None
     strip: Optional[str] = None
+    frame: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ class Clip:
     def outer_start(self) -> int:
         """The timeline frame of the first handle."""
         return self.start - self.head
+
+    @property
+    def outer_end(self) -> int:
+        """The timeline frame after the last handle."""
+        return self.outer_start + self.count
 
     def number(self, frame: int) -> int:
         """The number in the plate of a timeline frame."""
@@ -158,7 +167,7 @@ def validate(clip: Clip) -> None:
     if clip.media is not None:
         _require_files(clip, strip)
     if clip.matte is not None:
-        _require_matte(scene, clip.matte)
+        _require_matte(scene, clip, clip.matte)
     free_channel(scene, strip, clip.start, clip.end)
 
 
@@ -188,7 +197,10 @@ def _require_files(clip: Clip, strip: Any) -> None:
                        remedy="Render them, or trim the strip to what is there.")
 
 
-def _require_matte(scene: Any, matte: MatteSource) -> None:
+def _require_matte(scene: Any, clip: Clip, matte: MatteSource) -> None:
+    if matte.frame is not None and not clip.start <= matte.frame < clip.end:
+        raise MatteError("the playhead is not on the strip, and the matte is taken from there", where=clip.strip,
+                         remedy="Put it on the frame on which the matte is painted.")
     if matte.mask is not None and matte.mask not in bpy.data.masks:
         raise MatteError("the mask is gone", where=matte.mask, remedy="Choose another one.")
     if matte.strip is not None and matte.strip not in compat.strips_of(scene.sequence_editor):
@@ -205,20 +217,23 @@ def extract(clip: Clip, folder: str) -> Extraction:
     """Where plate and matte are, and what must be exported into `folder` before they are."""
     exports = []
     if clip.media is None:
-        exports.append(_export(clip, folder, Picture.PLATE))
+        exports.append(_plate_export(clip, folder))
     if clip.matte is not None:
-        exports.append(_export(clip, folder, Picture.MATTE))
+        exports.append(_matte_export(clip, clip.matte, folder))
     return Extraction(plate=exports[0].sequence if clip.media is None else clip.media.sequence,
                       color_space="linear-rec709" if clip.media is None else clip.media.color_space,
                       matte=exports[-1].sequence if clip.matte is not None else None, exports=tuple(exports))
 
 
-def _export(clip: Clip, folder: str, picture: Picture) -> Export:
-    matte = clip.matte if picture is Picture.MATTE else None
-    return Export(scene=clip.scene, strip=matte.strip or clip.strip if matte else clip.strip, first=clip.outer_start,
-                  last=clip.outer_start + clip.count - 1, number=clip.first,
-                  folder=os.path.join(folder, picture.value), picture=picture, mask=matte.mask if matte else None,
-                  head=0 if matte else clip.head, tail=0 if matte else clip.tail)
+def _plate_export(clip: Clip, folder: str) -> Export:
+    return Export(scene=clip.scene, strip=clip.strip, first=clip.outer_start, last=clip.outer_end - 1,
+                  number=clip.first, folder=os.path.join(folder, Picture.PLATE.value), head=clip.head, tail=clip.tail)
+
+
+def _matte_export(clip: Clip, matte: MatteSource, folder: str) -> Export:
+    first, last = (clip.outer_start, clip.outer_end - 1) if matte.frame is None else (matte.frame, matte.frame)
+    return Export(scene=clip.scene, strip=matte.strip or clip.strip, first=first, last=last, number=clip.number(first),
+                  folder=os.path.join(folder, Picture.MATTE.value), picture=Picture.MATTE, mask=matte.mask)
 
 
 def markers_of(clip: Clip) -> list[int]:

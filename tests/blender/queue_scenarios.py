@@ -60,6 +60,7 @@ def saved_and_reopened(stage: Stage) -> None:
     stage.select(strip)
     row, = stage.stylise(wait=False)
     stage.until(lambda: row.state == "running")
+    stage.scene.name = "Renamed"
     path = str(stage.work / "cut.blend")
     bpy.ops.wm.save_as_mainfile(filepath=path)
     bpy.ops.wm.read_homefile(use_factory_startup=False)

@@ -126,6 +126,21 @@ def mask_as_matte(stage: Stage) -> None:
     assert np.abs(plain - styled)[matte > 0.9].mean() > 0.01
 
 
+def painted_matte(stage: Stage) -> None:
+    """A matte of one frame, the playhead's, is carried on by the server along the motion."""
+    strip, matte = stage.sequence("exr", at=1, trim=(0, 20)), stage.sequence("png", at=1, channel=5)
+    stage.settings.matte, stage.settings.matte_strip, stage.settings.matte_propagate = "STRIP", matte.name, True
+    stage.settings.matte_feather = 2
+    stage.scene.frame_current = 90
+    stage.select(strip)
+    refused(lambda: bpy.ops.fresco.stylise(), "the playhead is not on the strip")
+    stage.scene.frame_current = 3
+    row, = stage.stylise()
+    assert [path.name for path in Path(row.shot_folder, "matte").iterdir()] == ["matte.1003.png"]
+    assert row.shot.matte.propagate and row.shot.matte.feather == 2
+    stage.check_result(row, strip, muted=(matte,))
+
+
 def strip_as_matte(stage: Stage) -> None:
     """The brightness of a strip that is hidden on the timeline is the matte."""
     strip, matte = stage.sequence("exr", at=1, trim=(0, 20)), stage.sequence("png", at=1, channel=5)
