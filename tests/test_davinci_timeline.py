@@ -171,6 +171,41 @@ def test_a_changed_speed_is_seen_without_a_word_for_it(release: tuple[int, ...],
     assert not collect(Host(world.resolve))[0].steady
 
 
+@pytest.mark.parametrize("properties", [{"Start": ""}, {"FPS": ""}, {"File Path": ""}, {"End": "n/a"}])
+def test_media_whose_frames_resolve_does_not_count_is_rendered(tmp_path: Path, properties: dict[str, str]) -> None:
+    world = World()
+    media = edited(world, tmp_path).shown.media
+    assert media is not None
+    media.properties.update(properties)
+    assert collect(Host(world.resolve))[0].media is None
+
+
+def test_a_resolve_without_a_window_has_no_page_to_come_back_to(tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    world.page = ""
+    host = Host(world.resolve)
+    extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
+    assert (host.notices, world.page, world.violations) == ([], "", [])
+
+
+def test_a_dialog_while_the_state_is_read_does_not_become_the_state(tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    before = state(world)
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+
+    def opens(name: str) -> None:
+        world.ledger.modal = world.ledger.modal or name == "GetIsTrackEnabled"
+
+    world.ledger.on_call = opens
+    with pytest.raises(Busy):
+        extracted(host, clip, wish(tmp_path), tmp_path / "v001")
+    world.ledger.on_call, world.ledger.modal = None, False
+    assert (state(world), host.busy) == (before, False)
+
+
 def test_a_title_is_no_media_and_lands_graded_only(world: World) -> None:
     world.timeline.put(None, 0, 0, 24)
     clip = collect(Host(world.resolve))[0]

@@ -2,6 +2,7 @@
 """Which clips are meant, and all that must be known of them."""
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Optional
 
@@ -94,17 +95,15 @@ def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
 
 
 def _media(pool_item: Item) -> Optional[Media]:
-    """What lies behind a clip; None when it is made inside Resolve (a title, a generator, a compound clip)."""
+    """What lies behind a clip; None when it is made inside Resolve, or when Resolve does not count its frames."""
     path = str(pool_item.GetClipProperty("File Path") or "") if pool_item else ""
-    if not path:
+    first, last, rate, size, space = (str(pool_item.GetClipProperty(key) or "") if path else "" for key in (
+        "Start", "End", "FPS", "Resolution", "Input Color Space"))
+    if not (path and re.fullmatch(r"-?\d+", first) and re.fullmatch(r"-?\d+", last) and rate):
         return None
-    values = {key: str(pool_item.GetClipProperty(key) or "") for key in ("Start", "End", "FPS", "Resolution")}
-    width, _, height = values["Resolution"].partition("x")
-    pattern = sequence_pattern(path)
-    return Media(path=pattern or path, sequence=pattern is not None, rate=rate_of(values["FPS"])[0],
-                 first=int(values["Start"]), last=int(values["End"]),
-                 size=(int(width), int(height)) if height.isdigit() else None,
-                 color_space=str(pool_item.GetClipProperty("Input Color Space") or "") or None)
+    pattern, sides = sequence_pattern(path), re.fullmatch(r"(\d+)x(\d+)", size)
+    return Media(path=pattern or path, sequence=pattern is not None, rate=rate_of(rate)[0], first=int(first),
+                 last=int(last), size=(int(sides[1]), int(sides[2])) if sides else None, color_space=space or None)
 
 
 def _is_steady(item: Item, media: Media, rate: Rate, span: int) -> bool:

@@ -86,17 +86,20 @@ def _source(host: Host, item: Item, clip: Clip, wish: Wish) -> Extraction:
 @contextmanager
 def _kept(host: Host, clip: Clip) -> Iterator[None]:
     """Whatever is done inside, the user's page, playhead, tracks and Deliver page come back as they were."""
-    timeline = host.timeline
+    timeline, page = host.timeline, host.resolve.GetCurrentPage()
+    tracks = [(kind, track, bool(timeline.GetIsTrackEnabled(kind, track))) for kind in ("video", "subtitle")
+              for track in range(1, (timeline.GetTrackCount(kind) or 0) + 1)]
+    if not host.answers:  # a dialog says False to every question, and False must not become the state to restore
+        raise host.refusal("tell its state")
     host.busy = True
     with ExitStack() as stack:
         stack.callback(setattr, host, "busy", False)
-        _restored(host, stack, "the page", host.resolve.OpenPage, host.resolve.GetCurrentPage())
+        if page:  # none without a window (-nogui)
+            _restored(host, stack, "the page", host.resolve.OpenPage, page)
         _restored(host, stack, "the playhead", timeline.SetCurrentTimecode, timeline.GetCurrentTimecode())
         _keep_deliver_page(host, stack)
-        for kind in ("video", "subtitle"):
-            for track in range(1, timeline.GetTrackCount(kind) + 1):
-                _restored(host, stack, f"{kind} track {track}", timeline.SetTrackEnable, kind, track,
-                          bool(timeline.GetIsTrackEnabled(kind, track)))
+        for kind, track, enabled in tracks:
+            _restored(host, stack, f"{kind} track {track}", timeline.SetTrackEnable, kind, track, enabled)
         yield
 
 

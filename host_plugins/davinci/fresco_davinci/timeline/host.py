@@ -28,7 +28,7 @@ class Host:
 
     def granted(self, answer: Any, what: str) -> Any:
         """The answer of a call; raises HostRefused, or Busy while a dialog is open, when it is a "no"."""
-        if answer is None or answer is False or answer in ("", [], ()):
+        if answer is None or answer is False or (isinstance(answer, (str, list, tuple)) and not answer):
             raise self.refusal(what)
         return answer
 

@@ -27,7 +27,8 @@ def validate(host: Host, clip: Clip, wish: Wish) -> None:
 def _validate_source(host: Host, clip: Clip, wish: Wish) -> None:
     graded = "Take the graded picture in place of the source (--input graded)."
     if clip.media is None:
-        raise InputError("a title, a generator or a compound clip has no source media", where=clip.name, remedy=graded)
+        raise InputError("a title, a generator, a still or a compound clip has no source media", where=clip.name,
+                         remedy=graded)
     if clip.media.rate != clip.rate:
         raise InputError(f"the media runs at {rate_text(clip.media.rate)} fps and the timeline at "
                          f"{rate_text(clip.rate)}: frames would not match", where=clip.name, remedy=graded)
