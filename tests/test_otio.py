@@ -185,8 +185,9 @@ def retimed(rate: float, factor: float) -> Any:
 def test_a_changed_speed_takes_more_frames_and_is_kept_where_it_can(tmp_path: Path) -> None:
     made = retimed(24.0, 2.0)
     assert used(made, "b", 0)[0].numbers == (6, 45)
-    came = there_and_back(done(made, tmp_path), tmp_path / "cut.otio")
-    assert [effect.time_scalar for effect in came.video_tracks()[-1][2].effects] == [2.0]
+    for suffix, way in ((".otio", Return.TRACK), (".edl", Return.REFERENCE)):
+        came = there_and_back(done(retimed(24.0, 2.0), tmp_path, way=way), tmp_path / f"cut{suffix}")
+        assert [effect.time_scalar for effect in came.video_tracks()[-1][2].effects] == [2.0], suffix
 
 
 def arguments(source: Path, target: Path, *more: str) -> list[str]:

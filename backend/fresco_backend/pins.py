@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "OpenImageIO", "opencv-python
 class Pins:
     """The facts that every node of one job shares.
 
-    job: identity of the job. versions: of Fresco, Python and the libraries that make pixels. color: the colour
+    job: identity of the job. versions: of Fresco and the libraries that make pixels. color: the colour
     configuration, a built-in one by its name, a file by its hash. weights, configurations: SHA-256 of the model's
     files, by name. family: the model's.
     """
@@ -89,8 +89,7 @@ class Pins:
 
 def versions() -> dict[str, str]:
     """The versions of all that makes pixels on this machine."""
-    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"fresco": __version__, "python": platform.python_version(), **libraries}
+    return {"fresco": __version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def color() -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import sys
 from dataclasses import asdict, dataclass
@@ -85,7 +86,7 @@ def write(job: Job, measures: Measures) -> Path:
         "job": job.identity,
         "frames": frames_text(job.frames),
         "rendered_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": pins.versions(),
+        "versions": {**pins.versions(), "python": platform.python_version()},
         "color": pins.color(),
         "weights": job.weights,
         "plate": {
