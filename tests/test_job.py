@@ -20,8 +20,8 @@ import tiny
 from fresco_backend.color import LINEAR, SRGB
 from fresco_backend.color_config import color_space
 from fresco_backend.job import Job, opaque, open_job
-from fresco_protocol.errors import ColorError, FrameSize, MatteError, UsageError
-from fresco_protocol.shot import Control, ControlKind, Cue, Matte, Missing, Rate, Shot, Task, parse_frames
+from fresco_protocol.errors import ColorError, FrameSize, MatteError
+from fresco_protocol.shot import Control, ControlKind, Cue, Matte, Missing, Rate, Shot, parse_frames
 
 
 @pytest.fixture
@@ -124,11 +124,6 @@ def test_a_delivery_of_another_type_has_that_types_colour_space(
 def test_an_unknown_colour_space_stops_the_job(shot: Shot) -> None:
     with pytest.raises(ColorError):
         open_job(with_delivery(shot, color_space="LogC7"))
-
-
-def test_an_edit_is_refused_with_a_word(shot: Shot) -> None:
-    with pytest.raises(UsageError, match="translations only"):
-        open_job(replace(shot, task=Task.EDIT))
 
 
 def test_mattes_have_the_plates_size_and_controls_its_aspect(shot: Shot, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from fresco_protocol.errors import OutputDenied
 from fresco_protocol.shot import Rate, Shot
 
 MEASURES = record.Measures(
-    keyframes=(1001, 1003), windows=((1001, 1003),), seconds={"deliver": 1.5}, warp_error=0.25, rendered=2, reused=1,
-    device="cpu", precision="float32",
+    keyframes=(1001, 1003), windows=((1001, 1003),), seconds={"deliver": 1.5}, warp_error=0.25, drift=None,
+    rendered=2, reused=1, device="cpu", precision="float32",
 )  # fmt: skip
 
 
