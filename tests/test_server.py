@@ -183,21 +183,21 @@ def test_a_watcher_that_does_not_read_loses_its_watch_and_nobody_else(
         running: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fresco_backend.watchers.PATIENCE", 0.5)
     token = running.connection.token
-    job = running.submit(client, "x" * 20_000).id  # events as long fill the buffers of the system soon
+    job = running.submit(client, "x" * 40_000).id  # events as long fill the buffers of the system soon
     with raw(running) as deaf:
         deaf.send_multipart(encode(Watch(), token, id=fresh_key()))
         assert deaf.poll(5000)
         client.watch()
-        for number in range(600):
+        for number in range(400):
             client.request(SetPriority(job=job, priority=number % 2 + 1))
-        assert numbers(polled(client, lambda events: client.last == 601)) == list(range(1, 602))
+        assert numbers(polled(client, lambda events: client.last == 401, 60)) == list(range(1, 402))
         time.sleep(1.2)
         found: list[Message] = []
         while deaf.poll(1000) and not (found and isinstance(found[-1], WatchEnded)):
             found.append(decode(deaf.recv_multipart(), token).message)
         assert isinstance(found[-1], WatchEnded)
         assert numbers(found) == list(range(1, len(numbers(found)) + 1))
-        assert len(numbers(found)) < 600
+        assert len(numbers(found)) < 400
 
 
 # Refusals.

@@ -93,7 +93,7 @@ class Listener:
         self.endpoint: str = self.sockets[0].getsockopt_string(zmq.LAST_ENDPOINT)
         if gate is not None:
             self.sockets.append(self._bound(gate.endpoint, gate))
-        self._most_memory = (_memory() or 0) + MOST_MEMORY
+        self._memory: int | None = _memory()  # from which on growth is counted
 
     def _bound(self, endpoint: str, gate: Gate | None) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = (zmq.Context.instance() if gate is None else gate.context).socket(zmq.ROUTER)
@@ -121,12 +121,17 @@ class Listener:
         memory of the connection, and goes with it.
         """
         held = _memory()
-        if held is None or held < self._most_memory:
+        if held is None:
             return False
-        self._say(f"all connections are ended: they hold {(held - self._most_memory + MOST_MEMORY) // 2**20} MiB")
+        if self._memory is None:  # what connections held is given back by now, or kept by the allocator for later
+            self._memory = held
+        if held - self._memory < MOST_MEMORY:
+            return False
+        self._say(f"all connections are ended: they hold {(held - self._memory) // 2**20} MiB")
         self.close(linger=0)
         gates = [(self.endpoint, None), *([(self._gate.endpoint, self._gate)] if self._gate else [])]
         self.sockets = [self._bound(endpoint, gate) for endpoint, gate in gates]
+        self._memory = None
         return True
 
     def receive(self) -> Asked | None:
