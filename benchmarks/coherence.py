@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
 from diffusers import DDPMScheduler
-from judge import Judge, look_of
+from judge import PLATES, Judge, look_of
 from modes import MODES, Mode, stylised
 from results import Row, Store, by_clip, laid_out, means
 from steadiness import Ruler
@@ -244,7 +245,8 @@ def _judge(clips: Sequence[Clip], options: argparse.Namespace) -> Judge | None:
     plates: list[Tensor] = []
     for clip in clips:
         with closing(Stretch(clip, options).job) as job:
-            plates += windows.working_images(job, (job.frames[0], job.frames[-1]))
+            places = np.linspace(0, len(job.frames) - 1, max(1, PLATES // len(clips))).round().astype(int)
+            plates += windows.working_images(job, sorted({job.frames[place] for place in places}))
             models = models_of(job.shot.look)
     return Judge.trained(plates, models.vae, look)
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from fresco_backend.embedded.looks import LOOKS, LookName
-from fresco_backend.embedded.looks_classifier import NAMES, LooksClassifier, train_classifier
+from fresco_backend.embedded.looks_classifier import BATCH, NAMES, LooksClassifier, train_classifier
 from fresco_backend.engine.latents import encode
 
 AMOUNTS = (0.8, 1.0, 1.2)  # of a look, as training varies it
-EPOCHS = 16
+STEPS = 400  # of training, however few pictures there are
+PLATES = 24  # that it learns from, of all clips together: painting takes longer than learning
 
 
 def look_of(prompt: str) -> LookName | None:
@@ -46,7 +47,8 @@ class Judge:
             for name in NAMES:
                 pictures.append(_painted(square, name, amount, number))
                 names.append(name)
-        return cls(classifier=train_classifier(encode(vae, torch.stack(pictures)), names, EPOCHS), vae=vae, look=look)
+        epochs = -(-STEPS * BATCH // len(pictures))
+        return cls(classifier=train_classifier(encode(vae, torch.stack(pictures)), names, epochs), vae=vae, look=look)
 
     @torch.no_grad()
     def confidence(self, images: Tensor) -> float:
