@@ -220,6 +220,16 @@ def test_a_fusion_composition_that_stays_behind_is_told(world: World, tmp_path: 
     assert "Fusion composition" in host.notices[0]
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_render_is_judged_by_its_files_in_every_language(language: str, tmp_path: Path) -> None:
+    world = World((21, 0, 4), language=language)
+    edited(world, tmp_path)
+    host = Host(world.resolve)
+    found = extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
+    assert [burnt.number_in(burnt.read(found.plate.sequence, n)) for n in range(1, 5)] == [1005, 1006, 1007, 1008]
+    assert world.violations == []
+
+
 @pytest.mark.parametrize("error", ["", "Not enough disk space"])
 def test_a_render_that_fails_half_way_leaves_resolve_as_it_was(world: World, tmp_path: Path, error: str) -> None:
     edited(world, tmp_path)

@@ -18,7 +18,8 @@ HOSTS = {"blender": [ROOT / "blender" / "timeline.py"],
 def definitions(host: str) -> dict[str, ast.FunctionDef | ast.ClassDef]:
     """Functions and classes of a host's timeline, by name."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in HOSTS[host]]
-    return {node.name: node for tree in trees for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    nodes = [node for tree in trees for node in tree.body]
+    return {node.name: node for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
 
 
 @pytest.mark.parametrize("host", HOSTS)
