@@ -331,6 +331,8 @@ def test_an_edl_needs_a_rate_and_a_track_of_its_own_way(tmp_path: Path, capsys: 
     formats.write_timeline(timeline(24.0), tmp_path / "cut.edl")
     assert cli.main(arguments(tmp_path / "cut.edl", tmp_path / "out.edl")) == 2
     assert "an EDL does not say its frame rate" in capsys.readouterr().err
+    assert cli.main(arguments(tmp_path / "cut.edl", tmp_path / "out.edl", "--rate=fast")) == 2
+    assert '--rate is "fast"' in capsys.readouterr().err
     formats.write_timeline(timeline(24.0), tmp_path / "cut.otio")
     assert cli.main(arguments(tmp_path / "cut.otio", tmp_path / "out.edl", "--return=track")) == 2
     assert "holds one track" in capsys.readouterr().err

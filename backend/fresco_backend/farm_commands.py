@@ -35,6 +35,7 @@ def add_farm(commands: Commands) -> None:
     verbs = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
     bundle = verbs.add_parser("bundle", help="write a job bundle of Open Job Description", description=BUNDLE)
     _add_site(bundle)
+    bundle.add_argument("--json", action="store_true", help="JSON on stdout")
     bundle.set_defaults(run=_bundle)
     submit = verbs.add_parser("submit", help="hand a shot to a farm", description=SUBMIT)
     _add_site(submit)
@@ -60,7 +61,6 @@ def _add_site(command: argparse.ArgumentParser) -> None:
                          help="a server keeps the model loaded for all tasks of a session, and renders whole shots "
                               "(Open Job Description, on POSIX)")
     command.add_argument("--name", help="of the job (default: the shot's)")
-    command.add_argument("--json", action="store_true", help="JSON on stdout")
 
 
 def _bundle(arguments: argparse.Namespace) -> int:

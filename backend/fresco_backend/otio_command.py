@@ -8,10 +8,11 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fresco_protocol.errors import OutputDenied, UsageError
+from fresco_protocol.errors import OutputDenied, ShotError, UsageError
 from fresco_protocol.shot import Rate, Shot
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def _otio(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed",
                          remedy='Install it: pip install "fresco-post[otio]"') from error
-    rate = None if arguments.rate is None else Rate.parse(arguments.rate).fraction
-    timeline = formats.read_timeline(arguments.timeline, rate)
+    timeline = formats.read_timeline(arguments.timeline, _rate(arguments.rate))
     formats.require_rate(timeline, arguments.output)
     clips = wanted_clips(timeline, arguments.clips)
     _require_speeds(clips, arguments.timeline, arguments.output)
@@ -74,6 +74,13 @@ def _otio(arguments: argparse.Namespace) -> int:
     formats.write_timeline(results.returned(timeline, made, way), arguments.output)
     _tell(arguments, made)
     return 0
+
+
+def _rate(text: str | None) -> Fraction | None:
+    try:
+        return None if text is None else Rate.parse(text).fraction
+    except ShotError as error:
+        raise UsageError(f"--rate is {error.found}", remedy=f"Allowed: {error.allowed}") from None
 
 
 def _require_speeds(clips: Sequence[Any], source: Path, target: Path) -> None:
