@@ -48,7 +48,7 @@ def served(folder: Path) -> Iterator[Line]:
 
 
 def _await(connection: Path, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while True:
         try:
             with Client(str(connection), software="tests") as client:
@@ -87,7 +87,7 @@ def wish(folder: Path, **changes: Any) -> Wish:
     return replace(Wish(look=KEEPS, folder=str(folder / "results")), **changes)
 
 
-def driven(steps: Generator[Progress, None, Record], *, seconds: float = 120.0) -> Record:
+def driven(steps: Generator[Progress, None, Record], *, seconds: float = 400.0) -> Record:
     """Drives a clip to its end."""
     deadline = time.monotonic() + seconds
     while True:

@@ -343,6 +343,26 @@ def test_an_end_frame_that_counts_in_is_read_back_and_corrected(world: World, tm
     assert (world.page, item.do_GetTakesCount()) == (before, 2 if destination is Destination.TAKE else 0)
 
 
+def test_markers_of_the_user_stay(world: World, tmp_path: Path) -> None:
+    clip = edited(world, tmp_path)
+    clip.do_AddMarker(2, "Red", "mine", "", 1)
+    clip.name = "My clip"
+    wanted = wish(tmp_path, input=Input.SOURCE, destination=Destination.TAKE)
+    for _ in range(2):
+        placed(world, tmp_path, wanted, result(tmp_path / "look", 1003, 1010, head=2))
+    assert {frame: mark["name"] for frame, mark in clip.do_GetMarkers().items()} == {2: "mine", 3: "Fresco v001"}
+    assert clip.name == "My clip"
+
+
+def test_a_marker_that_resolve_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    item = edited(world, tmp_path)
+    monkeypatch.setattr(type(item), "do_AddMarker", lambda *_: False)
+    host = Host(world.resolve)
+    assert integrate(host, collect(host)[0], wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert "redo will not find it" in host.notices[0]
+
+
 def test_a_track_count_that_is_stale_is_asked_again(world: World, tmp_path: Path) -> None:
     edited(world, tmp_path)
     world.stale_counts, world.page = True, "color"

@@ -22,7 +22,7 @@ def integrate(host: Host, clip: Clip, wish: Wish, result: Result, placed: Option
     """Imports a result, puts it where it is wanted and proves that it landed; gives the unique id of its item.
 
     placed: item that shows an earlier version; the new one becomes a take of it. None comes back when nothing lies on
-    the timeline. Raises HostRefused, and then the timeline is as before.
+    the timeline. Raises HostRefused, and then no clip is on it that was not there before.
     """
     with _at(host, clip):
         media = _imported(host, clip, wish, result)
@@ -61,7 +61,7 @@ def _on_timeline(host: Host, clip: Clip, wish: Wish, result: Result, media: Item
         item = _append(host, clip, wish, result, media)
         if wish.input is Input.SOURCE:
             _dress(host, source, item)
-        host.granted(item.SetClipColor("Orange"), "colour the clip")
+        item.SetClipColor("Orange")
     _mark(host, item, wish, result)
     return str(item.GetUniqueId())
 
@@ -177,11 +177,13 @@ def _dress(host: Host, source: Item, item: Item) -> None:
 
 def _mark(host: Host, item: Item, wish: Wish, result: Result) -> None:
     """A marker that names the record of the newest version; its place is inside the clip, however it is counted."""
-    for frame, mark in list((item.GetMarkers() or {}).items()):
-        if str(mark.get("customData", "")).startswith(MARK):
-            item.DeleteMarkerAtFrame(frame)
-    name = f"Fresco v{result.version:03d}"
-    marked = item.AddMarker(int(item.GetLeftOffset()), "Sky", name, wish.look.prompt[:200], 1, MARK + result.record)
-    host.granted(marked, "mark the clip")
-    if "SetName" in dir(item):
+    markers = dict(item.GetMarkers() or {})
+    for frame in [frame for frame, mark in markers.items() if str(mark.get("customData", "")).startswith(MARK)]:
+        item.DeleteMarkerAtFrame(frame)
+        del markers[frame]
+    left, name = int(item.GetLeftOffset()), f"Fresco v{result.version:03d}"
+    free = next((frame for frame in range(left, left + int(item.GetDuration())) if frame not in markers), left)
+    if not item.AddMarker(free, "Sky", name, wish.look.prompt[:200], 1, MARK + result.record):
+        host.notice(f"The result has no marker, and redo will not find it; its record is {result.record}.")
+    if wish.destination is Destination.TRACK and "SetName" in dir(item):  # a take belongs to the user's own clip
         item.SetName(f"{name} {wish.look.prompt[:40]}".replace(":", " ").replace("/", " "))
