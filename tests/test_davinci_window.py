@@ -52,7 +52,7 @@ class Desk:
 
     def until(self, holds: Callable[[], Any]) -> None:
         """Ticks until something is so."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not holds():
             self.dispatcher.tick()
             assert time.monotonic() < deadline, [row.text for row in self.window.rows]
