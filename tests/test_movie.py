@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +18,9 @@ from fresco_backend import pipeline
 from fresco_backend.color import srgb_encode
 from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.events import Event, Finished, Warned
-from fresco_backend.frames import ExtraChannel, cleaned
+from fresco_backend.frames import ExtraChannel, cleaned, pixel_aspect
 from fresco_backend.movie import assemble
+from fresco_backend.movie_delivery import write_movie
 from fresco_backend.movies import MovieReader
 from fresco_protocol.errors import ColorError, OutputIsPlate, UsageError
 from fresco_protocol.shot import BitDepth, Rate, Shot
@@ -145,3 +147,10 @@ def test_nothing_is_assembled_without_a_rate(shot: Shot) -> None:
     with pytest.raises(UsageError, match="needs one"):
         next(iter(assemble(unrated, writer)))
     job.close()
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
+    pictures = [np.full((48, 64, 3), 90, np.uint8)] * 3
+    write_movie(tmp_path / "wide.mov", pictures, Fraction(24), pixel_aspect=2.0)
+    with closing(MovieReader(tmp_path / "wide.mov")) as movie:
+        assert pixel_aspect(movie.read(1)) == 2.0

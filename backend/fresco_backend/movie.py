@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.events import Advanced, Event, Stage, Warned
-from fresco_backend.frames import read_frame
+from fresco_backend.frames import pixel_aspect, read_frame
 from fresco_backend.job import Job
 from fresco_backend.movie_delivery import write_movie
 from fresco_backend.movies import MovieReader, Sound
@@ -28,7 +28,7 @@ def assemble(job: Job, pictures: DeliveryWriter) -> Iterator[Event]:
     if sound is None and isinstance(job.plate, MovieReader) and job.plate.has_audio:
         yield Warned(code="sound-left-out", text="the plate's sound does not fit the movie's frames and rate: left out")
     frames = (_picture(pictures.path(number)) for number in job.frames)
-    written = write_movie(Path(job.shot.delivery.sequence), frames, job.rate, sound)
+    written = write_movie(Path(job.shot.delivery.sequence), frames, job.rate, sound, pixel_aspect(job.like))
     yield Advanced(stage=Stage.MOVIE, done=written, total=len(job.frames))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import av
 import numpy as np
@@ -50,18 +50,21 @@ def check_movie(path: Path, sources: Iterable[Path]) -> None:
     make_writable(path.parent)
 
 
-def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fraction, sound: Sound | None = None) -> int:
+def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fraction, sound: Sound | None = None,
+                pixel_aspect: float = 1.0) -> int:
     """Write a movie and return the number of its frames.
 
     pictures: (H, W, 3) uint8, display-referred sRGB, all of one size; an odd width or height gains one column or row,
     repeated from the edge, because 4:2:0 cannot store it otherwise. rate: frames per second, kept exactly.
+    pixel_aspect: width of a pixel over its height, of which the movie tells the players.
     sound: copied packet by packet without a loss, except where MP4 cannot carry its codec (PCM): that becomes AAC.
     The file gets its name when it has been decoded again with every frame. Raises OutputError, DiskFull, OutputDenied.
     """
     part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = _encode(part, _container(path), pictures, rate, sound)
+        aspect = Fraction(pixel_aspect).limit_denominator(1000)
+        written = _encode(part, _container(path), _Pictures(pictures, rate, aspect), sound)
         found = _count(part)
         if found != written:
             raise OutputError(f"the movie reads back with {found} of {written} frames", where=path,
@@ -84,18 +87,22 @@ def _container(path: Path) -> str:
     return _CONTAINERS[path.suffix.lower()]
 
 
-def _encode(part: Path, container: str, pictures: Iterable[NDArray[np.uint8]], rate: Fraction,
-            sound: Sound | None) -> int:
-    count = 0
+class _Pictures(NamedTuple):
+    pictures: Iterable[NDArray[np.uint8]]
+    rate: Fraction
+    pixel_aspect: Fraction
+
+
+def _encode(part: Path, container: str, shown: _Pictures, sound: Sound | None) -> int:
+    count, rate = 0, shown.rate
     with av.open(str(part), "w", format=container, options={"movflags": "+faststart"}) as movie:
         video = movie.add_stream("libx264", rate=rate, options=_QUALITY)
         packets = iter(()) if sound is None else _sound(movie, container, sound)
         waiting = next(packets, None)
-        for picture in pictures:
-            shown = _even(picture)
+        for picture in map(_even, shown.pictures):
             if not count:
-                _describe(video, shown)
-            movie.mux(video.encode(_converted(shown, count, rate)))
+                _describe(video, picture, shown.pixel_aspect)
+            movie.mux(video.encode(_converted(picture, count, rate)))
             count += 1
             while waiting is not None and _time(waiting) < count / rate:  # sound beside its pictures, for playing
                 movie.mux(waiting)
@@ -120,10 +127,11 @@ def _even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(picture)
 
 
-def _describe(video: VideoStream, picture: NDArray[np.uint8]) -> None:
+def _describe(video: VideoStream, picture: NDArray[np.uint8], pixel_aspect: Fraction) -> None:
     video.height, video.width = picture.shape[:2]
     video.pix_fmt = "yuv420p"
     context = video.codec_context
+    context.sample_aspect_ratio = pixel_aspect
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
     context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
 

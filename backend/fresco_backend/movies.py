@@ -96,7 +96,7 @@ class MovieReader:
         """The frame of this number, upright, as full-range RGB. Raises FrameUnreadable."""
         if not 1 <= number <= self.count:
             raise ValueError(f"frame {number} is not in 1-{self.count}")
-        return _frame(self._picture(number - 1), self.rate)
+        return _frame(self._picture(number - 1), self.rate, self._stream.sample_aspect_ratio)
 
     def read_channels(self, number: int) -> Channels:
         """The channels "R", "G", "B", and "A" where the movie has it, each (H, W) in [0, 1]. Raises as `read` does."""
@@ -272,7 +272,7 @@ def _rate(stream: VideoStream, index: Sequence[_Entry]) -> Fraction:
     return agreeing[0] if agreeing else (steps / seconds).limit_denominator(1001)
 
 
-def _frame(picture: VideoFrame, rate: Fraction) -> Frame:
+def _frame(picture: VideoFrame, rate: Fraction, pixel_aspect: Fraction | None) -> Frame:
     deep = max(component.bits for component in picture.format.components) > 8
     clear = any(component.is_alpha for component in picture.format.components)
     layout = ("rgba64le" if clear else "rgb48le") if deep else ("rgba" if clear else "rgb24")
@@ -283,6 +283,9 @@ def _frame(picture: VideoFrame, rate: Fraction) -> Frame:
     depth = BitDepth.UINT16 if deep else BitDepth.UINT8
     header = oiio.ImageSpec(samples.shape[1], samples.shape[0], samples.shape[2], depth.value)
     header.attribute("FramesPerSecond", oiio.TypeDesc("rational"), (rate.numerator, rate.denominator))
+    if pixel_aspect:
+        upright = picture.rotation // 90 % 2 == 0
+        header.attribute("PixelAspectRatio", float(pixel_aspect if upright else 1 / pixel_aspect))
     return Frame(pixels=np.ascontiguousarray(samples[:, :, :3]), channels=("R", "G", "B"), associated=False,
                  alpha=np.ascontiguousarray(samples[:, :, 3]) if clear else None, format=depth, file_type="movie",
                  metadata=header)
