@@ -17,7 +17,7 @@ from typing import Any
 
 import burnt
 import pytest
-from davinci import Cut, edited, item_of, numbers
+from davinci import Cut, edited, item_of, numbers, state
 from resolve_double import World
 from router import Router
 from test_client import PYTHONS, interpreter
@@ -340,3 +340,14 @@ def test_the_wheel_carries_what_the_installer_copies() -> None:
     packages = [ROOT / folder for folder in project["wheel"]["packages"]]
     for source in installation.layout().values():
         assert any(source.is_relative_to(package) for package in packages)
+
+
+def test_ctrl_c_cancels_and_puts_everything_back(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = state(world)
+
+    def interrupts(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupts)
+    assert called("stylize", "--prompt", "a comic", "--folder", str(tmp_path / "out")) == 130
+    assert (state(world), world.project.jobs) == (before, {})
