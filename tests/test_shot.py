@@ -291,7 +291,7 @@ def test_every_error_has_its_own_code_and_stands_in_the_tree() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FrescoError)]
     codes = [kind.code for kind in kinds]
     assert len(set(codes)) == len(codes)
-    assert {kind.exit_code for kind in kinds} == {1, 2, 3, 4, 5, 6, 7, 12, 69, 71, 75, 76, 130}
+    assert {kind.exit_code for kind in kinds} == {1, 2, 3, 4, 5, 6, 7, 8, 12, 69, 70, 71, 75, 76, 130}
     rows = [line.lstrip("│├└─ ").split() for line in str(errors.__doc__).splitlines()]
     for kind in kinds:
         assert [kind.__name__, kind.code, str(kind.exit_code)] in [row[:3] for row in rows]

@@ -27,6 +27,7 @@ else:
 
 T = TypeVar("T")
 
+_origin: Callable[[Any], Any] = functools.lru_cache(maxsize=None)(get_origin)
 UNIONS = (Union,) if sys.version_info < (3, 10) else (Union, type(int | str))  # Optional[X], and X | None
 
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -72,8 +73,10 @@ def noun(kind: type[T]) -> type[T]:
     def checked(self: T, **values: object) -> None:
         hints = _hints(cast(Any, made))
         for name in [name for name in values if name in hints]:  # a wrong name is left to the constructor's TypeError
-            with at(name):
+            try:  # not `at`, for lists of jobs have thousands of fields
                 values[name] = admit(values[name], hints[name])
+            except ShotError as error:
+                raise error.inside(name) from None
         construct(self, **values)
 
     made.__init__ = checked  # type: ignore[method-assign,assignment]
@@ -94,7 +97,7 @@ def admit(value: object, hint: Any, declared: Any = None) -> object:
 
     declared: the whole type that `hint` is a part of, for the error.
     """
-    declared, origin = declared or hint, get_origin(hint)
+    declared, origin = declared or hint, _origin(hint)
     if origin is Annotated:
         kind, *rules = get_args(hint)
         value = admit(value, kind, declared)
@@ -128,7 +131,7 @@ def read(found: object, hint: Any, declared: Any = None) -> Any:
 
     Numbers, texts and truth values pass as they are: the noun that receives them checks them.
     """
-    declared, origin = declared or hint, get_origin(hint)
+    declared, origin = declared or hint, _origin(hint)
     if origin is Annotated:
         return read(found, get_args(hint)[0], declared)
     if origin in UNIONS:
