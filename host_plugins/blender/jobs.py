@@ -236,18 +236,15 @@ class Queue:
             row.warning = event.text
 
     def _change(self, row: Row, record: Job) -> None:
-        was_ended = row.is_ended
+        was_new, was_ended = row.job is None, row.is_ended
         row.job, row.step, row.problem = record, Step.SENT, record.problem
-        if row.is_ended and not was_ended:
+        ends = row.is_ended and not was_ended
+        if was_new or ends:
+            timeline.note(row.key, job=record.id, state=record.state.value)
+        if ends:
             self.finished.append(row)
-            self._note(row, record)
-            if not record.done:
-                timeline.mute(row.key, True)
-
-    def _note(self, row: Row, record: Job) -> None:
-        _, strip = timeline.strip_of_job(row.key)
-        if strip is not None:
-            timeline.note(strip, job=record.id, state=record.state.value)
+        if ends and not record.done:
+            timeline.mute(row.key, True)
 
     def cancel(self, row: Row) -> None:
         """Ends a job; frames that are whole stay. Raises what the server tells."""

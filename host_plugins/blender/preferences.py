@@ -38,11 +38,11 @@ class FrescoPreferences(bpy.types.AddonPreferences):
         return str(bpy.path.abspath(self.connection_file)) if self.connection_file else None
 
     def python_path(self) -> str:
-        """The Python that has Fresco: the one chosen, else the one that was installed here, else empty."""
+        """The Python that has Fresco: the one chosen, else installed here, else on the system's path, else empty."""
         if self.python:
             return str(bpy.path.abspath(self.python))
         own = server.python_of(backend_folder())
-        return own if server.has_server(own) else ""
+        return own if server.has_server(own) else server.found_server() or ""
 
     def start_server(self) -> None:
         """Starts the server of this machine. Raises UsageError, ServerError."""

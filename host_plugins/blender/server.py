@@ -35,6 +35,14 @@ def has_server(python: str) -> bool:
     return os.path.isfile(os.path.join(os.path.dirname(python), name))
 
 
+def found_server() -> Optional[str]:
+    """The Python beside the command `fresco` of the system's path; None without one."""
+    command = shutil.which("fresco")
+    python = os.path.join(os.path.dirname(command), "python.exe" if sys.platform == "win32" else "python") \
+        if command else None
+    return python if python is not None and os.path.isfile(python) else None
+
+
 def found_python() -> Optional[str]:
     """A Python of the system that is new enough to make an environment with; None without one.
 

@@ -332,9 +332,11 @@ def strip_of_job(key: str) -> tuple[Any, Any]:
     return next(((scene, strip) for scene, strip, record in results() if record.get("key") == key), (None, None))
 
 
-def note(strip: Any, **facts: Any) -> None:
-    """Adds to what a result strip carries of its job."""
-    strip[RECORD] = json.dumps({**json.loads(strip[RECORD]), **facts})
+def note(key: str, **facts: Any) -> None:
+    """Adds to what the result strip of a job carries, if it is still there."""
+    _, strip = strip_of_job(key)
+    if strip is not None:
+        strip[RECORD] = json.dumps({**json.loads(strip[RECORD]), **facts})
 
 
 def switch(group: str, key: str) -> None:

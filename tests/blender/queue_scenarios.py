@@ -2,6 +2,7 @@
 """Scenarios of jobs: cancel, loss, reload, versions, undo, refusals, presets."""
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -183,6 +184,7 @@ def edits(stage: Stage) -> None:
 
 def no_server(stage: Stage) -> None:
     """Without a server the job waits, and the add-on says so; the command gives up with a remedy."""
+    os.environ["PATH"] = ""  # no command of Fresco's on it
     stage.preferences.connection_file = str(stage.work / "nothing.json")
     stage.module("operators").__dict__["CONNECTING"] = 0.5
     strip = stage.sequence("png", trim=(0, 22))
@@ -192,6 +194,14 @@ def no_server(stage: Stage) -> None:
     assert time.monotonic() - begun < 10
     row, = stage.queue.rows
     assert row.state == "waiting" and stage.result(row) is not None
+    elsewhere = stage.work / "elsewhere.json"
+    elsewhere.write_text(json.dumps({"schema": 1, "endpoint": "tcp://198.51.100.1:4000", "token": "0" * 64, "pid": 1,
+                                     "version": "1"}))
+    elsewhere.chmod(0o600)
+    stage.preferences.connection_file = str(elsewhere)
+    bpy.context.preferences.system.use_online_access = False
+    refused(lambda: bpy.ops.fresco.server_check(), "the server is on another machine, and Blender is told to stay")
+    stage.preferences.connection_file = str(stage.work / "nothing.json")
     refused(lambda: bpy.ops.fresco.server_start(), "Choose a Python with Fresco in the preferences")
 
 
@@ -204,7 +214,7 @@ def backend_installed(stage: Stage) -> None:
     stage.preferences.requirement = str(stage.work / "nothing-0.1-py3-none-any.whl")
     refused(lambda: bpy.ops.fresco.install_backend(), "the installation ended with code 1")
     assert "nothing-0.1" in "\n".join(stage.module("server").last_lines(preferences.log_path("installation")))
-    assert not stage.preferences.python_path()
+    assert not stage.preferences.python_path().startswith(preferences.backend_folder())
     stage.preferences.requirement = str(_wheel(stage.work))
     bpy.ops.fresco.install_backend()
     python = stage.preferences.python_path()

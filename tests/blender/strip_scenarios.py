@@ -2,6 +2,7 @@
 """Scenarios of strips: what is sent, what is exported, where the result lies, frame upon frame."""
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ def movie_with_trim(stage: Stage) -> None:
     assert (row.clip.head, row.clip.tail) == (3, 3)
     assert str(row.shot.plate.frames[0]) == "3-20", row.shot.plate.frames  # 5 trimmed, 3 handles, counted from 1
     assert stage.snapshot() == before
+    record = json.loads(stage.result(row)["fresco"])
+    assert (record["job"], record["state"], record["seed"], record["model"]) == (row.job.id, "delivered", 0, "embedded")
+    assert record["shot"] == json.loads(row.shot.to_json()), "the strip carries its shot"
     stage.check_result(row, strip, film=True)
     assert burnt_number(stage.seen(35, 35, muted=(strip,))[0]) == 6
 
