@@ -199,3 +199,13 @@ def test_a_linear_plate_becomes_display_referred_in_png(tmp_path: Path) -> None:
     path = DeliveryWriter(tmp_path / "a.png", [1], like=ready).write(1, ready, "0").path
     assert read_frame(path).pixels == pytest.approx(np.clip(srgb_encode(scene(1.0).pixels), 0, 1), abs=1e-5)
     assert plate_space(read_frame(path)) == SRGB
+
+
+def test_a_picture_of_scene_light_is_made_by_the_plates_rendering() -> None:
+    source, space = with_pixels(frame(), scene(8.0).pixels), color_space("ACEScg")
+    ready = for_file(source, space, SRGB, "png")
+    assert ready.pixels == pytest.approx((to_engine(source, space).permute(1, 2, 0).numpy() + 1) / 2, abs=1e-6)
+    plain = for_file(source, space, SRGB, "png", Showing(method=Highlights.PRESERVE, rendering=Rendering.SRGB))
+    assert plain.pixels.max() == 1
+    assert not np.allclose(plain.pixels, ready.pixels, atol=0.02)
+    assert for_file(source, space, color_space("ACEScct"), "openexr").pixels.max() < 1  # a log curve is no rendering

@@ -12,6 +12,7 @@ import torch
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job
+from fresco_protocol.shot import Rendering
 
 # Measured on U-Nets of Stable Diffusion's shape (860 M weights, 0.8 TFLOP for 64 x 64 latents) and the embedded one.
 FLOP_PER_WEIGHT_AND_LATENT = 0.23
@@ -23,7 +24,8 @@ ACTIVATION_BYTES = 24_000  # per latent position and row, at Stable Diffusion's 
 SD_WEIGHTS = 860e6
 LIBRARIES = 900 * 2**20  # resident before any weight is loaded
 IN_BETWEEN_SECONDS = 1.2e-6  # per pixel of the working size, flow included, on one CPU core
-DELIVERY_SECONDS = 2.5e-7  # per pixel of the plate: read, convert, write, verify
+# Per pixel of the plate, on one CPU core: read twice, shown, brought back with its detail, written, verified.
+DELIVERY_SECONDS = {Rendering.SRGB: 9e-7, Rendering.ACES: 2.5e-6}
 
 
 class Cost(NamedTuple):
@@ -40,7 +42,7 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     """
     width, height = job.working.padded
     pixels = job.plate.size.width * job.plate.size.height
-    delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS * pixels)
+    delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS[job.showing.rendering] * pixels)
     if not windows:
         return Cost(int(LIBRARIES), delivering)
     look, latents = job.shot.look, width * height / 64
