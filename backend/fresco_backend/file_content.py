@@ -22,11 +22,12 @@ def storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray, int, int]:
     colour = frame.pixels if frame.alpha is None else np.concatenate([frame.pixels, frame.alpha[..., None]], axis=2)
     colour, replaced = cleaned(colour)
     clamped = 0
-    if depth is BitDepth.HALF:
+    if depth is BitDepth.HALF and max(colour.max(), -colour.min()) > HALF_MAX:
         clamped = int(np.count_nonzero(np.abs(colour) > HALF_MAX))
-        colour = np.clip(colour, -HALF_MAX, HALF_MAX) if clamped else colour
+        colour = np.clip(colour, -HALF_MAX, HALF_MAX)
     planes = [colour, *(extra.samples[..., None] for extra in frame.extra)]
-    return np.ascontiguousarray(np.concatenate(planes, axis=2), np.float32), replaced, clamped
+    whole = np.concatenate(planes, axis=2) if len(planes) > 1 else colour
+    return np.ascontiguousarray(whole, np.float32), replaced, clamped
 
 
 def fitted(frame: Frame, type_name: str) -> Frame:

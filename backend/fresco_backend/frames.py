@@ -161,6 +161,9 @@ def cleaned(samples: FloatArray) -> Cleaned:
     what a model sees and what is delivered: no delivery of Fresco holds a NaN or an infinity, because one of them
     spreads over the picture in the first blur of a comp, and the lossy codecs of EXR turn them into dark specks.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(samples.sum()):  # one pass for the usual frame: what is not finite makes the sum so
+            return Cleaned(samples, 0)
     broken = int(samples.size - np.count_nonzero(np.isfinite(samples)))
     if not broken:
         return Cleaned(samples, 0)
@@ -337,7 +340,7 @@ def _frame(image: _Image, path: Path) -> Frame:
     formats = [BitDepth(str(spec.channelformat(index))) for index in range(len(names))]
     rest = [index for index in range(len(names)) if index not in colour and index != alpha]
     return Frame(
-        pixels=np.ascontiguousarray(samples[:, :, list(colour)]),
+        pixels=_in_order(samples, colour),
         channels=tuple(names[index] for index in colour),
         alpha=None if alpha is None else np.ascontiguousarray(samples[:, :, alpha]),
         alpha_name="A" if alpha is None else names[alpha],
@@ -345,6 +348,13 @@ def _frame(image: _Image, path: Path) -> Frame:
         extra=tuple(ExtraChannel(name=names[index], samples=np.ascontiguousarray(samples[:, :, index]),
                                  format=formats[index]) for index in rest),
         format=formats[colour[0]], file_type=file_type, metadata=spec)
+
+
+def _in_order(samples: FloatArray, channels: Sequence[int]) -> FloatArray:
+    """The channels of a file in this order; the very array where it holds just these."""
+    if tuple(channels) == tuple(range(samples.shape[2])):
+        return samples
+    return np.ascontiguousarray(samples[:, :, list(channels)])
 
 
 def colour_channels(names: Sequence[str], path: Path) -> tuple[tuple[int, ...], int | None]:
