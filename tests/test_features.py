@@ -279,3 +279,14 @@ def test_a_module_without_up_blocks_is_refused() -> None:
 def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         FeatureOptimisation(**{name: value})
+
+
+def test_of_the_branches_the_last_one_alone_can_be_optimised(golden: dict[str, Tensor]) -> None:
+    window = golden_window(golden)
+    features = torch.cat([golden["sample"], golden["sample"]])
+    found = OptimisedFeatures(window, FeatureOptimisation(iterations=2, spatial_weight=None, conditional_only=True)).at(
+        0, features
+    )
+    count = window.frames
+    assert torch.equal(found[:-count], features[:-count])
+    assert not torch.equal(found[-count:], features[-count:])

@@ -22,6 +22,7 @@ from fresco_backend.look_arguments import add_controls, add_look, look_overrides
 from fresco_backend.option import add_option as _option
 from fresco_backend.option import values
 from fresco_backend.path_mapping import PathMapping
+from fresco_backend.quality import add_quality, with_quality
 from fresco_protocol.errors import InputError, ShotError, UsageError
 from fresco_protocol.shot import SCHEMA, BitDepth, Compat, Missing, Shot, frame_numbers, parse_frames
 
@@ -102,6 +103,7 @@ def _add_keyframing(command: argparse.ArgumentParser) -> None:
 
 def _add_coherence(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("coherence (all of it is on; its strengths are set in a shot document)")
+    add_quality(group)
     _option(group, "--no-cross-frame", "coherence.cross_frame", "keyframes of a window do not see each other",
             action="store_const", const=False)
     for flag, field, sentence in (
@@ -202,7 +204,7 @@ def _overrides(given: Mapping[str, Any]) -> Document:
     if "keyframes" in given:
         found["keyframing"] = _with_choice(found.get("keyframing", {}), given["keyframes"])
     found["look"] = {**found.get("look", {}), **look_overrides(given)}
-    return {**found, **_switched_off(given, found)}
+    return with_quality({**found, **_switched_off(given, found)}, given)
 
 
 def _switched_off(given: Mapping[str, Any], found: Document) -> Document:

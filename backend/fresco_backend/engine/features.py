@@ -30,7 +30,8 @@ class FeatureOptimisation:
     temporal_weight: of the mean L1 difference along the flow; None leaves that loss out.
     spatial_weight: of the mean L1 difference of self-similarity; None leaves that loss out.
     adain_epsilon: added to the variance that each channel is returned to afterwards; the reference's is
-    `REFERENCE_ADAIN_EPSILON`. Raises ValueError for numbers out of range.
+    `REFERENCE_ADAIN_EPSILON`. conditional_only: of the branches of guidance the last one only. Raises ValueError for
+    numbers out of range.
     """
 
     iterations: int = 20
@@ -38,6 +39,7 @@ class FeatureOptimisation:
     temporal_weight: float | None = 2.0
     spatial_weight: float | None = 100.0
     adain_epsilon: float = _VARIANCE_EPSILON
+    conditional_only: bool = False
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -111,8 +113,9 @@ class OptimisedFeatures:
         if self._settings.spatial_weight is None and (self._settings.temporal_weight is None or frames == 1):
             return features
         branches = features.shape[0] // frames
+        spared = branches - 1 if self._settings.conditional_only else 0
         optimised = [
-            optimise(branch, self._losses(block, branch, number, branches), self._settings)
+            optimise(branch, self._losses(block, branch, number, branches) if number >= spared else [], self._settings)
             for number, branch in enumerate(features.split(frames))
         ]
         return torch.cat(optimised)
