@@ -197,6 +197,23 @@ def test_cancel_while_the_server_has_the_job(world: World, tmp_path: Path) -> No
     assert (state(world), len(world.timeline.tracks["video"]), clip.enabled) == (before, 1, True)
 
 
+@pytest.mark.parametrize("gone", ["job", "server"])
+def test_cancel_of_what_has_ended_meanwhile(tmp_path: Path, gone: str) -> None:
+    world = World()
+    edited(world, tmp_path)
+    host = Host(world.resolve)
+    with Router() as router:
+        steps = stylise(host, collect(host)[0], wish(tmp_path), Line(connection=router.write_connection(tmp_path)))
+        while not router.memory.jobs:
+            next(steps)
+        next(steps)
+        router.memory.jobs.clear()
+        if gone == "job":
+            steps.close()
+    steps.close()
+    assert (world.violations, host.busy) == ([], False)
+
+
 def test_cancel_while_the_server_renders(line: Line, tmp_path: Path, tiny_model: Path) -> None:
     world = World((21, 0, 4))
     edited(world, tmp_path)

@@ -18,7 +18,16 @@ from fresco_davinci.service import connected
 from fresco_davinci.timeline import Host, extract, integrate, validate
 from fresco_protocol.client import Client
 from fresco_protocol.document import parse_json, read, write
-from fresco_protocol.errors import FrescoError, InputError, Interrupted, OutputDenied, ServerError, ShotError
+from fresco_protocol.errors import (
+    FrescoError,
+    InputError,
+    Interrupted,
+    JobRefused,
+    JobUnknown,
+    OutputDenied,
+    ServerError,
+    ShotError,
+)
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import Advanced, Cancel, Event, JobChanged, Previewed, Submit, fresh_key
 from fresco_protocol.shot import BitDepth, Delivery, Look, Shot
@@ -174,11 +183,11 @@ def _turn(host: Host) -> Generator[Progress, None, None]:
 
 @contextmanager
 def _cancelled_unless_ended(client: Client, job: Job) -> Iterator[None]:
-    """Whoever stops waiting does not want the job; that the server may be gone meanwhile changes nothing."""
+    """Whoever stops waiting does not want the job; that it has ended, or that the server is gone, changes nothing."""
     try:
         yield
     except (GeneratorExit, KeyboardInterrupt):
-        with suppress(ServerError):
+        with suppress(ServerError, JobRefused, JobUnknown):
             client.request(Cancel(job=job.id), seconds=2.0)
         raise
 
