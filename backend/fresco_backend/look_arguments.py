@@ -35,8 +35,8 @@ def add_look(command: argparse.ArgumentParser) -> None:
     add_option(group, "--guidance", "look.guidance", "how closely the prompt is followed (default: what the model "
                "recommends)", metavar="SCALE", type=float)
     add_option(group, "--steps", "look.steps", "denoising steps", metavar="N", type=int)
-    add_option(group, "--sampler", "look.sampler", "how a denoising step is taken; dpm++ is as good in half the steps, "
-               "lcm is for models or LoRAs of few steps", choices=values(Sampler))
+    add_option(group, "--sampler", "look.sampler", "how a denoising step is taken; dpm++ is more exact than ddim in as "
+               "many steps, lcm is for models or LoRAs of few steps", choices=values(Sampler))
     add_option(group, "--seed", "look.seed", "another seed is another take", metavar="N", type=int)
 
 

@@ -28,7 +28,7 @@ class Sampler(Enum):
 
     DDPM = "ddpm"  # ancestral: adds fresh noise at each step
     DDIM = "ddim"  # deterministic
-    DPM = "dpm++"  # deterministic, of second order: as good in half as many steps
+    DPM = "dpm++"  # deterministic, of second order: more exact in as many steps
     LCM = "lcm"  # for models or LoRAs distilled to two to eight steps
 
 
