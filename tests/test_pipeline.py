@@ -362,7 +362,7 @@ def test_outside_the_matte_every_sample_is_the_plates(make: Make, plate: Path, t
     matte = tiny.write_sequence(tmp_path / "matte", tiny.moving_plate(9, 64).matte)
     rendered(replace(make("out"), matte=Matte(sequence=str(matte))))
     for frame in FRAMES:
-        inside = read_channels(tmp_path / "matte" / f"plate.{frame}.png")["Y"] > 0
+        inside = read_channels(tmp_path / "matte" / f"plate.{frame}.png").by_name["Y"] > 0
         result = read_frame(tmp_path / "out" / f"look.{frame}.png").pixels
         original = read_frame(plate.parent / f"plate.{frame}.png").pixels
         assert np.array_equal(result[~inside], original[~inside])
