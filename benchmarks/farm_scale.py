@@ -46,7 +46,7 @@ class Shape:
 
     frames: int = 2000
     gap: int = 6
-    chunk: int = 16
+    chunk: int = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options.add_argument("--node-hour", type=float, default=1.0, help="price of a node for an hour (default: 1)")
     options.add_argument("--frames", type=int, default=2000)
     options.add_argument("--gap", type=int, default=6, help="frames from one keyframe to the next (default: 6)")
-    options.add_argument("--chunk", type=int, default=16)
+    options.add_argument("--chunk", type=int, default=48)
     given = options.parse_args(words)
     costs = measure() if given.measured is None else Costs(**dict(zip(COSTS, given.measured, strict=True)))
     print(json.dumps({"start": round(costs.start, 2), "keyframe": round(costs.keyframe, 2),

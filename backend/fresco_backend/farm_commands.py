@@ -52,7 +52,7 @@ def _add_site(command: argparse.ArgumentParser) -> None:
     command.add_argument("shots", metavar="SHOT.json", nargs="+", type=Path, help="shot documents")
     command.add_argument("-o", "--output", metavar="DIR", type=Path, required=True,
                          help="folder of the bundle, which every node sees under the same path")
-    command.add_argument("--chunk", metavar="N", type=int, default=16, help="frames of one task (default: 16)")
+    command.add_argument("--chunk", metavar="N", type=int, default=48, help="frames of one task (default: 48)")
     command.add_argument("--device", choices=["gpu", "cpu"], default=None,
                          help="what the keyframes ask the farm for (default: cpu for the embedded model, else gpu)")
     command.add_argument("--command", dest="program", metavar="WORDS", default="fresco",

@@ -25,7 +25,7 @@ from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Shot, parse_frames
 
 SHOT_FILE, PINS_FILE = "shot.json", "pins.json"
-CHUNK = 16  # frames; two intervals of the default gaps
+CHUNK = 48  # frames of one task; of 16 frames, starting the task costs half of its time (BENCHMARKS.md)
 MEBIBYTE = 2**20
 
 
