@@ -133,11 +133,13 @@ def test_a_frame_of_another_size_names_both_sizes(tmp_path: Path) -> None:
     assert SequenceReader(FramePattern.parse(pattern), [1, 2], Missing.ERROR).read(2).size == (24, 16)
 
 
-def test_a_file_that_is_none_is_found_before_anything_is_rendered(tmp_path: Path) -> None:
-    pattern = write_sequence(tmp_path, [1, 2])
+def test_an_unreadable_frame_is_found_when_it_is_read_and_costs_no_other(tmp_path: Path) -> None:
+    pattern = write_sequence(tmp_path, [1, 2, 3])
     (tmp_path / "plate.0002.exr").write_bytes(b"")
+    plate = opened(pattern)
+    assert plate.read(3).size == (24, 16)
     with pytest.raises(FrameUnreadable, match=r"plate\.0002\.exr"):
-        opened(pattern)
+        plate.read(2)
 
 
 def test_the_rate_is_the_rational_of_the_header(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -33,7 +33,7 @@ from fresco_backend.resolution import WorkingSize, fit
 from fresco_backend.scratch import Scratch
 from fresco_backend.sequences import FramePattern, frames_text
 from fresco_backend.shot_matte import ShotMatte, open_matte
-from fresco_protocol.errors import ColorError, FrameSize, RangeOutside, UsageError
+from fresco_protocol.errors import ColorError, FrameSize, FrameUnreadable, RangeOutside, UsageError
 from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
 
 if TYPE_CHECKING:
@@ -273,11 +273,21 @@ def _selected(frames: tuple[int, ...], selection: Sequence[int] | None) -> tuple
 
 def _working(shot: Shot, plate: PlateReader, matte: ShotMatte | None, short_side: int) -> WorkingSize:
     """The part of the plate that is rendered, and the size that it is rendered at."""
-    some = [plate.read(number) for number in sampled(plate.numbers)]
+    some = list(_readable(plate, sampled(plate.numbers)))
     region = inside_letterbox([frame.pixels for frame in some])
     if matte is not None and matte.matte.crop and not matte.missing:
         region = neighbourhood((matte.at(number) for number in plate.numbers), region)
     return fit(plate.size, short_side, region=region, pixel_aspect=pixel_aspect(some[0]))
+
+
+def _readable(plate: PlateReader, numbers: Iterable[int]) -> Iterator[Frame]:
+    """Those of the frames that can be read; a damaged one stops the render when its turn comes, and costs no other."""
+    for number in numbers:
+        if number == plate.numbers[0]:
+            yield plate.read(number)
+        else:
+            with suppress(FrameUnreadable):
+                yield plate.read(number)
 
 
 def _controls(shot: Shot, plate: PlateReader) -> dict[Control, PlateReader]:

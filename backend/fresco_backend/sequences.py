@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,15 @@ from fresco_backend.frames import (
     read_frame,
     read_header,
 )
-from fresco_protocol.errors import FrameGap, FrameSize, InputError, PlateMissing, RangeOutside, UsageError
+from fresco_protocol.errors import (
+    FrameGap,
+    FrameSize,
+    FrameUnreadable,
+    InputError,
+    PlateMissing,
+    RangeOutside,
+    UsageError,
+)
 from fresco_protocol.shot import Missing, frame_numbers, parse_frames
 
 _FRAME_FIELD = re.compile(r"#|@|%\d*d|\$F\d*")
@@ -136,8 +145,8 @@ class SequenceReader:
         self.numbers: tuple[int, ...] = tuple(number for number in wanted if number not in self.skipped)
         if not self.numbers:
             raise _gap(pattern, gaps)
-        headers = {number: read_header(self.source(number)) for number in self.numbers}
-        first = headers[self.numbers[0]]
+        first = read_header(self.source(self.numbers[0]))
+        headers = {self.numbers[0]: first, **self._headers(self.numbers[1:])}
         self.display: Window = display_window(first)
         self._require_one_plate(headers)
         self.window: Window = union(map(data_window, headers.values()))
@@ -162,6 +171,14 @@ class SequenceReader:
 
     def close(self) -> None:
         """Nothing stays open between two frames."""
+
+    def _headers(self, numbers: Sequence[int]) -> dict[int, oiio.ImageSpec]:
+        """The headers that can be read; a frame without one is refused when it is read, and costs no other."""
+        found = {}
+        for number in numbers:
+            with suppress(FrameUnreadable):
+                found[number] = read_header(self.source(number))
+        return found
 
     def _require_one_plate(self, headers: Mapping[int, oiio.ImageSpec]) -> None:
         """Data windows may differ from frame to frame, the picture that is to be seen may not."""

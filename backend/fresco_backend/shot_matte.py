@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fresco_backend.canvas import matte_on
-from fresco_backend.frames import Channels, FloatArray
+from fresco_backend.frames import Channels, FloatArray, read_header
 from fresco_backend.matte_propagation import propagated
 from fresco_backend.mattes import channel_samples, shaped
 from fresco_backend.movies import is_movie
@@ -89,6 +89,8 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
     if plate.display.size != reader.display.size and plate.size != reader.size:
         raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
                          where=matte.sequence, remedy="Render the matte in the size of the plate")
+    for path in dict.fromkeys(map(reader.source, reader.numbers)) if not is_movie(matte.sequence) else ():
+        read_header(path)
     found = ShotMatte(matte=matte, plate=plate, reader=reader)
     found.at(reader.numbers[0])  # an unknown channel shall stop the job here
     return found
