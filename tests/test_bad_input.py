@@ -73,7 +73,7 @@ CASES = {
     "read-only output": Case(read_only, [], "output-denied", 4, ["cannot be written", "out", "folder"]),
     "unknown file type": Case(None, ["-o", "{folder}/out/look.####.bmp"], "output-pattern", 4,
                               ["'.bmp' is no file type", ".exr"]),
-    "unknown colour space": Case(None, ["--color-space", "LogC7"], "color", 6, ["'LogC7' is unknown", "srgb"]),
+    "unknown colour space": Case(None, ["--color-space", "LogC7"], "color", 6, ["'LogC7' is unknown", "ARRI LogC4"]),
     "missing matte": Case(None, ["--matte", "{folder}/matte.####.png"], "plate-missing", 3, ["matte.%04d.png"]),
     "missing LoRA": Case(None, ["--lora", "{folder}/ink.safetensors"], "weights-missing", 7, ["ink.safetensors"]),
     "pickled LoRA": Case(None, ["--lora", "{folder}/ink.pt"], "weights-refused", 7, ["pickle", "Convert it with"]),
