@@ -27,6 +27,7 @@ from fresco_backend.answers import Answers
 from fresco_backend.gate import Gate
 from fresco_backend.job_state import Claim, Wish
 from fresco_backend.jobs import JobQueue, Limits
+from fresco_backend.leftovers import sweep
 from fresco_backend.listener import Asked, Listener
 from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
@@ -117,6 +118,7 @@ class Server:
         self._behind = False
         self._kept: Heard | None = None  # what the disk refused
         for status in self.queue.recover(blamed=False):
+            sweep(status)
             self.log.say(f"job {status.id} was running when the last server ended; it is {status.state.value} now")
 
     def _polling(self) -> zmq.Poller:
@@ -284,6 +286,7 @@ class Server:
             return
         self.queue.journal.append_log(worker.claim.job, death.words)
         for status in self.queue.recover(self.pool.names):
+            sweep(status)
             self.log.say(f"job {status.id} lost its worker and is {status.state.value} now")
         self.answers.previews.pop(worker.claim.job, None)
 
@@ -304,7 +307,8 @@ class Server:
     def _end_workers(self) -> None:
         self.pool.end(seconds=1.0)
         with suppress(FrescoError):  # the next start does it
-            self.queue.recover(blamed=False)
+            for status in self.queue.recover(blamed=False):
+                sweep(status)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ import zmq
 import fresco_backend
 import fresco_protocol
 from fresco_backend.job_state import Claim
+from fresco_backend.leftovers import worker_name
 from fresco_backend.roots import Roots
 from fresco_backend.worker_words import LONGEST_LINE, Beat, GoOn, Halt, Line, Ready, Render, line_of
 from fresco_protocol.errors import FrescoError
@@ -241,7 +242,6 @@ class WorkerPool:
         return Death(f"worker {worker.name} on {worker.device} {how}")
 
     def _start(self, device: str) -> None:
-        name = secrets.token_hex(6)
         words = [sys.executable, "-P", "-m", "fresco_backend.worker", "--device", device]
         words += [word for folder in self._roots.folders for word in ("--root", str(folder))]
         words += [word for folder in self._roots.models for word in ("--models", str(folder))]
@@ -249,6 +249,7 @@ class WorkerPool:
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder,
             env=_environment(), pass_fds=self._descriptors if sys.platform != "win32" else (),
             start_new_session=True)  # Ctrl-C on the server's terminal is for the server
+        name = worker_name(process.pid)
         worker = self._workers[name] = WorkerProcess(name=name, device=device, process=process)
         self._say(f"worker {name} starts on {device}, process {process.pid}")
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
