@@ -12,6 +12,7 @@ import pytest
 from fresco_backend.engine.keyframes import (
     Window,
     adaptive_keys,
+    halved,
     regular_keys,
     rotating_groups,
     rotating_windows,
@@ -138,3 +139,18 @@ def test_impossible_intervals_are_refused(count: int, interval: int) -> None:
 def test_smallest_interval_above_the_largest_is_refused() -> None:
     with pytest.raises(ValueError, match="exceeds the largest"):
         adaptive_keys([0.0, 0.0], 3, 2)
+
+
+@pytest.mark.parametrize("anchors", [(), (0,), (0, 1)])
+@pytest.mark.parametrize("count", range(1, 12))
+def test_halves_of_a_window_hold_its_keys_in_fewer_frames(anchors: tuple[int, ...], count: int) -> None:
+    window = Window(anchors=anchors, keys=tuple(range(2, 2 + count)))
+    halves = halved(window)
+    if halves is None:
+        assert len(window.frames) <= 3
+        return
+    first, second = halves
+    assert first.keys + second.keys == window.keys
+    assert first.anchors == window.anchors
+    assert second.anchors == tuple(dict.fromkeys((window.frames[0], first.keys[-1])))
+    assert max(len(first.frames), len(second.frames)) < len(window.frames)

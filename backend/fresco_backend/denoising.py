@@ -9,15 +9,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from diffusers import DDPMScheduler
 
 from fresco_backend import drift, windows
+from fresco_backend.device_room import halves_for_memory
 from fresco_backend.engine import denoise
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.sampler import run_steps
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.events import Advanced, Event, Stage
+from fresco_backend.events import Advanced, Event, Stage, Warned
 from fresco_backend.inversions import Inversions, needs_inversion
 from fresco_backend.job import Job
 from fresco_backend.previews import Previews
@@ -51,23 +53,46 @@ class Denoising:
                 yield Advanced(stage=Stage.INVERT, done=before + count * len(part), total=total)
 
     def window(self, place: int, denoised: int) -> Iterator[Event]:
-        """Denoise the window at a place, and keep its keyframes, tones and anchors. denoised: windows done before."""
+        """Denoise the window at a place, and keep its keyframes, tones and anchors. denoised: windows done before.
+
+        Where memory runs out, the window is halved, and each half is denoised as a window of its own.
+        """
         job, window = self.job, self.windows[place]
-        inversions, device = self._inversions, self.models.device
-        inverted = None if inversions is None else inversions.latents(window.frames, device)
-        given = windows.window_input(job, self.models, window, inverted)
-        result = yield from self._steps(place, given, denoised)
-        own = slice(len(window.anchors), None)
-        keys = drift.graded(job, place, given.images[own].cpu(), decode(self.models.vae, result.latents[own]).cpu())
+        anchors = job.scratch.load_anchors(place - 1) if window.anchors else None
+        plates, images = [], []
+        waiting = [window]
+        while waiting:
+            part = waiting.pop(0)
+            try:
+                given, result = yield from self._denoised(place, part, denoised, anchors)
+            except (RuntimeError, MemoryError) as error:
+                waiting[:0] = halves_for_memory(part, error)
+                yield Warned(code="window-halved", text=f"memory ran out with {len(part.frames)} frames in a window; "
+                             f"it goes on with {len(waiting[0].frames)}, which is a little less steady")
+                continue
+            own = slice(len(part.anchors), None)
+            plates.append(given.images[own].cpu())
+            images.append(decode(self.models.vae, result.latents[own]).cpu())
+            anchors = result.anchors
+        keys = drift.graded(job, place, torch.cat(plates), torch.cat(images))
         for frame, image in zip(window.keys, keys, strict=True):
             job.scratch.save_key(frame, image)
-        job.scratch.save_anchors(place, result.anchors)
+        if anchors is not None:
+            job.scratch.save_anchors(place, anchors)
+
+    def _denoised(
+        self, place: int, part: Window, denoised: int, anchors: denoise.Anchors | None
+    ) -> Generator[Event, None, tuple[denoise.WindowInput, denoise.WindowResult]]:
+        """What one window was made from, and what became of it."""
+        inversions, device = self._inversions, self.models.device
+        inverted = None if inversions is None else inversions.latents(part.frames, device)
+        given = windows.window_input(self.job, self.models, part, inverted)
+        return given, (yield from self._steps(place, given, denoised, anchors if given.anchored else None))
 
     def _steps(
-        self, place: int, given: denoise.WindowInput, denoised: int
+        self, place: int, given: denoise.WindowInput, denoised: int, anchors: denoise.Anchors | None
     ) -> Generator[Event, None, denoise.WindowResult]:
         job, steps = self.job, len(self._timesteps)
-        anchors = job.scratch.load_anchors(place - 1) if given.anchored else None
         parts = denoise.DiffusionModels(unet=self.models.unet, vae=self.models.vae, schedule=self._schedule)
         total, before, began = steps * len(self.places), steps * denoised, time.monotonic()
         strengthened = windows.strengthened(job.shot.look, self.models.unet)

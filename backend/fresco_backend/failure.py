@@ -67,7 +67,7 @@ def translated(error: BaseException, command: Sequence[str]) -> FrescoError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", terminated=isinstance(error, Terminated))
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return DeviceMemory(f"the device ran out of memory: {_first_line(error)}",
                             remedy="Take a smaller --working-size or a smaller --window, or close other programs. "
                                    "The same command goes on where this one stopped.")
@@ -75,8 +75,8 @@ def translated(error: BaseException, command: Sequence[str]) -> FrescoError:
                        remedy=_written(error, command))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Judged without importing torch: its class on CUDA, its words on the CPU and on MPS."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, judged without importing torch: its class on CUDA, its words on the CPU and on MPS."""
     names = {kind.__name__ for kind in type(error).__mro__}
     words = ("can't allocate memory", "out of memory")
     return bool({"MemoryError", "OutOfMemoryError"} & names) or (

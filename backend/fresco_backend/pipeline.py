@@ -18,6 +18,7 @@ from functools import partial
 from torch import Tensor
 
 from fresco_backend import drift, estimate, in_betweens, movie, prompts, record, windows
+from fresco_backend.ahead import ahead
 from fresco_backend.claims import POLL, Claims
 from fresco_backend.color import for_file
 from fresco_backend.deliveries import DeliveryWriter
@@ -33,6 +34,7 @@ from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.metrics import WarpError
 from fresco_backend.model_store import Changes
+from fresco_backend.movies import MovieReader
 from fresco_backend.pins import Pins
 from fresco_backend.previews import Previews
 from fresco_backend.remaining import Batch, batches
@@ -97,6 +99,9 @@ def render(
 
 def _claims(job: Job) -> Claims:
     return Claims(job.scratch.folder / "claims")
+
+
+_Images = Generator[tuple[int, Tensor | None], None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,12 +283,13 @@ class _Run:
     def _deliver(self, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[Event]:
         """Write those of the frames that no other process makes, keyframes and in-betweens, in order."""
         began = time.monotonic()
-        for count, (frame, image) in enumerate(self._stylised(self._claimed(frames), keyframes), 1):
-            yield from self._write(frame, image, keyframe=frame in keyframes)
-            self.claims.release(f"frame.{frame}")
-            left = len(self.job.selected) - len(self.done)
-            yield Advanced(stage=Stage.DELIVER, done=len(self.done), total=len(self.job.selected), frame=frame,
-                           seconds_left=left * (time.monotonic() - began) / count)
+        with closing(self._made(self._claimed(frames), keyframes)) as images:
+            for count, (frame, image) in enumerate(images, 1):
+                yield from self._write(frame, image, keyframe=frame in keyframes)
+                self.claims.release(f"frame.{frame}")
+                left = len(self.job.selected) - len(self.done)
+                yield Advanced(stage=Stage.DELIVER, done=len(self.done), total=len(self.job.selected), frame=frame,
+                               seconds_left=left * (time.monotonic() - began) / count)
 
     def _claimed(self, frames: Iterable[int]) -> Iterator[int]:
         """The frames that are not delivered and that nobody else has claimed."""
@@ -308,7 +314,12 @@ class _Run:
                 yield Waited(product=f"frame.{left[0]}", owner=self.claims.owner(f"frame.{left[0]}"))
                 time.sleep(POLL)
 
-    def _stylised(self, frames: Iterable[int], keyframes: Sequence[int]) -> Iterator[tuple[int, Tensor | None]]:
+    def _made(self, frames: Iterable[int], keyframes: Sequence[int]) -> _Images:
+        """The stylised frames, each made while the one before is written; a movie is read by one thread only."""
+        images = self._stylised(frames, keyframes)
+        return images if any(isinstance(reader, MovieReader) for reader in self.job.readers) else ahead(images)
+
+    def _stylised(self, frames: Iterable[int], keyframes: Sequence[int]) -> _Images:
         """The stylised frames at working size; None stands for the plate itself, when nothing is denoised."""
         if keyframes:
             yield from in_betweens.stylised(self.job, frames, keyframes)

@@ -93,6 +93,20 @@ def split_windows(keys: Sequence[int], size: int, *, fewest: int | None = None) 
     return _with_anchors(chunks)
 
 
+def halved(window: Window) -> tuple[Window, Window] | None:
+    """Give two windows, one after the other, that hold fewer frames each; None where anchors would make up for that.
+
+    They are denoised as any two windows: the second one is anchored in the first one's last key.
+    """
+    middle = (len(window.frames) + ANCHORS) // 2 - len(window.anchors)
+    if middle >= len(window.keys) or len(window.frames) < FEWEST_KEYS + 1:
+        return None
+    first, second = window.keys[:middle], window.keys[middle:]
+    beginning = window.frames[0]
+    anchors = (beginning,) if first[-1] == beginning else (beginning, first[-1])
+    return Window(anchors=window.anchors, keys=first), Window(anchors=anchors, keys=second)
+
+
 def rotating_groups(count: int, radix: int) -> tuple[tuple[int, ...], ...]:
     """Give the key groups of the rotating mode: group g holds frame 0 and frames g, g + radix, g + 2 radix ...
 
