@@ -64,7 +64,7 @@ class Load:
 @dataclass(kw_only=True)
 class Measured:
     """seconds_per_keyframe: of wall time, by stage; an in-between is one frame. peak_memory: bytes, with plain steps
-    and with FRESCO's. ratio_to_plain: a step with the feature optimisation over a plain one; run_ratio: of 15 steps."""
+    and with FRESCO's, without the decoder. ratio_to_plain: a step with the feature optimisation over a plain one; run_ratio: of 15 steps."""
 
     load: Load
     device: str
@@ -98,8 +98,8 @@ def measure(load: Load, told: Callable[[Stage], None] = lambda stage: None) -> M
     bench.plain()
     measured.peak_memory_plain = _peak(device)
     bench.fresco()
-    bench.rest()
     measured.peak_memory = _peak(device)
+    bench.rest()
     return measured
 
 
