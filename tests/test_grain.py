@@ -22,7 +22,7 @@ def grain(sigma: float, level: float = 0.03, seed: int = 0) -> FloatArray:
     noise = np.random.default_rng(seed).standard_normal((96, 128, 3)).astype(np.float32)
     if sigma:
         noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), sigma), np.float32)
-    return noise / noise.std() * np.float32(level)
+    return np.asarray(noise / noise.std() * np.float32(level), np.float32)
 
 
 def scene() -> FloatArray:

@@ -118,7 +118,8 @@ def test_a_delivery_of_another_type_has_that_types_colour_space(
 ) -> None:
     pattern = write_plate(tmp_path / "p", 1, suffix=plate, bits="half" if plate == "exr" else "uint8")
     path = tmp_path / (f"out.####.{delivery}" if delivery != "mov" else "out.mov")
-    assert opened(with_delivery(small_shot(pattern, tiny_model, path), color_space=named)).delivered_space == color_space(space)
+    asked = with_delivery(small_shot(pattern, tiny_model, path), color_space=named)
+    assert opened(asked).delivered_space == color_space(space)
 
 
 def test_an_unknown_colour_space_stops_the_job(shot: Shot) -> None:

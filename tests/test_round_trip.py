@@ -30,7 +30,7 @@ def stops(low: float, high: float, seed: int) -> FloatArray:
     moving = tiny.moving_plate(COUNT, SIDE).frames
     light = np.exp2(moving * (high - low) + low)
     light[:, :4] = -0.02 * noise(4, SIDE, 3, seed=seed)
-    return light.astype(np.float16).astype(np.float32)
+    return np.asarray(light.astype(np.float16), np.float32)
 
 
 def write(folder: Path, name: str, kind: str, pixels: FloatArray, **attributes: object) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the model's resolution to the plate's: bicubic, with the fine detail that the plate lends the stylised picture."""
+"""From the model's resolution to the plate's: bicubic, with the fine detail that the plate lends."""
 from __future__ import annotations
 
 import torch
