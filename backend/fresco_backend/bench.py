@@ -64,7 +64,9 @@ class Load:
 @dataclass(kw_only=True)
 class Measured:
     """seconds_per_keyframe: of wall time, by stage; an in-between is one frame. peak_memory: bytes, with plain steps
-    and with FRESCO's, without the decoder. ratio_to_plain: a step with the feature optimisation over a plain one; run_ratio: of 15 steps."""
+    and with FRESCO's, without the decoder. ratio_to_plain: a step with the feature optimisation over a plain one;
+    run_ratio: of 15 steps.
+    """
 
     load: Load
     device: str
