@@ -110,7 +110,7 @@ def test_a_job_is_rendered_as_the_command_renders_it(
     assert bits(place / "whole") == bits(place / "by-command")
 
 
-def test_the_model_stays_loaded(running: Running, client: Client, place: Path, tiny_model: Path) -> None:
+def test_the_worker_tells_which_model_it_holds(running: Running, client: Client, place: Path, tiny_model: Path) -> None:
     first = submitted(client, shot(place, tiny_model, "kept-1"))
     again = submitted(client, with_look(shot(place, tiny_model, "kept-2"), seed=7))
     assert {ended(client, job).state for job in (first, again)} == {JobState.DELIVERED}
