@@ -23,7 +23,7 @@ BYTES_PER_WEIGHT = 2  # as most checkpoints store them
 ACTIVATION_BYTES = 24_000  # per latent position and row, at Stable Diffusion's width
 SD_WEIGHTS = 860e6
 LIBRARIES = 900 * 2**20  # resident before any weight is loaded
-IN_BETWEEN_SECONDS = 1.2e-6  # per pixel of the working size, flow included, on one CPU core
+IN_BETWEEN_SECONDS = 2.9e-6  # per pixel of the working size, flow included, on one CPU core
 # Per pixel of the plate, on one CPU core: read twice, shown, brought back with its detail, written, verified.
 DELIVERY_SECONDS = {Rendering.SRGB: 9e-7, Rendering.ACES: 2.5e-6}
 
