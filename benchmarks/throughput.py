@@ -36,12 +36,16 @@ def write_alone(path: Path, samples: np.ndarray[tuple[int, ...], np.dtype[np.flo
     spec = oiio.ImageSpec(samples.shape[1], samples.shape[0], 3, oiio.HALF)
     spec["compression"] = compression
     image = oiio.ImageOutput.create(str(path))
+    if image is None:
+        raise SystemExit(f"throughput.py: {oiio.geterror()}")
     if not (image.open(str(path), spec) and image.write_image(samples) and image.close()):
         raise SystemExit(f"throughput.py: {image.geterror()}")
 
 
 def read_alone(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     image = oiio.ImageInput.open(str(path))
+    if image is None:
+        raise SystemExit(f"throughput.py: {oiio.geterror()}")
     samples = image.read_image(oiio.FLOAT)
     image.close()
     return np.asarray(samples)

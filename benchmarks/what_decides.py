@@ -29,7 +29,8 @@ ALONE = Variant(name="alone", title="each frame by itself, all noise shared")
 
 def _exchanged(features: Tensor) -> Tensor:
     """Give the two frames of each branch of guidance in the other order: (branches * 2, ...)."""
-    return features.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    exchanged: Tensor = features.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return exchanged
 
 
 @contextmanager

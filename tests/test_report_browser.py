@@ -47,14 +47,14 @@ def browser(path: Path) -> Iterator[webdriver.Chrome]:
 
 
 def moved(browser: webdriver.Chrome, slider: str, value: int) -> None:
-    browser.execute_script(  # type: ignore[no-untyped-call]
+    browser.execute_script(
         "const one = document.getElementById(arguments[0]);"
         "one.value = arguments[1]; one.dispatchEvent(new Event('input'))", slider, value,
     )  # fmt: skip
 
 
 def value(browser: webdriver.Chrome, expression: str) -> Any:
-    return browser.execute_script(f"return {expression}")  # type: ignore[no-untyped-call]
+    return browser.execute_script(f"return {expression}")
 
 
 def pressed(browser: webdriver.Chrome, view: str) -> None:
@@ -111,9 +111,9 @@ def test_nothing_is_fetched_and_nothing_fails(browser: webdriver.Chrome, path: P
 @pytest.mark.parametrize("width", [1200, 390])
 def test_nobody_is_shut_out(browser: webdriver.Chrome, width: int) -> None:
     browser.set_window_size(max(width, 500), 900)
-    browser.execute_script("document.body.style.maxWidth = arguments[0] + 'px'", width)  # type: ignore[no-untyped-call]
-    browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text())  # type: ignore[no-untyped-call]
-    found = browser.execute_async_script("axe.run().then(arguments[0])")  # type: ignore[no-untyped-call]
+    browser.execute_script("document.body.style.maxWidth = arguments[0] + 'px'", width)
+    browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text())
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
     serious = [fault for fault in found["violations"] if fault["impact"] in ("serious", "critical")]
     assert serious == [], [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
     assert value(browser, "document.documentElement.scrollWidth <= window.innerWidth"), "nothing sticks out"

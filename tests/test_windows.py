@@ -90,7 +90,9 @@ def test_a_window_holds_all_that_denoising_needs(shot: Shot, tmp_path: Path) -> 
     assert set(edges.images.unique().tolist()) <= {0.0, 1.0}
     assert given.guidance is not None
     assert given.guidance.coherence.pixels is not None
-    assert torch.equal(given.guidance.background, moving_background(window_flow(given.images))), "without a matte motion tells it"
+    assert given.guidance.background is not None
+    motion = window_flow(given.images)
+    assert torch.equal(given.guidance.background, moving_background(motion)), "without a matte motion tells it"
     job.close()
 
 

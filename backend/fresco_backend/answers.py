@@ -124,7 +124,8 @@ _ANSWERS: Mapping[type[m.Request[Any]], Callable[[Answers, Any], m.Reply]] = {
 
 def _fitting(records: list[Job]) -> tuple[Job, ...]:
     """As many of the records as one reply surely holds, at least one."""
-    size, found = 0, []
+    size = 0
+    found: list[Job] = []
     for record in records:
         problem = record.problem
         texts = [record.name, record.output, record.client_key]

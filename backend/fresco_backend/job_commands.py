@@ -58,7 +58,8 @@ def add_job_commands(commands: Commands) -> None:
 
 def _add(commands: Commands, name: str, run: Callable[[argparse.Namespace], int],
          sentence: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}.")
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}.")
     command.add_argument("--json", action="store_true", help="JSON on stdout")
     command.set_defaults(run=run)
     return command

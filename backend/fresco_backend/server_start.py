@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import fresco_backend
 import fresco_protocol
@@ -56,9 +57,9 @@ def start_server(roots: Sequence[Path] = ()) -> subprocess.Popen[bytes]:
 
 
 if sys.platform == "win32":
-    _DETACHED = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+    _DETACHED: dict[str, Any] = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
 else:
-    _DETACHED = {"start_new_session": True}
+    _DETACHED: dict[str, Any] = {"start_new_session": True}
 
 
 def _wait(client: Client, process: subprocess.Popen[bytes]) -> Welcome:

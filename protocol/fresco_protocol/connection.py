@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 from fresco_protocol.document import Rule, noun, parse_json, read, within, write
 from fresco_protocol.errors import ServerError, ServerMissing, ShotError
-from fresco_protocol.shot import Text
+from fresco_protocol.look import Text
 
 SCHEMA = 1
 LARGEST_FILE = 64 * 1024  # bytes

@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 from fresco_protocol import errors
 from fresco_protocol.document import Rule, noun, within
 from fresco_protocol.errors import FrescoError
-from fresco_protocol.shot import Text
+from fresco_protocol.look import Text
 
 HIGHEST_PRIORITY = 100
 

@@ -19,7 +19,8 @@ from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, cast, g
 from fresco_protocol.document import Rule, noun, within
 from fresco_protocol.frame_range import FrameNumber, FrameRange, Frames
 from fresco_protocol.job import ClientKey, Count, Job, JobId, JobState, Priority, Problem, Seconds, Stage, Worker
-from fresco_protocol.shot import Shot, Text
+from fresco_protocol.look import Text
+from fresco_protocol.shot import Shot
 
 Portion = Annotated[int, within(1, 1000)]
 Pixels = Annotated[int, within(1, 1_000_000)]

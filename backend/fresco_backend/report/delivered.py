@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fresco_backend import record
-from fresco_backend.color import SRGB, default_space, plate_space, to_engine
+from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
 from fresco_backend.color_config import ColorSpace, color_space
 from fresco_backend.deliveries import file_type
 from fresco_backend.frames import Frame, Size
@@ -137,4 +137,5 @@ def _read(path: Path, target: str) -> dict[str, Any]:
 
 
 def _shown(frame: Frame, space: ColorSpace, shot: Shot, size: Size) -> Tensor:
-    return resized(to_engine(frame, space, shot.delivery.highlights)[None], size)[0]
+    showing = showing_of(space, shot.delivery.highlights, shot.plate.rendering)
+    return resized(to_engine(frame, space, showing)[None], size)[0]
