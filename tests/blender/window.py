@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DISPLAY = ":77"
-SUITE, MIRROR = "sid", "http://deb.debian.org/debian"
+SUITE = "sid"
 PACKAGES = ("blender", "libgl1", "libegl1", "libgl1-mesa-dri", "libxi6", "libxrender1")
 TOOLS = {"debootstrap": "debootstrap", "Xvfb": "xvfb", "import": "imagemagick"}
 STAGE = Path("/tmp/fresco-window")  # the same path in there and out here, so that host and server mean the same files
@@ -46,7 +46,7 @@ def make_house(house: Path) -> None:
     """A folder with Debian sid and its Blender; nothing to do when it is there."""
     if (house / ".ready").exists():
         return
-    run("debootstrap", "--variant=minbase", SUITE, str(house), MIRROR)
+    run("debootstrap", "--variant=minbase", SUITE, str(house))
     # A machine whose clock is ahead of the mirror's last signature still gets its packages.
     (house / "etc/apt/apt.conf.d/99valid").write_text('Acquire::Check-Valid-Until "false";\n')
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
