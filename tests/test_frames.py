@@ -172,6 +172,24 @@ def test_a_file_without_colour_is_read_by_its_channels(tmp_path: Path) -> None:
         read_frame(Path(path))
 
 
+def test_a_matte_in_a_part_of_its_own_is_found(tmp_path: Path) -> None:
+    path = str(tmp_path / "parts.exr")
+    picture, masks = oiio.ImageSpec(24, 16, 3, "half"), oiio.ImageSpec(24, 16, 1, "half")
+    masks.channelnames = ("hero",)
+    for name, spec in (("picture", picture), ("masks", masks)):
+        spec.attribute("oiio:subimagename", name)
+    image = oiio.ImageOutput.create(path)
+    assert image is not None
+    assert image.open(path, (picture, masks))
+    assert image.write_image(noise(16, 24, 3))
+    assert image.open(path, masks, "AppendSubimage")
+    assert image.write_image(np.full((16, 24, 1), 0.5, np.float32))
+    assert image.close()
+    found = read_channels(Path(path)).by_name
+    assert list(found) == ["R", "G", "B", "hero"], "one channel, where the picture has three"
+    assert np.all(found["hero"] == 0.5)
+
+
 def test_tiles_are_kept(tmp_path: Path) -> None:
     source = frame(100, 70)
     source.metadata.tile_width = source.metadata.tile_height = 32

@@ -199,13 +199,14 @@ def read_frame(path: Path) -> Frame:
 def read_channels(path: Path) -> Channels:
     """Every channel of an image file, in the order of the file; it need not hold colour.
 
-    A channel of a later part whose name is taken is called "part.channel". Raises FrameUnreadable as `read_frame` does.
+    A part whose data window is not that of the first one is left out. A channel of a later part whose name is taken is
+    called "part.channel". Raises FrameUnreadable as `read_frame` does.
     """
     images = _read(path)
     spec = oiio.ImageSpec(images[0].spec)
     found: dict[str, FloatArray] = {}
     for image in images:
-        if image.spec.roi != spec.roi:
+        if data_window(image.spec) != data_window(spec):
             continue
         for place, name in enumerate(image.spec.channelnames):
             whole = f"{image.spec.get_string_attribute('oiio:subimagename')}.{name}"
