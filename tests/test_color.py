@@ -177,6 +177,11 @@ def test_chromaticities_tell_the_space_of_an_exr_that_names_none() -> None:
     source.metadata.attribute("chromaticities", oiio.TypeDesc("float[8]"), ap1)
     assert str(plate_space(source)) == "ACEScg"
     assert plate_space(header(source, oiio__ColorSpace="lin_rec709_scene")) == LINEAR
+    adobe = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06, 0.3127, 0.329)
+    source.metadata.attribute("chromaticities", oiio.TypeDesc("float[8]"), adobe)
+    with pytest.raises(ColorError, match=r"0\.21 0\.71") as unknown:
+        plate_space(source)
+    assert "--color-space" in str(unknown.value.remedy), "no guess, which would shift its colours"
 
 
 def test_a_delivery_in_the_plates_own_space_is_the_same_frame() -> None:
@@ -192,6 +197,15 @@ def test_a_display_plate_with_alpha_becomes_linear_and_multiplied_in_exr(tmp_pat
     path = DeliveryWriter(tmp_path / "a.exr", [1], like=ready).write(1, ready, "0").path
     assert plate_space(read_frame(path)) == LINEAR
     assert read_frame(path).associated
+
+
+def test_light_under_no_alpha_is_kept_in_another_space() -> None:
+    """Fire and glows: colour that is added without covering anything."""
+    alpha = np.tile(np.linspace(0, 1, 24, dtype=np.float32), (16, 1))
+    source, acescg = replace(scene(), alpha=alpha), color_space("lin_ap1_scene")
+    ready = for_file(source, acescg, LINEAR, "openexr")
+    plain = for_file(replace(source, alpha=None), acescg, LINEAR, "openexr")
+    assert ready.pixels == pytest.approx(plain.pixels, rel=1e-4, abs=1e-5), "a matrix knows no alpha"
 
 
 def test_a_linear_plate_becomes_display_referred_in_png(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from fresco_backend.frames import FloatArray, Frame, as_rgb, cleaned
 from fresco_backend.highlights import Showing
 from fresco_backend.transfer import srgb_decode as srgb_decode
 from fresco_backend.transfer import srgb_encode as srgb_encode
+from fresco_protocol.errors import ColorError
 from fresco_protocol.shot import Highlights, Rendering
 
 LINEAR, SRGB = "lin_rec709_scene", "srgb_rec709_scene"  # names of the Color Interop Forum
@@ -53,10 +54,14 @@ def plate_space(frame: Frame) -> ColorSpace:
     if declared:
         return color_space(declared)
     found = frame.metadata.getattribute("chromaticities")
-    for name, chromaticities in _CHROMATICITIES.items() if found else ():
+    if not found:
+        return default_space(frame.file_type)
+    for name, chromaticities in _CHROMATICITIES.items():
         if np.allclose(found, chromaticities, atol=0.002):
             return color_space(name)
-    return default_space(frame.file_type)
+    stated = " ".join(f"{number:.4g}" for number in found)
+    raise ColorError(f"no colour space is known by the chromaticities {stated}", where="plate.color_space",
+                     remedy="Name the space of the file: --color-space NAME")
 
 
 def default_space(file_type: str) -> ColorSpace:
@@ -136,9 +141,7 @@ def for_file(frame: Frame, space: ColorSpace, delivered: ColorSpace, file_type: 
         header.erase_attribute("chromaticities")
         header.attribute("oiio:ColorSpace", interop_name(delivered))
     changed = replace(frame, associated=associated, channels=_rgb_names(frame), metadata=header)
-    if associated and frame.alpha is not None:
-        colour = colour * frame.alpha[..., None]
-    return replace(changed, pixels=colour)
+    return replace(changed, pixels=_multiplied(colour, frame) if associated else colour)
 
 
 def _as_display(image: Tensor) -> FloatArray:
@@ -204,6 +207,14 @@ def _straight(frame: Frame) -> FloatArray:
         return colour
     alpha = frame.alpha[..., None]
     return np.divide(colour, alpha, out=colour.copy(), where=alpha > _CLEAR)
+
+
+def _multiplied(colour: FloatArray, frame: Frame) -> FloatArray:
+    """Multiplied by alpha, but for what `_straight` did not divide: light under no alpha (fire, glows)."""
+    if frame.alpha is None:
+        return colour
+    alpha = frame.alpha[..., None]
+    return np.where(alpha > _CLEAR, colour * alpha, colour) if frame.associated else colour * alpha
 
 
 def _reassociated(colour: FloatArray, frame: Frame) -> FloatArray:
