@@ -18,9 +18,22 @@ from fresco_backend import inversions, pipeline, record
 from fresco_backend.engine.invert import inversion_timesteps
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.events import Advanced, Event, Stage
+from fresco_backend.frames import Size, Window
 from fresco_backend.inversions import inversion_text, needs_inversion
-from fresco_backend.job import open_job
-from fresco_protocol.shot import Coherence, Compat, Editing, Keyframing, Sampler, Shot, Synthesis, Task
+from fresco_backend.job import Job, open_job
+from fresco_backend.resolution import fit
+from fresco_protocol.shot import (
+    Coherence,
+    Compat,
+    Editing,
+    Grain,
+    Highlights,
+    Keyframing,
+    Sampler,
+    Shot,
+    Synthesis,
+    Task,
+)
 
 STEPS = 4
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
@@ -83,7 +96,8 @@ def test_an_inversion_is_kept_at_the_sampled_steps_in_half_precision(shot: Shot,
     assert list(spread) == sorted(spread), "from the picture to noise"
 
 
-@pytest.mark.parametrize("change", ["prompt", "guidance", "seed", "caption", "inversion_steps", "steps", "size"])
+@pytest.mark.parametrize("change", [
+    "prompt", "guidance", "seed", "caption", "inversion_steps", "steps", "size", "grain", "highlights"])
 def test_an_inversion_is_kept_for_all_that_it_does_not_depend_on(change: str, shot: Shot) -> None:
     changed = {
         "prompt": with_look(shot, prompt="ink"),
@@ -93,16 +107,30 @@ def test_an_inversion_is_kept_for_all_that_it_does_not_depend_on(change: str, sh
         "inversion_steps": replace(shot, editing=replace(shot.editing, inversion_steps=9)),
         "steps": with_look(shot, steps=5),
         "size": with_delivery(shot, working_size=128),
+        "grain": with_delivery(shot, grain=Grain.KEEP),
+        "highlights": with_delivery(shot, highlights=Highlights.MODEL),
     }[change]
     same = _folder(shot) == _folder(changed)
     assert same == (change in ("prompt", "guidance", "seed"))
 
 
-def _folder(shot: Shot) -> Path:
+def test_an_inversion_is_of_the_part_of_the_plate_that_it_was_made_of(shot: Shot) -> None:
+    left, right = (
+        replace(opened(shot), working=fit(Size(64, 64), 64, region=Window(x, 0, 32, 64))) for x in (0, 32)
+    )
+    assert left.working.padded == right.working.padded
+    folders = {inversions.Inversions(job, SCHEDULE, SCHEDULE.timesteps(STEPS)).folder for job in (left, right)}
+    assert len(folders) == 2
+
+
+def opened(shot: Shot) -> Job:
     job = open_job(shot)
-    sampled = SCHEDULE.timesteps(shot.look.steps)
     job.close()
-    return inversions.Inversions(job, SCHEDULE, sampled).folder
+    return job
+
+
+def _folder(shot: Shot) -> Path:
+    return inversions.Inversions(opened(shot), SCHEDULE, SCHEDULE.timesteps(shot.look.steps)).folder
 
 
 def test_a_frame_that_was_written_again_is_inverted_again(shot: Shot, tmp_path: Path) -> None:

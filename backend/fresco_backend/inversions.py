@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fresco_backend import __version__
+from fresco_backend.color_config import configuration_facts
 from fresco_backend.deliveries import refused
 from fresco_backend.engine.invert import inversion_timesteps, invert
 from fresco_backend.engine.latents import encode
@@ -94,7 +95,7 @@ class Inversions:
             "version": __version__, "look": {key: value for key, value in look.items() if key not in CHANGING},
             "weights": {file: digest for file, digest in job.weights.items() if file.split("/")[0] in names},
             "text": inversion_text(job.shot), "timesteps": self._timesteps, "sampled": self._sampled,
-            "size": job.working.padded, "space": str(job.space),
+            "seen": _seen(job),
         }  # fmt: skip
         return _short(facts)
 
@@ -110,6 +111,15 @@ class Inversions:
             write_atomically(path, lambda file: np.save(file, states.numpy()))
         except OSError as error:
             raise refused(path, error) from error
+
+
+def _seen(job: Job) -> list[object]:
+    """What decides, beside the file of a frame, what the engine sees of it."""
+    working, showing = job.working, job.showing
+    return [
+        job.plate.window, working.region, working.scaled, working.padded, str(job.space), configuration_facts(),
+        showing.method.value, showing.rendering.value, job.shot.delivery.grain is not None,
+    ]  # fmt: skip
 
 
 def _short(facts: object) -> str:
