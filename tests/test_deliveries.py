@@ -231,6 +231,22 @@ def test_leftovers_of_dead_processes_are_swept_by_age(tmp_path: Path) -> None:
     assert files(tmp_path) == sorted([young.name, foreign.name])
 
 
+def test_a_file_that_another_process_finishes_during_the_sweep_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished, listed = tmp_path / ".out.0001.exr.9.part", Path.glob
+    unfinished.write_bytes(b"half")
+
+    def finished_meanwhile(folder: Path, pattern: str) -> list[Path]:
+        found = list(listed(folder, pattern))
+        unfinished.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "glob", finished_meanwhile)
+    DeliveryWriter(tmp_path / "out.%04d.exr", [1], like=frame())
+    assert files(tmp_path) == []
+
+
 def test_deliveries_are_finite_and_the_changes_are_counted(tmp_path: Path) -> None:
     pixels = frame(4, 4).pixels.copy()
     pixels[0, 0] = [np.nan, np.inf, -np.inf]

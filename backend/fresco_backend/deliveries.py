@@ -181,9 +181,10 @@ class DeliveryWriter:
     def _sweep(self) -> None:
         """Remove what dead processes left of this delivery, by age: a process id says nothing about another machine."""
         for part in self.pattern.folder.glob(".*.part"):
-            mine = part.name.startswith(f".{self.pattern.prefix}")
-            if mine and time.time() - part.stat().st_mtime > _STALE:
-                part.unlink(missing_ok=True)
+            if part.name.startswith(f".{self.pattern.prefix}"):
+                with suppress(OSError):  # another process finished it just now, or it is another user's
+                    if time.time() - part.stat().st_mtime > _STALE:
+                        part.unlink()
 
 
 def part_of(path: Path) -> Path:
