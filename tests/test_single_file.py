@@ -151,6 +151,15 @@ def test_an_autoencoder_of_one_file_takes_the_place_of_the_models_own(tiny_model
     assert models.hashes["vae/vae.safetensors"] == model_store.sha256(path)
 
 
+def test_the_scale_of_an_autoencoder_of_one_file_is_that_of_its_models_family(
+    tiny_model: Path, sdxl: Path, tmp_path: Path
+) -> None:
+    path = original_names.save_autoencoder(tmp_path / "vae.safetensors", vae())
+    configs = [load(model, vae=str(path)).vae.config for model in (tiny_model, sdxl)]
+    assert [config.scaling_factor for config in configs] == [0.18215, 0.13025]
+    assert [config.force_upcast for config in configs] == [False, True]
+
+
 def test_a_file_without_an_autoencoder_is_none(tiny_model: Path, tmp_path: Path) -> None:
     save_file({"decoder.weight": torch.zeros(1)}, tmp_path / "odd.safetensors")
     with pytest.raises(WeightsUnsupported, match="holds no autoencoder"):

@@ -43,7 +43,8 @@ SCHEDULE: Mapping[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-_SCALES = {Family.SDXL: 0.13025}  # of the latents; all others have Stable Diffusion 1's
+_SCALE = 0.18215  # of Stable Diffusion 1's latents, and of all others'
+_SCALES = {Family.SDXL: 0.13025}
 _TEXT_HEAD = 64  # channels of one head of a text encoder
 _VAE = "first_stage_model."
 
@@ -70,7 +71,7 @@ def read_single_file(path: Path, family: Family, *, own_vae: bool = True) -> Che
     try:
         return Checkpoint(
             unet=_unet(weights, path),
-            vae=_autoencoder(_part(weights, _VAE), _SCALES.get(family, 0.18215)) if own_vae else None,
+            vae=_autoencoder(_part(weights, _VAE), _SCALES.get(family, _SCALE)) if own_vae else None,
             text_encoder=_text_encoder(weights, family),
             text_encoder_2=_second_encoder(weights) if family is Family.SDXL else None,
             schedule=_schedule(weights),
@@ -81,12 +82,15 @@ def read_single_file(path: Path, family: Family, *, own_vae: bool = True) -> Che
         ) from error
 
 
-def read_autoencoder(path: Path) -> AutoencoderKL:
-    """The autoencoder of a file that holds one alone, or of a whole checkpoint. Raises WeightsRefused."""
+def read_autoencoder(path: Path, family: Family) -> AutoencoderKL:
+    """The autoencoder of a file that holds one alone, or of a whole checkpoint. Raises WeightsRefused.
+
+    family: of the model that it serves, which decides the scale of the latents; no file states it.
+    """
     weights = load_file(path)
     part = _part(weights, _VAE) or {f"{_VAE}{key}": value.float() for key, value in weights.items()}
     try:
-        return _autoencoder(part, 0.18215)
+        return _autoencoder(part, _SCALES.get(family, _SCALE))
     except (LookupError, RuntimeError, ValueError) as error:
         raise WeightsRefused(
             f"not a whole autoencoder: {error}", where=path, remedy="Give it as a diffusers folder."
@@ -139,7 +143,7 @@ def _autoencoder(part: Weights, scale: float) -> AutoencoderKL:
         latent_channels=part[f"{_VAE}post_quant_conv.weight"].shape[0],
         norm_num_groups=min(32, channels),
         scaling_factor=scale,
-        force_upcast=scale != 0.18215,  # Stable Diffusion XL's overflows in half precision
+        force_upcast=scale != _SCALE,  # Stable Diffusion XL's overflows in half precision
     )
     return _filled(vae, convert_ldm_vae_checkpoint(part, vae.config))
 

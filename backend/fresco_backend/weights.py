@@ -274,7 +274,7 @@ def _file_parts(inventory: Inventory, changes: Changes) -> dict[str, Any]:
 def _autoencoder(inventory: Inventory, index: Mapping[str, Any]) -> nn.Module:
     component = inventory.component("vae")
     if component.place.is_file():
-        return cast(nn.Module, single_file.read_autoencoder(component.place))
+        return cast(nn.Module, single_file.read_autoencoder(component.place, inventory.family))
     own = component.place == inventory.place / "vae"
     return _module(component, index if own else {})
 
