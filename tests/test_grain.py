@@ -72,6 +72,7 @@ def test_made_grain_has_the_size_and_the_level_of_the_plates() -> None:
     assert abs(float(np.corrcoef(new.ravel(), grain(0.8).ravel())[0, 1])) < 0.05
     assert np.array_equal(new, made(found, scene(), 1001))
     assert not np.array_equal(new, made(found, scene(), 1002))
+    assert not np.array_equal(made(found, scene(), 5), made(found, scene(), -5)), "before zero as after it"
 
 
 def test_grain_is_as_strong_in_shadows_and_lights_as_it_was() -> None:

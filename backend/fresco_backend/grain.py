@@ -72,7 +72,7 @@ def measured(grain: FloatArray, clean: FloatArray) -> Measured:
 
 def made(like: Measured, signal: FloatArray, number: int) -> FloatArray:
     """New grain for a picture (H, W, 3): each channel its own, of the measured size, as strong as there."""
-    noise = np.random.default_rng(abs(number)).standard_normal(signal.shape, np.float32)
+    noise = np.random.default_rng(number % 2**64).standard_normal(signal.shape, np.float32)
     if like.size > SIZES[0]:
         noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), like.size, borderType=cv2.BORDER_REFLECT), np.float32)
         noise /= noise.std()
