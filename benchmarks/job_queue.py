@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend")]
 
 from fresco_backend.jobs import JobQueue  # noqa: E402
+from fresco_protocol.events import Advanced  # noqa: E402
 from fresco_protocol.job import Job, Stage  # noqa: E402
-from fresco_protocol.messages import Advanced  # noqa: E402
 from fresco_protocol.shot import Delivery, Look, Plate, Shot  # noqa: E402
 
 SHOT = Shot(plate=Plate(sequence="/p.####.exr"), look=Look(prompt="ink"), delivery=Delivery(sequence="/o.####.exr"))

@@ -18,8 +18,8 @@ from pathlib import Path
 from fresco_backend.jobs import JobQueue
 from fresco_backend.journal import Retention
 from fresco_protocol.errors import Interrupted
+from fresco_protocol.events import Advanced
 from fresco_protocol.job import Stage
-from fresco_protocol.messages import Advanced
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 
 SHOT = Shot(plate=Plate(sequence="/p.####.exr"), look=Look(prompt="ink"), delivery=Delivery(sequence="/o.####.exr"))

@@ -13,8 +13,8 @@ import pytest
 
 from fresco_backend.job_state import ENDED, LIVE, Claim, JobStatus
 from fresco_backend.jobs import JobQueue, Limits
+from fresco_protocol.events import Advanced
 from fresco_protocol.job import Stage
-from fresco_protocol.messages import Advanced
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 
 PATHS = [path for path in sys.path if path]

@@ -15,16 +15,13 @@ import zmq
 
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import FrescoError, JobUnknown, ProtocolError
+from fresco_protocol.events import Alive, Event, JobChanged, JobEvent
 from fresco_protocol.job import Job, JobState, Problem
 from fresco_protocol.messages import (
-    Alive,
     Cancel,
     Changed,
-    Event,
     Failed,
     Hello,
-    JobChanged,
-    JobEvent,
     Jobs,
     ListJobs,
     Message,

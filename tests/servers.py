@@ -19,8 +19,9 @@ from fresco_backend.server import Options, Server
 from fresco_backend.server_log import ServerLog
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection, read_connection
+from fresco_protocol.events import Event
 from fresco_protocol.job import Job, JobState
-from fresco_protocol.messages import Event, ShowJob, Submit, fresh_key
+from fresco_protocol.messages import ShowJob, Submit, fresh_key
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 
 PACKAGES = [path for path in sys.path if path.endswith(("protocol", "backend"))]

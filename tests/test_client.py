@@ -24,16 +24,8 @@ from fresco_protocol.errors import (
     ServerSilent,
     VersionMismatch,
 )
-from fresco_protocol.messages import (
-    Cancel,
-    Event,
-    ListJobs,
-    Previewed,
-    Submit,
-    Warned,
-    WatchEnded,
-    fresh_key,
-)
+from fresco_protocol.events import Event, Previewed, Warned, WatchEnded
+from fresco_protocol.messages import Cancel, ListJobs, Submit, fresh_key
 from fresco_protocol.seal import sign
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 from fresco_protocol.zmtp import Dealer

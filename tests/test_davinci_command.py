@@ -29,8 +29,9 @@ from fresco_davinci.service import connected, fresco_command
 from fresco_davinci.stylisation import read_record
 from fresco_protocol.client import Client
 from fresco_protocol.errors import InputError, ServerMissing
+from fresco_protocol.events import JobChanged
 from fresco_protocol.job import JobState
-from fresco_protocol.messages import JobChanged, Submit
+from fresco_protocol.messages import Submit
 
 ROOT = Path(__file__).parents[1]
 

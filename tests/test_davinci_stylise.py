@@ -24,8 +24,9 @@ from fresco_davinci.stylisation import Line, again, read_record, stylise
 from fresco_davinci.timeline import Host, collect, records
 from fresco_protocol.client import Client
 from fresco_protocol.errors import DiskFull, FrescoError, Interrupted, PathRefused
+from fresco_protocol.events import JobChanged
 from fresco_protocol.job import JobState, Problem
-from fresco_protocol.messages import Cancel, JobChanged, ListJobs
+from fresco_protocol.messages import Cancel, ListJobs
 from fresco_protocol.shot import FrameRange
 
 RELEASES = [(18, 6), (19, 1), (20, 2), (21, 0, 4)]

@@ -19,8 +19,9 @@ from fresco_davinci import menu, presets, window
 from fresco_davinci.clip import Destination, Input, MatteSource
 from fresco_davinci.stylisation import Line
 from fresco_davinci.timeline import Host
+from fresco_protocol.events import Advanced, JobChanged, Previewed
 from fresco_protocol.job import JobState, Stage
-from fresco_protocol.messages import Advanced, Cancel, JobChanged, Previewed, Submit
+from fresco_protocol.messages import Cancel, Submit
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 

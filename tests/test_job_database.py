@@ -30,8 +30,8 @@ from fresco_protocol.errors import (
     OutputError,
     UsageError,
 )
+from fresco_protocol.events import JobChanged
 from fresco_protocol.job import Job, JobState
-from fresco_protocol.messages import JobChanged
 
 folder, clock, queue = queues.folder, queues.clock, queues.queue  # fixtures
 

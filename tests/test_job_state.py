@@ -23,8 +23,8 @@ from fresco_protocol.errors import (
     Interrupted,
     UsageError,
 )
+from fresco_protocol.events import JobChanged
 from fresco_protocol.job import JobState, Problem
-from fresco_protocol.messages import JobChanged
 
 
 def test_every_transition_outside_the_table_is_a_bug_and_says_so() -> None:

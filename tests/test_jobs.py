@@ -24,8 +24,8 @@ from fresco_protocol.errors import (
     UsageError,
     WorkerDied,
 )
+from fresco_protocol.events import Delivered, Finished, Planned
 from fresco_protocol.job import JobState, Problem
-from fresco_protocol.messages import Delivered, Finished, Planned
 from fresco_protocol.shot import FrameRange
 
 folder, clock, queue = queues.folder, queues.clock, queues.queue  # fixtures

@@ -12,7 +12,7 @@ from queues import claim, ended, live, shot, step, submit
 from fresco_backend.jobs import JobQueue, Limits
 from fresco_backend.journal import LINE_LENGTH, Retention
 from fresco_protocol.errors import FrescoError, JobUnknown
-from fresco_protocol.messages import Advanced, JobChanged, Warned
+from fresco_protocol.events import Advanced, JobChanged, Warned
 
 folder, clock, queue = queues.folder, queues.clock, queues.queue  # fixtures
 

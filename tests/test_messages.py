@@ -12,28 +12,15 @@ from hypothesis import strategies as st
 from verbs import EXAMPLES, JOB, RECORD
 
 from fresco_backend import events as render
-from fresco_protocol import errors, messages
+from fresco_protocol import errors, events
 from fresco_protocol.document import Written
 from fresco_protocol.errors import FrescoError, Interrupted, ShotError
+from fresco_protocol.events import Alive
+from fresco_protocol.frame_range import as_ranges
 from fresco_protocol.job import Problem, Stage
-from fresco_protocol.messages import (
-    EVENTS,
-    NAMES,
-    REPLIES,
-    REQUESTS,
-    TYPES,
-    Alive,
-    Failed,
-    Message,
-    PreviewImage,
-    SetPriority,
-    Submit,
-    Submitted,
-    Watch,
-    as_ranges,
-    fresh_key,
-)
+from fresco_protocol.messages import Failed, Message, PreviewImage, SetPriority, Submit, Submitted, Watch, fresh_key
 from fresco_protocol.shot import frame_numbers
+from fresco_protocol.wire import EVENTS, NAMES, REPLIES, REQUESTS, TYPES
 
 PAGE = (Path(__file__).parents[1] / "protocol" / "README.md").read_text(encoding="utf-8")
 
@@ -79,7 +66,7 @@ def test_a_request_knows_its_reply() -> None:
 
 @pytest.mark.parametrize("name", ["Planned", "Advanced", "Delivered", "Warned", "Finished"])
 def test_events_tell_all_that_a_render_tells(name: str) -> None:
-    assert names(getattr(messages, name)) == names(getattr(render, name)) | {"number", "time", "job"}
+    assert names(getattr(events, name)) == names(getattr(render, name)) | {"number", "time", "job"}
     assert {stage.value for stage in Stage} == {stage.value for stage in render.Stage}
     assert {kind.__name__ for kind in render.Event.__subclasses__()} <= {kind.__name__ for kind in EVENTS}
 

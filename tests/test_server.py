@@ -41,12 +41,11 @@ from fresco_protocol.errors import (
     ServerSilent,
     UsageError,
 )
+from fresco_protocol.events import Alive, JobChanged, ServerStopping, Warned, WatchEnded
 from fresco_protocol.job import JobState
 from fresco_protocol.messages import (
-    Alive,
     Cancel,
     Hello,
-    JobChanged,
     ListJobs,
     Logs,
     Message,
@@ -55,15 +54,12 @@ from fresco_protocol.messages import (
     Preview,
     Resume,
     Retry,
-    ServerStopping,
     SetPriority,
     ShowJob,
     Status,
     Stop,
     Submit,
-    Warned,
     Watch,
-    WatchEnded,
     fresh_key,
 )
 from fresco_protocol.seal import Stamp, sign

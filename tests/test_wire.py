@@ -16,9 +16,10 @@ from verbs import EXAMPLES, JPEG, SHOT
 
 from fresco_protocol import wire
 from fresco_protocol.errors import MessageMalformed, MessageRefused, ProtocolError, VersionMismatch
-from fresco_protocol.messages import NAMES, Alive, Lines, Message, Previewed, Request, Status, Submit
+from fresco_protocol.events import Alive, Previewed
+from fresco_protocol.messages import Lines, Message, Request, Status, Submit
 from fresco_protocol.seal import ReplayGuard, Stamp, sign
-from fresco_protocol.wire import decode, encode
+from fresco_protocol.wire import NAMES, decode, encode
 
 TOKEN = "0123456789abcdef" * 4
 ID = "f" * 32

@@ -15,23 +15,9 @@ from shots import bits, rendered, small_shot, with_look, write_plate
 from fresco_backend.worker_pool import Patience
 from fresco_protocol.client import Client
 from fresco_protocol.errors import WorkerDied
+from fresco_protocol.events import Delivered, Event, Finished, JobChanged, Planned, Previewed
 from fresco_protocol.job import Job, JobState
-from fresco_protocol.messages import (
-    Cancel,
-    Delivered,
-    Event,
-    Finished,
-    JobChanged,
-    Logs,
-    Pause,
-    Planned,
-    Previewed,
-    Resume,
-    Retry,
-    Status,
-    Submit,
-    fresh_key,
-)
+from fresco_protocol.messages import Cancel, Logs, Pause, Resume, Retry, Status, Submit, fresh_key
 from fresco_protocol.shot import Shot
 
 LONG = 24  # frames: a second or two of work

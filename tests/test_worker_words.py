@@ -9,8 +9,8 @@ from verbs import EXAMPLES, JOB, SHOT
 
 from fresco_backend.worker_words import Beat, Broken, Done, GoOn, Halt, Halted, Line, Ready, Render, Told, line_of
 from fresco_protocol.errors import FrescoError
+from fresco_protocol.events import JobEvent
 from fresco_protocol.job import Problem
-from fresco_protocol.messages import JobEvent
 
 PROBLEM = Problem(code="disk-full", what="no space", where="/show", remedy="Free some.", exit_code=4)
 LINES: tuple[Any, ...] = (

@@ -2,6 +2,7 @@
 """One of each message, with values that differ from their defaults."""
 from __future__ import annotations
 
+from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.job import Job, JobState, Problem, Stage, Worker
 from fresco_protocol.shot import Control, ControlKind, Cue, Delivery, Look, Matte, Plate, Rate, Shot, parse_frames
@@ -44,18 +45,18 @@ EXAMPLES: tuple[m.Message, ...] = (
                                                                 memory_bytes=2**33, memory_total=2**34),)),
     m.Stopping(),
     m.Failed(problem=Problem(code="job-unknown", what="no such job", exit_code=2)),
-    m.JobChanged(number=9, time=12.25, job=JOB, record=RECORD),
-    m.Planned(number=9, time=12.25, job=JOB, frames=parse_frames("1001-1048x2,1050"), delivered=parse_frames("1001"),
-              keyframes=parse_frames("1001-1041x8"), windows=(m.Window(keyframes=parse_frames("1001,1009")),),
+    e.JobChanged(number=9, time=12.25, job=JOB, record=RECORD),
+    e.Planned(number=9, time=12.25, job=JOB, frames=parse_frames("1001-1048x2,1050"), delivered=parse_frames("1001"),
+              keyframes=parse_frames("1001-1041x8"), windows=(e.Window(keyframes=parse_frames("1001,1009")),),
               plate_size=(1920, 1080), working_size=(896, 512), rate="24000/1001", model="embedded", device="cpu",
               precision="float32", seed=2**62, job_hash="abc", scratch="/scratch", memory_bytes=2**33, seconds=60.5),
-    m.Advanced(number=9, time=12.25, job=JOB, stage=Stage.KEYFRAMES, done=3, total=20, frame=1001, window=1, windows=2,
+    e.Advanced(number=9, time=12.25, job=JOB, stage=Stage.KEYFRAMES, done=3, total=20, frame=1001, window=1, windows=2,
                seconds_left=4.5),
-    m.Delivered(number=9, time=12.25, job=JOB, frame=1001, path="/show/out.1001.exr", keyframe=True),
-    m.Warned(number=9, time=12.25, job=JOB, code="gap", text="frame held", frame=1002),
-    m.Finished(number=9, time=12.25, job=JOB, rendered=20, reused=4, seconds=60.5, sidecar="/show/out.json",
+    e.Delivered(number=9, time=12.25, job=JOB, frame=1001, path="/show/out.1001.exr", keyframe=True),
+    e.Warned(number=9, time=12.25, job=JOB, code="gap", text="frame held", frame=1002),
+    e.Finished(number=9, time=12.25, job=JOB, rendered=20, reused=4, seconds=60.5, sidecar="/show/out.json",
                outputs=("/show/out.####.exr",)),
-    m.Waited(number=9, time=12.25, job=JOB, product="window.3", owner="process 7 on farm-2"),
-    m.Previewed(number=9, time=12.25, job=JOB, frame=1001, step=3, steps=20, width=96, height=54, jpeg=JPEG),
-    m.Alive(number=9, time=12.25), m.WatchEnded(number=9, time=12.25), m.ServerStopping(number=9, time=12.25),
+    e.Waited(number=9, time=12.25, job=JOB, product="window.3", owner="process 7 on farm-2"),
+    e.Previewed(number=9, time=12.25, job=JOB, frame=1001, step=3, steps=20, width=96, height=54, jpeg=JPEG),
+    e.Alive(number=9, time=12.25), e.WatchEnded(number=9, time=12.25), e.ServerStopping(number=9, time=12.25),
 )

@@ -17,6 +17,7 @@ from fresco_backend.server_log import ServerLog
 from fresco_backend.worker_pool import WorkerPool
 from fresco_protocol import messages as m
 from fresco_protocol.errors import JobRefused
+from fresco_protocol.events import Previewed
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.shot import SCHEMA
 from fresco_protocol.wire import LARGEST_BODY
@@ -39,7 +40,7 @@ class Answers:
     log: ServerLog
     heartbeat: float
     started: float = field(default_factory=time.time)
-    previews: dict[str, m.Previewed] = field(default_factory=dict)
+    previews: dict[str, Previewed] = field(default_factory=dict)
     stop: bool | None = None
 
     def reply(self, request: m.Request[Any]) -> m.Reply:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fresco_backend import __version__, settings
 from fresco_backend.job_text import event_json, event_line, job_lines, status_lines
+from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
@@ -163,7 +164,7 @@ def _watched(client: Client, job: str | None, since: int, *, as_json: bool) -> i
     while True:
         for event in client.poll():
             _tell(event, as_json=as_json)
-            ended = isinstance(event, m.JobChanged) and event.record.state in ENDS
+            ended = isinstance(event, e.JobChanged) and event.record.state in ENDS
             if job is not None and ended and (last := _shown(client, job)).state in ENDS:  # else it was tried again
                 return _exit_code(last)
         if client.trouble is None:
@@ -176,7 +177,7 @@ def _watched(client: Client, job: str | None, since: int, *, as_json: bool) -> i
         time.sleep(POLL)
 
 
-def _tell(event: m.Event, *, as_json: bool) -> None:
+def _tell(event: e.Event, *, as_json: bool) -> None:
     if as_json:
         _print(event_json(event))
     elif line := event_line(event):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fresco_backend import events as render
-from fresco_protocol import messages as wire
+from fresco_protocol import events as wire
+from fresco_protocol.events import JobEvent, Window
+from fresco_protocol.frame_range import as_ranges
 from fresco_protocol.job import Stage
-from fresco_protocol.messages import JobEvent, Window, as_ranges
 from fresco_protocol.shot import FrameRange
 
 

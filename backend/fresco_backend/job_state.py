@@ -21,8 +21,8 @@ from enum import Enum
 from types import MappingProxyType
 
 from fresco_protocol.errors import FrescoError
+from fresco_protocol.events import Advanced, Delivered, Finished, JobEvent, Planned
 from fresco_protocol.job import Job, JobState, Problem, Stage
-from fresco_protocol.messages import Advanced, Delivered, Finished, JobEvent, Planned
 from fresco_protocol.shot import Shot, frame_numbers
 
 _S = JobState

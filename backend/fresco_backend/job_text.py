@@ -8,24 +8,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fresco_backend.plan_text import bytes_text, counted, duration_text, path_text
+from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.document import write
 from fresco_protocol.job import Job, JobState, Worker
+from fresco_protocol.wire import NAMES
 
 NAME_WIDTH = 32  # columns
 
 
-def event_json(event: m.Event) -> dict[str, Any]:
+def event_json(event: e.Event) -> dict[str, Any]:
     """An event as a JSON object; "event" is its type on the wire, pictures are in base64."""
     fields = {name: base64.b64encode(value).decode() if name in event.blobs else write(value)
               for name, value in vars(event).items()}
-    return {"event": m.NAMES[type(event)].partition(".")[2], **fields}
+    return {"event": NAMES[type(event)].partition(".")[2], **fields}
 
 
-def event_line(event: m.Event) -> str | None:
+def event_line(event: e.Event) -> str | None:
     """An event in one line; None for one that tells people nothing."""
     line = _LINES.get(type(event), lambda _event: None)(event)
-    job = f"{event.job}  " if isinstance(event, m.JobEvent) else ""
+    job = f"{event.job}  " if isinstance(event, e.JobEvent) else ""
     return None if line is None else f"{_clock(event.time)}  {job}{line}"
 
 
@@ -76,28 +78,28 @@ def _clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-def _changed(event: m.JobChanged) -> str:
+def _changed(event: e.JobChanged) -> str:
     record = event.record
     problem = f": {record.problem.error()}" if record.problem and record.state is JobState.FAILED else ""
     again = f", attempt {record.attempt}" if record.state is JobState.RUNNING and record.attempt > 1 else ""
     return f"{record.state.value}{again}{problem}"
 
 
-def _planned(event: m.Planned) -> str:
+def _planned(event: e.Planned) -> str:
     about = "" if event.seconds is None else f", about {duration_text(event.seconds)}"
     return f"{', '.join(map(str, event.frames))} with {path_text(event.model)} on {event.device}{about}"
 
 
-def _advanced(event: m.Advanced) -> str:
+def _advanced(event: e.Advanced) -> str:
     window = "" if event.window is None else f", window {event.window}/{event.windows}"
     left = "" if event.seconds_left is None else f", {duration_text(event.seconds_left)} left"
     return f"{event.stage.value} {event.done}/{event.total}{window}{left}"
 
 
-_LINES: dict[type[m.Event], Any] = {
-    m.JobChanged: _changed, m.Planned: _planned, m.Advanced: _advanced,
-    m.Warned: lambda event: f"warning: {event.text} [{event.code}]",
-    m.Finished: lambda event: f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered, "
+_LINES: dict[type[e.Event], Any] = {
+    e.JobChanged: _changed, e.Planned: _planned, e.Advanced: _advanced,
+    e.Warned: lambda event: f"warning: {event.text} [{event.code}]",
+    e.Finished: lambda event: f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered, "
                               f"{event.reused} kept",
-    m.Waited: lambda event: f"waits for {event.product}, which {event.owner} makes",
-    m.ServerStopping: lambda _event: "the server stops"}
+    e.Waited: lambda event: f"waits for {event.product}, which {event.owner} makes",
+    e.ServerStopping: lambda _event: "the server stops"}

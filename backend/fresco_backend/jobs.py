@@ -42,8 +42,8 @@ from fresco_backend.job_rows import (
 from fresco_backend.job_state import ENDED, LIVE, WAITING, Claim, JobStatus, Progress, Wish, check_transition
 from fresco_backend.journal import Journal, Retention
 from fresco_protocol.errors import Busy, FrescoError, Interrupted, JobRefused, ShotError, UsageError, WorkerDied
+from fresco_protocol.events import JobChanged, JobEvent
 from fresco_protocol.job import HIGHEST_PRIORITY, JobState, Problem
-from fresco_protocol.messages import JobChanged, JobEvent
 from fresco_protocol.shot import Shot
 
 RESUMPTIONS = 2  # after as many deaths of workers a job may still be queued again

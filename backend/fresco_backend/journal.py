@@ -25,7 +25,8 @@ from typing import cast
 from fresco_backend.job_database import JobDatabase
 from fresco_protocol.document import read, write
 from fresco_protocol.errors import FrescoError, JobUnknown
-from fresco_protocol.messages import NAMES, TYPES, JobEvent
+from fresco_protocol.events import JobEvent
+from fresco_protocol.wire import NAMES, TYPES
 
 EVENT_BYTES = 1 << 20  # of one event's JSON
 LINE_LENGTH = 1_000  # characters; a longer line is kept as several

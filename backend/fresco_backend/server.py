@@ -38,8 +38,9 @@ from fresco_backend.worker_pool import ANY, Death, Heard, Patience, WorkerPool, 
 from fresco_backend.worker_words import Broken, Done, Halted, Line, Ready, Told
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import FrescoError, Interrupted, OutputError
+from fresco_protocol.events import Previewed
 from fresco_protocol.job import JobState, Problem
-from fresco_protocol.messages import Failed, Hello, Previewed, Watch
+from fresco_protocol.messages import Failed, Hello, Watch
 
 HEARTBEAT = 2.0  # seconds
 TICK = 1.0  # seconds between two looks at workers and clocks

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from fresco_backend.journal import Journal
 from fresco_backend.listener import Listener, Peer, Sent
 from fresco_protocol.errors import Busy
-from fresco_protocol.messages import Alive, Event, JobEvent, ServerStopping, Watch, WatchEnded, Watching
+from fresco_protocol.events import Alive, Event, JobEvent, ServerStopping, WatchEnded
+from fresco_protocol.messages import Watch, Watching
 
 PAGE = 50  # events read from the journal at once: a few milliseconds
 RECENT = 2_000  # events kept encoded

@@ -19,8 +19,8 @@ from fresco_backend.previews import Previews
 from fresco_backend.progress import PlainProgress
 from fresco_backend.roots import Roots
 from fresco_backend.worker_words import Beat, Broken, Done, Halted, Render
+from fresco_protocol.events import JobEvent
 from fresco_protocol.job import Problem
-from fresco_protocol.messages import JobEvent
 
 Tell = Callable[[JobEvent], None]
 

@@ -11,10 +11,11 @@ from typing import Annotated, Any, ClassVar
 
 from fresco_protocol.document import noun, parse_json, read, within, write
 from fresco_protocol.errors import FrescoError
+from fresco_protocol.events import JobEvent
 from fresco_protocol.job import Count, JobId, Problem
 from fresco_protocol.look import Text
-from fresco_protocol.messages import NAMES, TYPES, JobEvent
 from fresco_protocol.shot import Shot
+from fresco_protocol.wire import NAMES, TYPES
 
 LONGEST_LINE = 8 * 2**20  # bytes
 

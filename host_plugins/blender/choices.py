@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 from fresco_protocol.document import FILLED, noun, within
 from fresco_protocol.errors import UsageError
-from fresco_protocol.messages import as_ranges
+from fresco_protocol.frame_range import as_ranges
 from fresco_protocol.shot import (
     BackgroundSmoothing,
     BitDepth,

@@ -18,20 +18,9 @@ import bpy
 
 from fresco_protocol.document import read, write
 from fresco_protocol.errors import FrescoError, OutputDenied, UsageError
+from fresco_protocol.events import Advanced, Delivered, Event, JobChanged, JobEvent, Previewed, Warned
 from fresco_protocol.job import Job, JobState, Problem
-from fresco_protocol.messages import (
-    Advanced,
-    Cancel,
-    Delivered,
-    Event,
-    JobChanged,
-    JobEvent,
-    Previewed,
-    Retry,
-    Submit,
-    Warned,
-    fresh_key,
-)
+from fresco_protocol.messages import Cancel, Retry, Submit, fresh_key
 from fresco_protocol.shot import Rate, Shot
 
 from . import compat, timeline

@@ -10,7 +10,8 @@ import bpy
 from fresco_protocol.client import Client
 from fresco_protocol.connection import default_file, host_and_port, read_connection
 from fresco_protocol.errors import FrescoError, ServerError, ServerMissing
-from fresco_protocol.messages import Event, Reply, Request
+from fresco_protocol.events import Event
+from fresco_protocol.messages import Reply, Request
 
 PATIENCE = 2.0  # seconds that the interface may wait for an answer; on one machine it takes milliseconds
 PAUSE, LONG_PAUSE = 0.5, 5.0  # seconds until the next attempt: nobody there; somebody who keeps silent

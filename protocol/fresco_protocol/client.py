@@ -22,19 +22,8 @@ from fresco_protocol.errors import (
     ServerSilent,
     VersionMismatch,
 )
-from fresco_protocol.messages import (
-    Event,
-    Failed,
-    Hello,
-    Message,
-    Reply,
-    Request,
-    Watch,
-    WatchEnded,
-    Watching,
-    Welcome,
-    fresh_key,
-)
+from fresco_protocol.events import Event, WatchEnded
+from fresco_protocol.messages import Failed, Hello, Message, Reply, Request, Watch, Watching, Welcome, fresh_key
 from fresco_protocol.shot import SCHEMA
 from fresco_protocol.wire import decode, encode
 from fresco_protocol.zmtp import Dealer

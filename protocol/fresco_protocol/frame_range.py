@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from fresco_protocol.document import FILLED, Written, noun, parse_list, within
@@ -60,3 +61,24 @@ def parse_frames(text: str) -> tuple[FrameRange, ...]:
 def frame_numbers(ranges: tuple[FrameRange, ...]) -> tuple[int, ...]:
     """The frames of the ranges, in the order written, each once."""
     return tuple(dict.fromkeys(number for frames in ranges for number in frames.numbers()))
+
+
+def as_ranges(numbers: Sequence[int]) -> tuple[FrameRange, ...]:
+    """Distinct frame numbers in few ranges, in the order given; `frame_numbers` gives them back."""
+    ranges, begin = [], 0
+    while begin < len(numbers):
+        length = _run(numbers, begin)
+        step = numbers[begin + 1] - numbers[begin] if length > 1 else 1
+        ranges.append(FrameRange(first=numbers[begin], last=numbers[begin + length - 1], step=step))
+        begin += length
+    return tuple(ranges)
+
+
+def _run(numbers: Sequence[int], begin: int) -> int:
+    """How many numbers from `begin` on ascend by one step; two that are no neighbours are no range."""
+    if begin + 1 == len(numbers) or numbers[begin + 1] <= numbers[begin]:
+        return 1
+    step, end = numbers[begin + 1] - numbers[begin], begin + 2
+    while end < len(numbers) and numbers[end] - numbers[end - 1] == step:
+        end += 1
+    return end - begin if end - begin > 2 or step == 1 else 1

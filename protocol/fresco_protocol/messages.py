@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs of Fresco: what hosts ask, what the server replies, and what it tells unasked.
+"""The verbs of Fresco: what hosts ask, and what the server replies; each request stands below its reply.
 
 Message
 ├── Request[R]      answered by the reply R, or by Failed
 ├── Reply
-└── Event           durable ones are numbered, kept and replayed; passing ones are not
-    └── JobEvent
+└── Event           what the server tells unasked: `events.py`
 
 Each is a frozen noun that checks its values; protocol/README.md has them in a table. Times are seconds since 1970 UTC.
 """
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, cast, get_args
 
 from fresco_protocol.document import Rule, noun, within
-from fresco_protocol.frame_range import FrameNumber, FrameRange, Frames
-from fresco_protocol.job import ClientKey, Count, Job, JobId, JobState, Priority, Problem, Seconds, Stage, Worker
+from fresco_protocol.frame_range import FrameNumber
+from fresco_protocol.job import ClientKey, Count, Job, JobId, JobState, Priority, Problem, Seconds, Worker
 from fresco_protocol.look import Text
 from fresco_protocol.shot import Shot
 
@@ -265,190 +262,6 @@ class Failed(Reply):
     problem: Problem
 
 
-@noun
-class Event(Message):
-    """What the server tells its watchers. number: its own; of a passing event, that of the last durable one."""
-
-    number: Count
-    time: Seconds
-
-    durable: ClassVar[bool] = True
-
-
-@noun
-class JobEvent(Event):
-    """An event of one job."""
-
-    job: JobId
-
-
-@noun
-class JobChanged(JobEvent):
-    """The job was submitted, or its state, priority or attempt changed."""
-
-    record: Job
-
-
-@noun
-class Window:
-    """Keyframes that are denoised together, anchors first."""
-
-    keyframes: Frames
-
-
-@noun
-class Planned(JobEvent):
-    """What a render will do.
-
-    frames: to deliver; delivered: those of them that lie there finished, None if none does. keyframes, windows: None
-    before the analysis. plate_size, working_size: width and height, pixels. memory_bytes, seconds: estimates for this
-    device.
-    """
-
-    frames: Frames
-    delivered: Optional[Frames]
-    keyframes: Optional[Frames]
-    windows: Optional[tuple[Window, ...]]
-    plate_size: Size
-    working_size: Size
-    rate: Optional[Text]
-    model: Text
-    device: Text
-    precision: Text
-    seed: Count
-    job_hash: Text
-    scratch: Text
-    memory_bytes: Optional[Count]
-    seconds: Optional[Seconds]
-
-
-@noun
-class Advanced(JobEvent):
-    """Work done in a stage: `done` of `total` units. window: 1-based, of `windows`."""
-
-    stage: Stage
-    done: Count
-    total: Count
-    frame: Optional[FrameNumber] = None
-    window: Optional[Count] = None
-    windows: Optional[Count] = None
-    seconds_left: Optional[Seconds] = None
-
-
-@noun
-class Delivered(JobEvent):
-    """One frame lies at `path`, whole. keyframe: it was denoised itself."""
-
-    frame: FrameNumber
-    path: Text
-    keyframe: bool
-
-
-@noun
-class Warned(JobEvent):
-    """Something that the user should know; the render goes on."""
-
-    code: Text
-    text: Text
-    frame: Optional[FrameNumber] = None
-
-
-@noun
-class Finished(JobEvent):
-    """All frames are delivered. rendered: by this run; reused: found finished. sidecar: path of the record."""
-
-    rendered: Count
-    reused: Count
-    seconds: Seconds
-    sidecar: Text
-    outputs: tuple[Text, ...]
-
-
-@noun
-class Waited(JobEvent):
-    """Another process makes a product that this job needs, such as "window.3"; said again while that lasts."""
-
-    product: Text
-    owner: Text
-
-    durable = False
-
-
-@noun
-class Previewed(JobEvent):
-    """A keyframe as it is denoised."""
-
-    frame: FrameNumber
-    step: Count
-    steps: Count
-    width: Pixels
-    height: Pixels
-    jpeg: Jpeg
-
-    blobs = ("jpeg",)
-    durable = False
-
-
-@noun
-class Alive(Event):
-    """The loop that serves jobs runs."""
-
-    durable = False
-
-
-@noun
-class WatchEnded(Event):
-    """This watch got no events for a while; watch again from the last number."""
-
-    durable = False
-
-
-@noun
-class ServerStopping(Event):
-    """The server ends."""
-
-    durable = False
-
-
-REQUESTS: tuple[type[Request[Any]], ...] = (
-    Hello, Submit, ListJobs, ShowJob, Watch, Cancel, Pause, Resume, Retry, SetPriority, Move, Logs,
-    Preview, Status, Stop)
-REPLIES: tuple[type[Reply], ...] = (
-    Welcome, Submitted, Jobs, JobShown, Watching, Changed, Lines, PreviewImage, ServerStatus, Stopping, Failed)
-EVENTS: tuple[type[Event], ...] = (
-    JobChanged, Planned, Advanced, Delivered, Warned, Finished, Waited, Previewed, Alive, WatchEnded, ServerStopping)
-
-
-def _named(kind: str, classes: Sequence[type[Message]]) -> dict[str, type[Message]]:
-    return {f"{kind}." + re.sub(r"(?<!^)(?=[A-Z])", "-", of.__name__).lower(): of for of in classes}
-
-
-TYPES: dict[str, type[Message]] = {
-    **_named("request", REQUESTS), **_named("reply", REPLIES), **_named("event", EVENTS)}
-NAMES: dict[type[Message], str] = {of: name for name, of in TYPES.items()}
-
-
 def fresh_key() -> str:
     """A client key that no other job has; also the id of a request."""
     return secrets.token_hex(16)
-
-
-def as_ranges(numbers: Sequence[int]) -> tuple[FrameRange, ...]:
-    """Distinct frame numbers in few ranges, in the order given; `shot.frame_numbers` gives them back."""
-    ranges, begin = [], 0
-    while begin < len(numbers):
-        length = _run(numbers, begin)
-        step = numbers[begin + 1] - numbers[begin] if length > 1 else 1
-        ranges.append(FrameRange(first=numbers[begin], last=numbers[begin + length - 1], step=step))
-        begin += length
-    return tuple(ranges)
-
-
-def _run(numbers: Sequence[int], begin: int) -> int:
-    """How many numbers from `begin` on ascend by one step; two that are no neighbours are no range."""
-    if begin + 1 == len(numbers) or numbers[begin + 1] <= numbers[begin]:
-        return 1
-    step, end = numbers[begin + 1] - numbers[begin], begin + 2
-    while end < len(numbers) and numbers[end] - numbers[end - 1] == step:
-        end += 1
-    return end - begin if end - begin > 2 or step == 1 else 1

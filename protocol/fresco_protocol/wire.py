@@ -10,9 +10,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn, Optional, TypeVar
 
+from fresco_protocol import events as e
+from fresco_protocol import messages as m
 from fresco_protocol.document import noun, parse_json, read, write
 from fresco_protocol.errors import MessageMalformed, ProtocolError, ShotError, VersionMismatch
-from fresco_protocol.messages import NAMES, TYPES, Message, Request
+from fresco_protocol.messages import Message, Request
 from fresco_protocol.seal import ReplayGuard, Stamp, sign, verify
 
 WIRE_VERSION = 1
@@ -25,6 +27,25 @@ LARGEST_MESSAGE = 8 * 2**20  # bytes
 DEEPEST = 16  # objects and lists inside each other; a submitted shot has 6
 MOST_VALUES = 200_000  # in one body: a value of two bytes takes a hundred in memory
 LONGEST_NUMBER = 40  # characters: longer ones cost time that grows with their square
+
+REQUESTS: tuple[type[Request[Any]], ...] = (
+    m.Hello, m.Submit, m.ListJobs, m.ShowJob, m.Watch, m.Cancel, m.Pause, m.Resume, m.Retry, m.SetPriority, m.Move,
+    m.Logs, m.Preview, m.Status, m.Stop)
+REPLIES: tuple[type[m.Reply], ...] = (
+    m.Welcome, m.Submitted, m.Jobs, m.JobShown, m.Watching, m.Changed, m.Lines, m.PreviewImage, m.ServerStatus,
+    m.Stopping, m.Failed)
+EVENTS: tuple[type[e.Event], ...] = (
+    e.JobChanged, e.Planned, e.Advanced, e.Delivered, e.Warned, e.Finished, e.Waited, e.Previewed, e.Alive,
+    e.WatchEnded, e.ServerStopping)
+
+
+def _named(kind: str, classes: Sequence[type[Message]]) -> dict[str, type[Message]]:
+    return {f"{kind}." + re.sub(r"(?<!^)(?=[A-Z])", "-", of.__name__).lower(): of for of in classes}
+
+
+TYPES: dict[str, type[Message]] = {
+    **_named("request", REQUESTS), **_named("reply", REPLIES), **_named("event", EVENTS)}
+NAMES: dict[type[Message], str] = {of: name for name, of in TYPES.items()}
 
 _TEXTS = re.compile(rb'"(?:[^"\\]+|\\.?)*(?:"|\Z)', re.DOTALL)  # matches from any quote on, so it never backtracks
 _NUMBERS = re.compile(rb"[-+.0-9eE]{%d,}" % (LONGEST_NUMBER + 1))

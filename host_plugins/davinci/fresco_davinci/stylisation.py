@@ -28,8 +28,9 @@ from fresco_protocol.errors import (
     ServerError,
     ShotError,
 )
+from fresco_protocol.events import Advanced, Event, JobChanged, Previewed
 from fresco_protocol.job import Job, JobState
-from fresco_protocol.messages import Advanced, Cancel, Event, JobChanged, Previewed, Submit, fresh_key
+from fresco_protocol.messages import Cancel, Submit, fresh_key
 from fresco_protocol.shot import BitDepth, Delivery, Look, Shot
 
 RECORD = "fresco.json"
