@@ -16,7 +16,7 @@ from fresco_backend.color import from_engine
 from fresco_backend.color_config import color_space
 from fresco_backend.cryptomatte import _name_hash, coverage, objects
 from fresco_backend.frames import Channels, FloatArray
-from fresco_backend.mattes import composite, matte_samples, shaped
+from fresco_backend.mattes import channel_samples, composite, shaped
 from fresco_protocol.errors import MatteError
 from fresco_protocol.shot import Matte
 
@@ -57,19 +57,19 @@ def crypto(*, with_manifest: bool = True) -> Channels:
 
 def test_a_matte_is_a_channel_of_its_file_and_may_be_inverted() -> None:
     channels = {name: np.full((2, 2), value, np.float32) for name, value in {"R": 0.25, "A": 0.5, "hero": 2.0}.items()}
-    assert matte_samples(image(channels), named())[0, 0] == 0.5
-    assert matte_samples(image({"R": channels["R"], "hero": channels["hero"]}), named())[0, 0] == 0.25
-    assert matte_samples(image(channels), named("r", invert=True))[0, 0] == 0.75
-    assert matte_samples(image(channels), named("Hero"))[0, 0] == 1
+    assert channel_samples(image(channels), named())[0, 0] == 0.5
+    assert channel_samples(image({"R": channels["R"], "hero": channels["hero"]}), named())[0, 0] == 0.25
+    assert channel_samples(image(channels), named("r", invert=True))[0, 0] == 0.75
+    assert channel_samples(image(channels), named("Hero"))[0, 0] == 1
     channels["hero"][0, 0] = np.nan
-    assert matte_samples(image(channels), named("hero"))[0, 0] == 0
+    assert channel_samples(image(channels), named("hero"))[0, 0] == 0
     with pytest.raises(MatteError, match="R, A, hero"):
-        matte_samples(image(channels), named("villain"))
+        channel_samples(image(channels), named("villain"))
 
 
 def test_a_layer_is_its_first_channel() -> None:
     channels = {"R": noise(2, 2), "roto.R": np.full((2, 2), 0.5, np.float32)}
-    assert matte_samples(image(channels), named("roto"))[0, 0] == 0.5
+    assert channel_samples(image(channels), named("roto"))[0, 0] == 0.5
 
 
 @pytest.mark.parametrize(("text", "value"), HASHES.items())
@@ -79,16 +79,16 @@ def test_names_hash_as_murmur3_does(text: str, value: int) -> None:
 
 @pytest.mark.parametrize("with_manifest", [True, False])
 def test_an_object_of_a_cryptomatte_is_found_by_its_name(with_manifest: bool) -> None:
-    matte = matte_samples(crypto(with_manifest=with_manifest), named("hero"))
+    matte = channel_samples(crypto(with_manifest=with_manifest), named("hero"))
     assert np.array_equal(matte, [[0.25, 0.75], [0.75, 0.75]])
-    assert matte_samples(crypto(with_manifest=with_manifest), named("CryptoObject/villain"))[0, 0] == 0.75
+    assert channel_samples(crypto(with_manifest=with_manifest), named("CryptoObject/villain"))[0, 0] == 0.75
 
 
 def test_an_unknown_object_names_the_nearest_ones() -> None:
     assert objects(crypto().metadata) == ["hero", "villain"]
     assert coverage(crypto().by_name, crypto().metadata, "nobody") is None
     with pytest.raises(MatteError, match="object: hero"):
-        matte_samples(crypto(), named("heros"))
+        channel_samples(crypto(), named("heros"))
 
 
 def test_a_matte_is_widened_narrowed_and_softened() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -170,6 +171,25 @@ def test_a_page_tells_of_held_frames_and_of_a_run_that_was_interrupted(shot: Sho
     delivered.close()
     assert said[-2:] == ["missing in the plate, and held from the frame before: 1004",
                          "8 frames were kept from an earlier run, and 1 rendered"]  # fmt: skip
+
+
+def test_a_matte_that_was_propagated_is_shown_on_every_frame(shot: Shot, tmp_path: Path) -> None:
+    assert shot.matte is not None
+    drawn = tmp_path / "matte" / "matte.%04d.png"
+    drawn.parent.mkdir()
+    shutil.copy(shot.matte.sequence % 1001, str(drawn) % 1001)
+    alone = replace(shot, matte=replace(shot.matte, sequence=str(drawn), propagate=True))
+    alone = with_look(with_delivery(alone, sequence=str(tmp_path / "out" / "look.####.png")), strength=0.0)
+    rendered(alone)
+    delivered = open_delivered(alone.delivery.sequence)
+    shown = [delivered.matte_image(number, Size(32, 32)) for number in FRAMES]
+    delivered.close()
+    assert all(image is not None and 0.01 < image.mean() < 0.99 for image in shown)
+
+
+def test_a_shot_document_that_is_not_there_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(tmp_path / "none.json")]) == 3
+    assert "none.json" in capsys.readouterr().err
 
 
 def test_a_report_at_the_end_of_a_render(shot: Shot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

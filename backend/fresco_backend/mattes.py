@@ -16,16 +16,11 @@ from fresco_protocol.shot import Matte
 REACH = 3  # standard deviations of a feather that are not nothing
 
 
-def matte_samples(image: Channels, matte: Matte) -> FloatArray:
-    """The matte (H, W) in [0, 1] of an image file, shaped as asked: 1 takes the stylised frame, 0 keeps the plate.
+def channel_samples(image: Channels, matte: Matte) -> FloatArray:
+    """The matte (H, W) in [0, 1] as the file has it, inverted if asked: 1 takes the stylised frame, 0 keeps the plate.
 
     Raises MatteError when the file has neither a channel, a layer nor an object of that name.
     """
-    return shaped(channel_samples(image, matte), matte)
-
-
-def channel_samples(image: Channels, matte: Matte) -> FloatArray:
-    """The matte (H, W) in [0, 1] as the file has it, inverted if asked. Raises MatteError."""
     samples = np.clip(cleaned(_channel(image, matte.channel)).samples, 0, 1)
     return 1 - samples if matte.invert else samples
 

@@ -18,10 +18,11 @@ from fresco_backend.color import SRGB, default_space, plate_space, showing_of, t
 from fresco_backend.color_config import ColorSpace, color_space
 from fresco_backend.deliveries import file_type
 from fresco_backend.frames import Frame, Size
-from fresco_backend.mattes import matte_samples
 from fresco_backend.movie_delivery import is_movie_delivery
 from fresco_backend.plate import PlateReader, open_plate
 from fresco_backend.resolution import resized
+from fresco_backend.shot_arguments import shot_of_file
+from fresco_backend.shot_matte import ShotMatte, open_matte
 from fresco_protocol.errors import InputError, PlateMissing
 from fresco_protocol.shot import Shot, frame_numbers, parse_frames
 
@@ -34,7 +35,7 @@ class DeliveredShot:
     shot: Shot
     plate: PlateReader
     result: PlateReader
-    matte: PlateReader | None
+    matte: ShotMatte | None
     numbers: tuple[int, ...]
 
     @property
@@ -63,16 +64,16 @@ class DeliveredShot:
 
     def matte_image(self, number: int, size: Size) -> Tensor | None:
         """The matte of a frame, (1, H, W) in [0, 1]; None without one."""
-        if self.matte is None or self.shot.matte is None:
+        if self.matte is None:
             return None
-        samples = matte_samples(self.matte.read_channels(number), self.shot.matte)
-        return resized(torch.from_numpy(samples)[None, None], size)[0]
+        if number in self.matte.missing:
+            self.matte.propagate(lambda place: _seen(self.plate.read(place), self._space, self.shot))
+        return resized(torch.from_numpy(self.matte.at(number))[None, None], size)[0]
 
     def close(self) -> None:
         """Let go of open files."""
-        for reader in (self.plate, self.result, self.matte):
-            if reader is not None:
-                reader.close()
+        for reader in (self.plate, self.result, *([self.matte.reader] if self.matte else [])):
+            reader.close()
 
     @cached_property
     def _space(self) -> ColorSpace:
@@ -103,9 +104,7 @@ def open_delivered(target: str) -> DeliveredShot:
     with ExitStack() as opened:
         plate = opened.enter_context(closing(open_plate(shot.plate.sequence, numbers, shot.plate.missing)))
         result = opened.enter_context(closing(open_plate(shot.delivery.sequence, None if movie else numbers)))
-        matte = None
-        if shot.matte is not None:
-            matte = opened.enter_context(closing(open_plate(shot.matte.sequence, numbers)))
+        matte = None if shot.matte is None else open_matte(shot.matte, plate)
         if len(result.numbers) != len(numbers):
             raise InputError(f"the movie has {len(result.numbers)} frames, and its side-car tells of {len(numbers)}",
                              where=shot.delivery.sequence, remedy="Render the shot again")
@@ -117,8 +116,7 @@ def _side_car(target: str) -> Path:
     if target.endswith(".fresco.json"):
         return Path(target)
     if target.endswith(".json"):
-        shot = Shot.from_json(Path(target).read_text(encoding="utf-8"))
-        return record.path_of(shot.located(str(Path(target).resolve().parent)).delivery.sequence)
+        return record.path_of(shot_of_file(Path(target)).delivery.sequence)
     return record.path_of(target)
 
 
@@ -137,5 +135,8 @@ def _read(path: Path, target: str) -> dict[str, Any]:
 
 
 def _shown(frame: Frame, space: ColorSpace, shot: Shot, size: Size) -> Tensor:
-    showing = showing_of(space, shot.delivery.highlights, shot.plate.rendering)
-    return resized(to_engine(frame, space, showing)[None], size)[0]
+    return resized(_seen(frame, space, shot)[None], size)[0]
+
+
+def _seen(frame: Frame, space: ColorSpace, shot: Shot) -> Tensor:
+    return to_engine(frame, space, showing_of(space, shot.delivery.highlights, shot.plate.rendering))
