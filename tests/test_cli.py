@@ -33,6 +33,7 @@ from fresco_protocol.shot import (
     Control,
     ControlKind,
     Delivery,
+    Editing,
     FreeU,
     Keyframing,
     Look,
@@ -153,7 +154,7 @@ def test_every_option_arrives_in_the_shot() -> None:
 def test_no_field_of_a_shot_is_out_of_reach() -> None:
     spoken = set(cli.parser().parse_args(LEAST).flags)
     nouns = {"plate": Plate, "matte": Matte, "look": Look, "keyframing": Keyframing, "coherence": Coherence,
-             "delivery": Delivery}
+             "delivery": Delivery, "editing": Editing}
     assert {f"{name}.{one.name}" for name, noun in nouns.items() for one in dataclasses.fields(noun)} == spoken
 
 

@@ -49,12 +49,17 @@ def test_the_longest_source_wins(tmp_path: Path) -> None:
     assert (mapping.path("/a/b/c"), mapping.path("/a/c"), mapping.path("/d")) == ("/y/c", "/x/c", "/d")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": "pathmapping-2.0", "path_mapping_rules": []}',
+@pytest.mark.parametrize("text", ["", "[]", '{"version": "pathmapping-2.0", "path_mapping_rules": []}',
                                   '{"version": "pathmapping-1.0", "path_mapping_rules": [{"source_path": "/a"}]}'])
 def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(UsageError):
         PathMapping.of_file(tmp_path / "m.json")
+
+
+def test_a_session_that_maps_nothing_has_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text("{}")
+    assert PathMapping.of_file(tmp_path / "m.json") == PathMapping()
 
 
 def test_every_path_of_a_shot_is_mapped() -> None:

@@ -106,7 +106,8 @@ class Models:
         backend, prompt = self.tokenizer.backend_tokenizer, weighed(prompt).plain
         text = backend.normalizer.normalize_str(prompt) if backend.normalizer else prompt
         words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-        return list(dict.fromkeys(word for word in words if backend.token_to_id(word) is None))
+        spoken = [word for word in words if any(map(str.isalnum, word))]  # a comma is no word
+        return list(dict.fromkeys(word for word in spoken if backend.token_to_id(word) is None))
 
     @property
     def _first(self) -> TextReader:
