@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the documentation's pictures from the demo shot and the embedded model: `docs/make_pictures.py [looks]`."""
+"""Makes the documentation's pictures from the demo shot and the embedded model: `docs/make_pictures.py [PART ...]`.
+
+Parts: method, looks, demo (of the demo's delivery: `make demo` first). None is all.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ from fresco_backend.background import moving_background
 from fresco_backend.color import plate_space, to_engine
 from fresco_backend.embedded.looks import LOOKS, MEDIA
 from fresco_backend.engine.correspondence import Correspondence
-from fresco_backend.frames import read_frame
+from fresco_backend.frames import Size, read_frame
 from fresco_backend.plate import open_plate
+from fresco_backend.report.delivered import open_delivered
 from fresco_backend.report.pictures import flow_pixels, pixels, plane_pixels
 from fresco_protocol.shot import Delivery, FrameRange, Look, Plate, Shot
 
@@ -88,6 +92,16 @@ def paths_over(image: Tensor, correspondence: Correspondence, height: int, width
     return picture
 
 
+def draw_demo() -> None:
+    """The demo shot as a moving picture, the plate beside its delivery."""
+    with closing(open_delivered(str(DOCS.parent / "demo" / "shot.json"))) as delivered:
+        size = Size(*(round(side * 0.75) for side in delivered.size))
+        views = (delivered.plate_image, delivered.result_image)
+        frames = [Image.fromarray(row([pixels(view(one, size)) for view in views])) for one in delivered.numbers]
+    frames[0].save(DOCS / "images" / "harbour.webp", save_all=True, append_images=frames[1:], duration=84, loop=0,
+                   quality=60, method=6)  # fmt: skip
+
+
 def draw_looks(folder: Path) -> None:
     """One frame of the demo in every look, with the prompt below, as two sheets."""
     prompts = {style.phrases[0]: style.name in MEDIA for style in LOOKS.values()}
@@ -124,10 +138,10 @@ def sheet(stills: dict[str, Pixels], columns: int = 3) -> Image.Image:
 
 
 def main() -> None:
-    """Draw all pictures, or with "looks" those of the looks alone."""
-    if "looks" not in sys.argv[1:]:
-        draw_method()
-    draw_looks(DOCS.parent / "out" / "docs")
+    """Draw the parts that the command line names."""
+    parts = {"method": draw_method, "looks": lambda: draw_looks(DOCS.parent / "out" / "docs"), "demo": draw_demo}
+    for name in sys.argv[1:] or parts:
+        parts[name]()
 
 
 if __name__ == "__main__":
