@@ -143,6 +143,16 @@ def test_a_claim_without_words_is_somebodys(ours: Claims, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="this user may write anywhere")
+def test_a_folder_that_another_process_removes_meanwhile_is_no_error(
+        ours: Claims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one to give a claim up removes the folder: between any two calls of this process."""
+    monkeypatch.setattr(Path, "is_dir", lambda _path: True)  # it was there a moment ago
+    assert ours.take("window.0")
+    ours.release("window.0")
+    (tmp_path / "claims").rmdir()
+    assert ours.owner("window.0") == "another process"
+
+
 def test_a_folder_that_refuses_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputDenied):

@@ -108,7 +108,10 @@ class Claims:
         return self.folder / f"{product}.{number}"
 
     def _numbers(self, product: str) -> list[int]:
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:  # not made yet; or whoever gave up the last claim removed it just now
+            return []
         endings = [name.removeprefix(f"{product}.") for name in names if name.startswith(f"{product}.")]
         return [int(ending) for ending in endings if ending.isdecimal()]
 
