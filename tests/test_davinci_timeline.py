@@ -14,6 +14,7 @@ from resolve_double import World
 
 from fresco_davinci import clip as nouns
 from fresco_davinci.clip import Clip, Destination, Extraction, Input, MatteChoice, MatteSource, Result, Wish
+from fresco_davinci.rendered import numbered
 from fresco_davinci.timeline import Host, collect, extract, integrate, records, validate
 from fresco_protocol.document import read, write
 from fresco_protocol.errors import (
@@ -274,6 +275,18 @@ def test_audio_only_without_a_preset_to_begin_from_is_told_by_the_files(world: W
         extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
     assert "preset that exports video" in str(failed.value.remedy)
     assert state(world) == before
+
+
+@pytest.mark.parametrize("begin", [0, 3, 86400])
+def test_frames_that_get_new_numbers_do_not_overwrite_each_other(begin: int, tmp_path: Path) -> None:
+    """A timeline may begin at 00:00:00:00, and Resolve's names may already be those that are wanted."""
+    folder = tmp_path / "plate"
+    folder.mkdir()
+    for offset in range(4):
+        (folder / f"plate.{begin + offset:08d}.exr").write_text(str(offset))
+    pattern = numbered(folder, ".exr", count=4, first=1)
+    assert [Path(pattern % number).read_text() for number in range(1, 5)] == ["0", "1", "2", "3"]
+    assert len(list(folder.iterdir())) == 4
 
 
 def test_a_dialog_that_is_open_is_told_at_once(world: World) -> None:

@@ -33,8 +33,8 @@ def numbered(folder: Path, suffix: str, *, count: int, first: int) -> str:
         raise OutputError(f"Resolve wrote empty files: {', '.join(empty[:3])}", where=folder,
                           remedy="Look whether the disk is full, and do it again.")
     pattern = folder / f"{folder.name}.%08d{suffix}"
-    for number, path in found.items():
-        path.rename(str(pattern) % (first + number - numbers[0]))
+    for number in reversed(numbers) if first > numbers[0] else numbers:  # so that no new name is one still to be read
+        found[number].rename(str(pattern) % (first + number - numbers[0]))
     return str(pattern)
 
 
