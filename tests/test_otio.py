@@ -156,6 +156,25 @@ def test_a_transition_takes_frames_beyond_the_cut_and_is_kept(tmp_path: Path) ->
         assert kinds == ["Clip", "Gap", "Clip", "Transition", "Clip"]
 
 
+def test_a_transition_counts_in_frames_of_the_media() -> None:
+    """Media of 48 frames a second on a timeline of 24: its 3 frames are 6 of them."""
+    made = timeline(24.0, transition=True)
+    for clip in made.find_clips():
+        clip.media_reference, clip.source_range = movie("c", 48.0, start=0), span(20, 40, 48.0)
+    assert [usage.numbers for usage in used(made, "*", 0)] == [(21, 60), (21, 64), (15, 60)]
+
+
+def test_a_clip_of_a_nested_timeline_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, inner = otio.schema.Timeline("cut"), timeline(24.0)
+    outer = otio.schema.Track("V1", kind=otio.schema.TrackKind.Video)
+    outer.append(inner.tracks.deepcopy())
+    made.tracks.append(outer)
+    formats.write_timeline(made, tmp_path / "cut.otio")
+    assert cli.main(arguments(tmp_path / "cut.otio", tmp_path / "out.otio")) == 2
+    assert "clip b lies inside a nested timeline" in capsys.readouterr().err
+    assert cli.main(arguments(tmp_path / "cut.otio", tmp_path / "out.otio", "--return=reference")) == 0
+
+
 def test_handles_end_where_the_media_ends() -> None:
     found = used(timeline(24.0), "*", 1000)
     assert [usage.numbers for usage in found] == [(1, 100)] * 3
@@ -259,7 +278,8 @@ def test_media_that_cannot_be_used_is_said_with_the_clip(reference: Any, error: 
 
 
 @pytest.mark.parametrize(("url", "expected"), [
-    ("file:///media/my%20show/b.mov", "/media/my show/b.mov"), ("/media/b.mov", "/media/b.mov"),
+    ("file:///media/my%20show/b.mov", "/media/my show/b.mov"), ("file:///media/100%2525.mov", "/media/100%25.mov"),
+    ("/media/b.mov", "/media/b.mov"),
     ("b.mov", "/cut/b.mov")])
 def test_media_is_found_by_url_by_path_and_beside_the_timeline(url: str, expected: str) -> None:
     made = other_media(otio.schema.ExternalReference(url, span(0, 100, 24.0)))

@@ -66,6 +66,7 @@ def _otio(arguments: argparse.Namespace) -> int:
     clips = wanted_clips(timeline, arguments.clips)
     _require_speeds(clips, arguments.timeline, arguments.output)
     way = _way(arguments)
+    results.require_way(timeline, clips, way)
     found = usages(clips, arguments.timeline.absolute().parent, arguments.handles)
     as_movie = arguments.movies or not formats.format_of(arguments.output).sequences
     folder = (arguments.media or arguments.output.parent / "fresco").absolute()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import av
@@ -114,7 +114,7 @@ def media_of(clip: Clip, folder: Path) -> Media:
 def local_path(url: str, folder: Path) -> Path:
     """The file of a URL, or of a bare path as Resolve writes it; a relative one lies below the timeline's folder."""
     parsed = urlparse(url)
-    path = url2pathname(unquote(parsed.path)) if parsed.scheme == "file" else url
+    path = url2pathname(parsed.path) if parsed.scheme == "file" else url
     return folder / path
 
 
@@ -135,7 +135,7 @@ def speed(clip: Clip) -> float:
 
 def _usage(name: str, clip: Clip, media: Media, handles: int) -> Usage:
     shown = clip.trimmed_range()
-    before, after = _overlaps(clip)
+    before, after = _overlaps(clip, media.rate)
     start = _frames(shown.start_time, media.rate, clip)
     count = max(1, math.ceil(_frames(shown.duration, media.rate, clip) * speed(clip) - 1e-6))
     first = max(media.start, start - handles - before)
@@ -146,12 +146,13 @@ def _usage(name: str, clip: Clip, media: Media, handles: int) -> Usage:
     return Usage(name=name, clip=clip, media=media, start=first, count=last - first + 1)
 
 
-def _overlaps(clip: Clip) -> tuple[int, int]:
-    """Frames that the transitions beside a clip show of it beyond its own range."""
+def _overlaps(clip: Clip, rate: float) -> tuple[int, int]:
+    """Frames of the media, at its rate, that the transitions beside a clip show of it beyond its own range."""
     before, after = clip.parent().neighbors_of(clip)
-    head = before.in_offset.value if isinstance(before, otio.schema.Transition) else 0
-    tail = after.out_offset.value if isinstance(after, otio.schema.Transition) else 0
-    return math.ceil(head), math.ceil(tail)
+    shown = (before.in_offset if isinstance(before, otio.schema.Transition) else None,
+             after.out_offset if isinstance(after, otio.schema.Transition) else None)
+    head, tail = (0 if time is None else math.ceil(time.rescaled_to(rate).value * speed(clip) - 1e-6) for time in shown)
+    return head, tail
 
 
 def _sequence(clip: Clip, reference: Any, folder: Path) -> Media:

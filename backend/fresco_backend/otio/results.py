@@ -12,6 +12,7 @@ from typing import Any
 import opentimelineio as otio
 
 from fresco_backend.otio.clips import Usage, exact
+from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Delivery, FrameRange, Look, Plate, Rate, Shot
 
 NAME = "FRESCO"  # of the track, and of the media reference
@@ -68,6 +69,15 @@ def result(usage: Usage, folder: Path, *, as_movie: bool) -> Result:
         return Result(usage=usage, path=folder / f"{stem}.mov", is_movie=True)
     name = f"{stem}.{'#' * PADDING}{Path(usage.media.sequence).suffix}"
     return Result(usage=usage, path=folder / stem / name, is_movie=False)
+
+
+def require_way(timeline: Timeline, clips: Sequence[Any], way: Return) -> None:
+    """Raises UsageError for a clip inside a nested timeline, which a new track above cannot cover."""
+    outer = [item for track in timeline.video_tracks() for item in track]
+    inner = [clip.name for clip in clips if not any(clip is item for item in outer)]
+    if way is Return.TRACK and inner:
+        raise UsageError(f"clip {inner[0]} lies inside a nested timeline", where="--return",
+                         remedy="Take --return reference, or export the nested timeline by itself.")
 
 
 def returned(timeline: Timeline, results: Sequence[Result], way: Return) -> Timeline:
