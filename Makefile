@@ -15,7 +15,7 @@ DEMO_FRAMES := out/demo
 
 demo: $(VENV)/.ready
 	$(BIN)/fresco render demo/shot.json
-	@echo "Look at $(DEMO_FRAMES): the stylised frames, and beside them the record of the render."
+	@echo "Look at $(DEMO_FRAMES)/harbour.mp4. A page with the plate beside it: $(BIN)/fresco report demo/shot.json"
 
 test: $(VENV)/.ready-test $(VENV)/.ready-blender
 	$(BIN)/ruff check .
