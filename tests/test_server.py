@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import secrets
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,6 +25,7 @@ from router import PyzmqDealer
 from servers import PACKAGES, Process, Running, polled, serving, shot_in, waited
 
 from fresco_backend.job_state import ENDED
+from fresco_backend.listener import MOST_REFUSED, Listener
 from fresco_backend.roots import Roots
 from fresco_backend.server import Options, Server
 from fresco_backend.server_log import ServerLog
@@ -210,6 +214,46 @@ def test_a_stranger_gets_no_answer_and_is_logged_once(running: Running, client: 
         assert not dealer.poll(300)
     assert client.request(Status()).queued == 0
     assert running.log.getvalue().count("the signature is not made with this server's token") == 1
+
+
+def test_strangers_do_not_keep_the_loop() -> None:
+    """A stranger who sends faster than signatures are checked: `receive` comes back all the same."""
+    listener = Listener(secrets.token_hex(32), say=lambda _line: None)
+    try:
+        parts = [b"id", *encode(Hello(software="x"), secrets.token_hex(32), id=fresh_key())]
+        taken = itertools.count()
+
+        def endless(_flags: int) -> list[bytes]:
+            next(taken)
+            return parts
+
+        own, listener.sockets = listener.sockets, [cast("Any", SimpleNamespace(recv_multipart=endless))]
+        assert listener.receive() is None
+        assert next(taken) == MOST_REFUSED
+        listener.sockets = own
+    finally:
+        listener.close(linger=0)
+
+
+def test_a_queue_that_another_process_holds_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").mkdir()
+    options = Options(queue=tmp_path / "state" / "queue.sqlite", connection=tmp_path / "state" / "connection.json",
+                      roots=Roots.declared([tmp_path]), devices=())
+    with Server(options, log=ServerLog(io.StringIO())) as server:
+        server.queue._database._connection.execute("PRAGMA busy_timeout = 10")
+        job = server.queue.submit(shot_in(tmp_path), key="first").status.id
+        claim = server.queue.claim("worker", "cpu")
+        worker = WorkerProcess(name="worker", device="cpu", process=cast("subprocess.Popen[bytes]", None), claim=claim)
+        holder = sqlite3.connect(options.queue, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        told = Told.of(Warned(number=0, time=0, job=job, code="test", text="x"))
+        assert not server._took(Heard(worker, told)), "the word waits"
+        holder.execute("ROLLBACK")
+        holder.close()
+        server._next_tick = 0.0
+        server._tend()
+        assert server._kept is None
+        assert server.queue.status(job).state is JobState.RUNNING
 
 
 def test_a_message_that_was_sent_before_is_refused(running: Running, client: Client) -> None:

@@ -28,6 +28,7 @@ MOST_WAITING = 256  # messages that wait for one client that does not read
 PING, DEAF = 30_000, 300_000  # milliseconds; a host's interface may be busy for minutes, and its jobs go on anyway
 HANDSHAKE = 10_000  # milliseconds
 REFUSALS_SAID_EACH = 60.0  # seconds
+MOST_REFUSED = 50  # messages of one socket, until the loop looks elsewhere
 REBIND = 2.0  # seconds that the system may take to give a port back
 MOST_MEMORY = 512 * 2**20  # bytes beyond those of the start
 OPTIONS = {
@@ -135,9 +136,10 @@ class Listener:
         return True
 
     def receive(self) -> Asked | None:
-        """The next request; None when none is waiting. What is no request of a client is answered or dropped here."""
+        """The next request; None when none is waiting, or after MOST_REFUSED messages that are none: they are answered
+        or dropped here, and whoever sends them without a pause does not keep the loop."""
         for socket in self.sockets:
-            while True:
+            for _ in range(MOST_REFUSED):
                 try:
                     id, *parts = socket.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:

@@ -37,7 +37,7 @@ from fresco_backend.watchers import Watchers
 from fresco_backend.worker_pool import ANY, Death, Heard, Patience, WorkerPool, WorkerProcess
 from fresco_backend.worker_words import Broken, Done, Halted, Line, Ready, Told
 from fresco_protocol.connection import Connection
-from fresco_protocol.errors import FrescoError, Interrupted, OutputError
+from fresco_protocol.errors import Busy, FrescoError, Interrupted, OutputError
 from fresco_protocol.events import Previewed
 from fresco_protocol.job import JobState, Problem
 from fresco_protocol.messages import Failed, Hello, Watch
@@ -181,7 +181,7 @@ class Server:
         self._kept = None
         try:
             self._take(heard)
-        except OutputError as error:
+        except (OutputError, Busy) as error:
             self.log.say(f"the queue cannot be written, it is tried again: {error}")
             self._kept = heard
         return self._kept is None
@@ -226,7 +226,7 @@ class Server:
             if worker.idle:
                 try:
                     claim = self.queue.claim(worker.name, worker.device)
-                except OutputError as error:
+                except (OutputError, Busy) as error:
                     self.log.say(f"no job can be begun: {error}")
                     return
                 if claim is None:
