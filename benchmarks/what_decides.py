@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import replace
 from typing import Any
 
-from coherence import DEMO, PROMPT, Clip, Stretch, models_of
+from coherence import CAPTION, DEMO, PROMPT, Clip, Stretch, models_of
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from variants import Variant
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--steps", type=int, default=20, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--working-size", type=int, default=256, help="short side in pixels (default: %(default)s)")
-    options = parser.parse_args(argv, argparse.Namespace(frames=2))
+    options = parser.parse_args(argv, argparse.Namespace(frames=2, caption=CAPTION))
     print("exchanged between two frames", *EXCHANGES, sep=" | ")
     for clip in options.clips:
         stretch = Stretch(clip, options)

@@ -9,6 +9,7 @@ import coherence
 import numpy as np
 import pytest
 import torch
+import what_decides
 from plates import frame, with_pixels
 from results import HEADINGS, Row, Store, laid_out, means
 from steadiness import Ruler
@@ -172,3 +173,14 @@ def test_a_table_reads_as_text_too() -> None:
     text = laid_out(means([row, slower], "plain"))
     assert "|" not in text
     assert text.splitlines()[2].split() == ["slow", "1.00", "1.00", "0.500", "–", "5.00", "2.5"]
+
+
+def test_what_decides_tells_the_share_of_each_exchange(
+    demo: coherence.Clip, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what_decides.main(["--model", str(tiny_model), "--working-size", str(SIZE), "--steps", "2", "--clips",
+                       f"{demo.plate}=1,4"])  # fmt: skip
+    headings, row = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    assert headings[1:] == list(what_decides.EXCHANGES)
+    assert row[0] == "plate 1,4"
+    assert len({float(cell.removesuffix(" %")) for cell in row[1:]}) == 3, "every exchange changes something else"
