@@ -145,8 +145,8 @@ class Queue:
         while row.exports and row.step is Step.EXPORTING:
             try:
                 export_here(row.exports[0])
-            except FrescoError as error:
-                self._fail(row, error)
+            except (FrescoError, OSError) as error:
+                self._fail(row, _refusal(error))
                 return
             row.exports = row.exports[1:]
         if row.step is Step.EXPORTING:
@@ -174,9 +174,9 @@ class Queue:
                 row.child = ChildExport(row.exports[0])
             if row.child is None or row.child.poll():
                 row.child, row.exports = None, row.exports[1:]
-        except FrescoError as error:
+        except (FrescoError, OSError) as error:
             row.child = None
-            self._fail(row, error)
+            self._fail(row, _refusal(error))
         if not row.exports and row.step is Step.EXPORTING:
             row.step = Step.WAITING
 
@@ -293,6 +293,14 @@ class Queue:
 
 
 queue = Queue()
+
+
+def _refusal(error: FrescoError | OSError) -> FrescoError:
+    """What stopped an export, in words for its row: a full disk must end the row, not the timer of all rows."""
+    if isinstance(error, FrescoError):
+        return error
+    return OutputDenied(f"the clip cannot be exported: {error.strerror or error}", where=error.filename,
+                        remedy="Make room there, or choose another folder in the panel, and redo it")
 
 
 def _safe(name: str) -> str:
