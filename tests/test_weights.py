@@ -130,7 +130,7 @@ def test_an_index_cannot_lead_out_of_its_folder(model: Path) -> None:
 def test_a_tokenizer_of_whole_words_names_the_words_it_does_not_know(tmp_path: Path) -> None:
     models = load(tiny.save_pipeline(tmp_path / "words", tiny.tiny_word_tokenizer()))
     assert models.vocabulary == tuple(sorted(tiny.WORDS))
-    assert models.unknown_words("A zebra, ink of a ZEBRA") == ["zebra", ","]
+    assert models.unknown_words("A zebra, ink of a ZEBRA") == ["zebra"]
     assert models.unknown_words("a photo of winter") == []
     assert models.encode_prompts(["a photo of a zebra"]).shape == (1, 77, tiny.TEXT_WIDTH)
 
