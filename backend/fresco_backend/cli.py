@@ -52,6 +52,7 @@ RENDER_EXAMPLES = """\
 examples:
   fresco render plate.####.exr --frames=1001-1048 -o out/look.####.exr --prompt "a watercolour"
   fresco render clip.mov -o out/look.mov --prompt "an ink drawing" --matte matte.####.png
+  fresco render shot.json --still 1012                one frame, to judge the look
   fresco render shot.json --frames=1001-1024          one chunk of a shot, on a farm
   fresco render shot.json --strength 0.5 --dry-run    what would be done"""
 EDIT = """\
@@ -235,6 +236,8 @@ def _render(arguments: argparse.Namespace) -> int:
                          remedy="Leave it out here, and run fresco report when all parts are done")
     if arguments.save_shot is not None:
         _save(shot, arguments.save_shot)
+    if arguments.still is not None:
+        shot = _still(shot, selection, arguments)
     as_json = arguments.json or arguments.progress == "json"
     if arguments.dry_run:
         return _plan(shot, selection, as_json=as_json, allow_download=arguments.allow_download)
@@ -249,11 +252,29 @@ def _render(arguments: argparse.Namespace) -> int:
                 progress.show(event)
         except KeyboardInterrupt as stop:
             raise _interrupted(progress, arguments.words, isinstance(stop, Terminated)) from None
+    _conclude(shot, arguments, quiet=as_json or arguments.progress == "none")
+    return 0
+
+
+def _conclude(shot: Shot, arguments: argparse.Namespace, *, quiet: bool) -> None:
+    """What is said and written after a render."""
+    if arguments.still is not None and not quiet:
+        from fresco_backend.still import NOTE
+
+        sys.stderr.write(f"{NOTE}\n")
     if arguments.report:
         from fresco_backend.report_command import report
 
         sys.stderr.writelines(f"report: {path}\n" for path in report([shot.delivery.sequence]))
-    return 0
+
+
+def _still(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.Namespace) -> Shot:
+    from fresco_backend.still import still
+
+    if selection is not None or arguments.stage is not None:
+        raise UsageError("a still is one frame, made in one go", where="--still",
+                         remedy="Leave out --frames and --stage")
+    return still(shot, arguments.still)
 
 
 def _progress(arguments: argparse.Namespace, *, alone: bool) -> Progress:

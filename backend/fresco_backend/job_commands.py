@@ -99,6 +99,10 @@ def _submit(arguments: argparse.Namespace) -> int:
     if selection is not None:
         raise UsageError("a job is a whole shot", where="--frames",
                          remedy='For a chunk of a document: "fresco render SHOT.json --frames=..."')
+    if arguments.still is not None:
+        from fresco_backend.still import still
+
+        shot = still(shot, arguments.still)
     key = arguments.client_key or m.fresh_key()
     with connected() as client:
         if not arguments.no_start:

@@ -77,6 +77,8 @@ def _add_plate(command: argparse.ArgumentParser) -> None:
     group.add_argument("--frame-start", metavar="N", type=int, default=only, help="in place of --frames: first frame")
     group.add_argument("--frame-end", metavar="N", type=int, default=only, help="last frame, inclusive")
     group.add_argument("--frame-step", metavar="N", type=int, default=only, help="render every Nth frame (default: 1)")
+    group.add_argument("--still", metavar="N", type=int, help="only this frame, to judge the look: made alone, without "
+                       "the shot's keyframes, beside the delivery as NAME.still.N")
     _option(group, "--missing", "plate.missing", "what to do at a frame that the plate lacks: stop, repeat the frame "
             "before, leave it out", choices=values(Missing))
     _option(group, "--rate", "plate.rate", "frames per second, such as 24 or 24000/1001 (default: the plate's own)",

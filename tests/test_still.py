@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stills: one frame of a shot costs one keyframe, lies beside the delivery, and is the shot's own look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shots import delivered, rendered, small_shot, with_delivery, with_plate, write_plate
+
+import tiny
+from fresco_backend import cli
+from fresco_backend.events import Planned
+from fresco_backend.frames import read_frame
+from fresco_backend.report_command import report
+from fresco_backend.still import NOTE, still, still_path
+from fresco_protocol.errors import RangeOutside
+from fresco_protocol.shot import Keyframing, Matte, Shot, Synthesis, parse_frames
+
+
+@pytest.fixture
+def shot(tmp_path: Path, tiny_model: Path) -> Shot:
+    return small_shot(write_plate(tmp_path / "plate"), tiny_model, tmp_path / "out" / "look.####.png")
+
+
+@pytest.mark.parametrize(("delivery", "path"), [
+    ("out/look.####.exr", "out/look.still.####.exr"),
+    ("out/look_%04d.tif", "out/look.still.%04d.tif"),
+    ("out/####.png", "out/still.####.png"),
+    ("out/look.exr", "out/look.still.####.exr"),
+    ("out/look.mov", "out/look.still.####.png"),
+])  # fmt: skip
+def test_a_still_lies_beside_its_delivery(delivery: str, path: str) -> None:
+    assert Path(still_path(delivery)) == Path(path)
+
+
+def test_a_still_costs_one_keyframe_and_leaves_the_delivery_alone(shot: Shot, tmp_path: Path) -> None:
+    events = rendered(still(shot, 1004))
+    planned = next(event for event in events if isinstance(event, Planned))
+    assert (planned.keyframes, planned.windows) == ((1004,), ((1004,),))
+    assert delivered(events) == [1004]
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["look.still.1004.png", "look.still.fresco.json"], "no scratch, and no frame of the shot"
+    assert delivered(rendered(shot)) == list(range(1001, 1010)), "none of which the still stands for"
+
+
+def test_a_still_of_a_shot_without_coherence_is_the_shots_frame(shot: Shot, tmp_path: Path) -> None:
+    alone = replace(shot, coherence=None)
+    rendered(still(alone, 1003))
+    rendered(alone)
+    pixels = [read_frame(tmp_path / "out" / f"look.{name}1003.png").pixels for name in ("still.", "")]
+    assert abs(pixels[0] - pixels[1]).max() <= 1 / 255, "the same noise, prompt and steps"
+
+
+@pytest.mark.parametrize("keyframing", [
+    Keyframing(frames=parse_frames("1001,1009")), Keyframing(synthesis=Synthesis.EVERY_FRAME),
+    Keyframing(synthesis=Synthesis.MIXED)])  # fmt: skip
+def test_a_still_is_taken_whatever_the_keyframes(shot: Shot, keyframing: Keyframing) -> None:
+    assert delivered(rendered(still(replace(shot, keyframing=keyframing), 1005))) == [1005]
+
+
+def test_a_still_has_the_matte_of_its_frame_and_the_report_of_a_shot(shot: Shot, tmp_path: Path) -> None:
+    matte = tiny.write_sequence(tmp_path / "matte", tiny.moving_plate(9, 64).matte)
+    matted = still(replace(shot, matte=Matte(sequence=str(matte))), 1002)
+    rendered(matted)
+    assert report([matted.delivery.sequence])[0].name == "look.still.report.html"
+
+
+def test_a_still_of_another_range_is_refused(shot: Shot) -> None:
+    with pytest.raises(RangeOutside, match="the shot has no frame 1009"):
+        still(with_plate(shot, frames=parse_frames("1001-1008")), 1009)
+
+
+def test_the_still_of_a_movie_is_a_picture_without_handles(shot: Shot) -> None:
+    found = still(with_delivery(shot, sequence="look.mp4", compression="crf:18", handles=4), 1005).delivery
+    assert (found.sequence, found.compression, found.handles) == ("look.still.####.png", None, 0)
+
+
+def test_the_command_takes_stills_of_documents_and_keeps_the_document_whole(
+        shot: Shot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document, saved = tmp_path / "shot.json", tmp_path / "saved.json"
+    document.write_text(replace(shot, look=replace(shot.look, strength=0.0)).to_json())
+    words = ["render", str(document), "--still", "1005", "--progress=plain"]
+    assert cli.main([*words, "--save-shot", str(saved)]) == 0
+    said = capsys.readouterr().err
+    assert NOTE in said and "look.still.1005.png" in said
+    assert Shot.from_json(saved.read_text()).delivery.sequence == shot.delivery.sequence
+    assert cli.main([*words, "--frames=1001-1004"]) == 2
+    assert "a still is one frame" in capsys.readouterr().err
