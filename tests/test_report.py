@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +21,9 @@ from shots import FRAMES, rendered, small_shot, with_delivery, with_look, write_
 import tiny
 from fresco_backend import cli
 from fresco_backend.frames import Size
+from fresco_backend.record import path_of
 from fresco_backend.report.delivered import DeliveredShot, open_delivered
-from fresco_backend.report.figures import measured
+from fresco_backend.report.figures import Figures, Moment, measured
 from fresco_backend.report.page import BUDGET, look, page, remarks
 from fresco_backend.report.pictures import flow_pixels, spread
 from fresco_backend.report_command import report
@@ -156,6 +159,33 @@ def test_a_page_stays_small_by_showing_fewer_frames(shot: Shot, monkeypatch: pyt
     assert whole < BUDGET
     assert len(version["shown"]) < len(version["figures"]) == len(FRAMES)
     assert f"Pictures of {len(version['shown'])} of {len(FRAMES)} frames" in html, "told on the page"
+
+
+def test_a_page_of_three_hundred_noisy_frames_stays_below_ten_megabytes(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)  # which no codec makes small
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    for name, number in itertools.product(("plate", "look"), range(1001, 1301)):
+        (tmp_path / f"{name}.{number}.png").hardlink_to(tmp_path / "noise.png")
+    long = replace(shot, matte=None, plate=replace(shot.plate, sequence=str(tmp_path / "plate.####.png")))
+    long = with_delivery(long, sequence=str(tmp_path / "look.####.png"))
+    document = json.loads(path_of(shot.delivery.sequence).read_text(encoding="utf-8"))
+    document |= {"shot": json.loads(long.to_json()), "frames": "1001-1300"}
+    path_of(long.delivery.sequence).write_text(json.dumps(document), encoding="utf-8")
+
+    def unmeasured(delivered: DeliveredShot) -> Iterator[Moment]:  # what is measured does not depend on the length
+        for number in delivered.numbers:
+            figures = Figures(frame=number, keyframe=number in delivered.keyframes, warp_error=1.0, flicker=0.5,
+                              occlusion=0.1, colour=(1.0, 2.0, 3.0), contrast=1.0)  # fmt: skip
+            yield Moment(figures=figures, plate=torch.zeros(0), result=torch.zeros(0), flow=None)
+
+    monkeypatch.setattr("fresco_backend.report.page.measured", unmeasured)
+    written = report([long.delivery.sequence])[0]
+    version = page_data(written.read_text(encoding="utf-8"))["versions"][0]
+    assert 2e6 < written.stat().st_size < 10e6
+    assert len(version["figures"]) == 300 and 10 < len(version["shown"]) < 40
+    assert f"Pictures of {len(version['shown'])} of 300 frames" in written.read_text(encoding="utf-8")
 
 
 def test_a_page_tells_of_held_frames_and_of_a_run_that_was_interrupted(shot: Shot, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 from shots import FRAMES, rendered, small_shot, write_plate
 
 from fresco_backend.report_command import report
@@ -84,6 +86,33 @@ def test_the_wipe_uncovers_the_result(browser: webdriver.Chrome) -> None:
         moved(browser, "wipe", share)
         clip = value(browser, "getComputedStyle(document.getElementById('over')).clipPath")
         assert clip == ("inset(0px 0px 0px 0%)" if share == 0 else f"inset(0px 0px 0px {share}%)")
+
+
+def test_the_seam_goes_where_the_picture_is_touched(browser: webdriver.Chrome) -> None:
+    pressed(browser, "wipe")
+    picture = browser.find_element("id", "stage")
+    held = webdriver.ActionChains(browser).move_to_element(picture).click_and_hold()
+    held.move_by_offset(round(0.3 * picture.size["width"]), 0).release().perform()
+    assert float(value(browser, "document.getElementById('wipe').value")) == pytest.approx(80, abs=1)
+    webdriver.ActionChains(browser).move_to_element(picture).perform()
+    assert float(value(browser, "document.getElementById('wipe').value")) == pytest.approx(80, abs=1), "not held"
+
+
+def test_the_frames_play_until_somebody_stops_them(browser: webdriver.Chrome) -> None:
+    play = browser.find_element("id", "play")
+    moved(browser, "frame", len(FRAMES) - 1)
+    play.click()
+    WebDriverWait(browser, 10).until(lambda _: value(browser, "Number(document.getElementById('frame').value)") == 2)
+    assert (play.text, play.get_attribute("aria-pressed")) == ("Stop", "true")
+    play.click()
+    at = value(browser, "document.getElementById('frame').value")
+    time.sleep(0.2)
+    assert (play.text, value(browser, "document.getElementById('frame').value")) == ("Play", at)
+
+
+def test_picture_and_sliders_stand_on_one_screen(browser: webdriver.Chrome) -> None:
+    ends = value(browser, "document.getElementById('frame').getBoundingClientRect().bottom + scrollY")
+    assert ends < value(browser, "window.innerHeight")
 
 
 def test_every_view_shows_what_it_says(browser: webdriver.Chrome) -> None:

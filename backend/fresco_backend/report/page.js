@@ -23,7 +23,7 @@ const fixed = (value, digits) => (value === null ? "–" : value.toFixed(digits)
 function show(image, caption, [name, version, kind], number) {
   const url = viewsAt(version, number)[kind];
   image.hidden = !url;
-  if (url) image.src = url;
+  if (url && image.src !== url) image.src = url;
   image.alt = `${name}, frame ${number}`;
   caption.textContent = url ? name : `no ${kind} of frame ${number}`;
 }
@@ -65,6 +65,33 @@ for (const button of buttons) {
   });
 }
 [frame, wipe, left, right].forEach((input) => input.addEventListener("input", draw));
+
+// The seam also goes where the picture is touched.
+function drag(event) {
+  if (view !== "wipe" || !event.buttons) return;
+  const box = stage.getBoundingClientRect();
+  wipe.value = 100 * (event.clientX - box.left) / box.width;
+  draw();
+}
+stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
+stage.addEventListener("pointermove", drag);
+
+// Plays the frames that are shown, each for as long as those last that it stands for.
+let timer = null;
+function play(on) {
+  clearTimeout(timer);
+  timer = on ? setTimeout(step, 1000 * pace(Number(frame.value)) / data.rate) : null;
+  byId("play").setAttribute("aria-pressed", String(on));
+  byId("play").textContent = on ? "Stop" : "Play";
+  byId("told").setAttribute("aria-live", on ? "off" : "polite");
+}
+const pace = (place) => (place + 1 < shown.length ? shown[place + 1] - shown[place] : 1);
+function step() {
+  frame.value = (Number(frame.value) + 1) % shown.length;
+  draw();
+  play(true);
+}
+byId("play").addEventListener("click", () => play(timer === null));
 
 shown.forEach((number, place) => {
   const item = document.createElement("li"), button = document.createElement("button");

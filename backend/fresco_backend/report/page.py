@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from fractions import Fraction
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +38,7 @@ PICTURES = 40  # frames that are shown; all are measured
 SHEET_PICTURES = 24
 WIDTH = 640  # pixels of a still in the viewer
 SHEET_WIDTH = 200
+PLAYED = 24  # frames per second, where nobody states the rate
 BUDGET = 7_000_000  # bytes of pictures, so that a page stays below 10 MB
 
 
@@ -82,6 +85,7 @@ def page(looked: Sequence[Looked]) -> str:
     frames = {name: one.figures for name, one in versions.items()}
     return environment.get_template("page.html.jinja").render(
         title=" / ".join(versions), versions=versions, first=looked[0], shown=looked[0].shown,
+        rendered=_date(looked[0].delivered),
         facts={name: facts(one.delivered) for name, one in versions.items()},
         warnings={name: remarks(one.delivered) for name, one in versions.items()},
         plots=[(plot, Markup(plots.drawn(plot, frames))) for plot in plots.PLOTS],  # our own SVG
@@ -114,7 +118,7 @@ def facts(delivered: DeliveredShot) -> list[tuple[str, str]]:
         ("size", f"{delivered.size}, worked at {'x'.join(map(str, document['plate']['working_size']))}"),
         ("colour space", str(document["plate"]["color_space"])),
         ("device", f"{measures['device'] or 'none'}, {measures['precision'] or 'nothing denoised'}"),
-        ("rendered", f"{document['rendered_at']}; frames of this run {measures['rendered']}, "
+        ("rendered", f"{_date(delivered)}; frames of this run {measures['rendered']}, "
                      f"kept from before {measures['reused']}"),
         ("plate", shot.plate.sequence), ("matte", shot.matte.sequence if shot.matte else "none"),
         ("delivery", shot.delivery.sequence), ("job", document["job"]),
@@ -187,6 +191,16 @@ def _fitting(plate: Size, width: int) -> Size:
     return Size(max(1, round(plate.width * scale)), max(1, round(plate.height * scale)))
 
 
+def _date(delivered: DeliveredShot) -> str:
+    """When it was rendered, for people."""
+    return f"{datetime.fromisoformat(delivered.document['rendered_at']).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _rate(delivered: DeliveredShot) -> float:
+    """Frames per second at which the page plays."""
+    return float(Fraction(delivered.document["plate"]["rate"] or PLAYED))
+
+
 def _part(name: str) -> str:
     return files("fresco_backend.report").joinpath(name).read_text(encoding="utf-8")
 
@@ -195,6 +209,7 @@ def _data(versions: dict[str, Looked]) -> str:
     """What the page's script reads, as JSON that cannot end the element that holds it."""
     first, last = plots.first_and_last({name: one.figures for name, one in versions.items()})
     document: dict[str, Any] = {
+        "rate": _rate(next(iter(versions.values())).delivered),
         "axis": {"left": plots.LEFT, "right": plots.RIGHT, "first": first, "last": last},
         "versions": [
             {"name": name, "shown": one.shown, "views": one.views,

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from fresco_backend.report.figures import Figures
 
-LEFT, RIGHT = 0.075, 0.985  # of the plotting area, in parts of the picture's width: the page draws its cursor there
-SIZE = (10.0, 2.3)  # inches
+LEFT, RIGHT = 0.095, 0.985  # of the plotting area, in parts of the picture's width: the page draws its cursor there
+SIZE = (7.0, 2.3)  # inches
 PAPER, INK, GRID = "#1c1c1c", "#e6e6e6", "#444444"
 VERSIONS = ("#f2a65a", "#5ab4f2")  # orange and blue: told apart by most colour-blind people
 PLANES = ("#ff8080", "#80d080", "#90a8ff")
@@ -79,13 +79,13 @@ def _line(axes: mpl.axes.Axes, frames: Sequence[Figures], value: Callable[[Figur
 
 def _dressed(axes: mpl.axes.Axes, *, legend: bool) -> None:
     axes.grid(color=GRID, linewidth=0.5)
-    axes.tick_params(colors=INK, labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.ticklabel_format(axis="x", useOffset=False, style="plain")
     for spine in axes.spines.values():
         spine.set_color(GRID)
     if legend:
-        axes.legend(loc="upper right", fontsize=8, facecolor=PAPER, edgecolor=GRID, labelcolor=INK, framealpha=0.8)
+        axes.legend(loc="upper right", fontsize=9, facecolor=PAPER, edgecolor=GRID, labelcolor=INK, framealpha=0.8)
 
 
 def _svg(figure: Figure) -> str:
