@@ -70,6 +70,11 @@ class Correspondence:
         """Height and width of the frames in pixels."""
         return self._flow.size
 
+    def cropped(self, top: int, left: int, height: int, width: int) -> Correspondence:
+        """The correspondence within a part of the frames, in pixels; what leaves the part is occluded."""
+        frames = self._frames[..., top : top + height, left : left + width]
+        return Correspondence(frames=frames, flow=self._flow.cropped(top, left, height, width))
+
     def feature_size(self, tokens: int) -> tuple[int, int]:
         """Height and width of the features that an attention sees as so many tokens; ValueError if there are none."""
         height, width = self._flow.size

@@ -5,7 +5,7 @@ Source: Yang et al., "FRESCO: Spatial-Temporal Correspondence for Zero-Shot Vide
 """
 
 from collections.abc import Generator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from fresco_backend.engine.predictors import Predict, Reference, predictor
 from fresco_backend.engine.sampler import Sampler, Stepper, run_steps
 from fresco_backend.engine.schedule import NoiseSchedule, Step
 from fresco_backend.engine.smoothing import smooth_background
+from fresco_backend.engine.tiles import TiledPredictor, Tiling
 from fresco_backend.engine.tokenflow import Propagation
 
 
@@ -95,7 +96,7 @@ class Sampling:
 
     steps: of the whole schedule; strength: the part of them that is executed, in [0, 1]. guidance: scale of
     classifier-free guidance; 1 leaves the negative prompt out and takes half the time. chunk: how many frames the
-    autoencoder takes at once.
+    autoencoder takes at once. tiling: of pictures that are larger than the model likes; None takes any as a whole.
     """
 
     steps: int = 20
@@ -106,6 +107,7 @@ class Sampling:
     sharing: NoiseSharing = NoiseSharing.INITIAL
     encoding: Encoding = Encoding.MODE
     chunk: int = 4
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +186,14 @@ class _Run:
 
     def predictor(self) -> AbstractContextManager[Predict]:
         """Give what predicts the steps; see `predictors.predictor`."""
-        branches = Branches(self._models, self._window, self._settings.guidance)
-        return predictor(branches, self._window, lambda: self._reference)
+        tiling, (height, width) = self._settings.tiling, self._plate.shape[-2:]
+        if tiling is None or len(tiling.tiles((height, width))) == 1:
+            return predictor(self._branches(self._window), self._window, lambda: self._reference)
+        tiled = TiledPredictor(self._branches, self._window, lambda: self._reference, tiling, (height, width))
+        return nullcontext(tiled)
+
+    def _branches(self, window: WindowInput) -> Branches:
+        return Branches(self._models, window, self._settings.guidance)
 
     def clean(self, latents: Tensor, step: Step, output: Tensor) -> Tensor:
         """Give what the models believe the latents to be without noise, its background smoothed where that is due."""

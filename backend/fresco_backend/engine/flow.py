@@ -95,6 +95,17 @@ class Flow:
             backward_occlusion=self.backward_occlusion.to(device),
         )
 
+    def cropped(self, top: int, left: int, height: int, width: int) -> Flow:
+        """Flow within a part of the frames, in pixels; where it points out of the part it is not valid."""
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        forward, backward = (flow[..., rows, columns] for flow in (self.forward, self.backward))
+        return Flow(
+            forward=forward,
+            backward=backward,
+            forward_occlusion=torch.maximum(self.forward_occlusion[..., rows, columns], _leaves(forward)),
+            backward_occlusion=torch.maximum(self.backward_occlusion[..., rows, columns], _leaves(backward)),
+        )
+
     def resized(self, height: int, width: int) -> Flow:
         """Flow for features of height x width: a feature is occluded when any of its pixels is (max-pooling).
 
@@ -154,6 +165,14 @@ def inconsistent(forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
     forward_occlusion = (forward + warp(backward, forward)).norm(dim=1) > limit
     backward_occlusion = (backward + warp(forward, backward)).norm(dim=1) > limit
     return forward_occlusion.to(forward.dtype), backward_occlusion.to(forward.dtype)
+
+
+def _leaves(flow: Tensor) -> Tensor:
+    """Where flow (N, 2, H, W) points out of the picture, (N, H, W) of 0, 1."""
+    height, width = flow.shape[2:]
+    x = torch.arange(width, device=flow.device) + flow[:, 0]
+    y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
+    return ((x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)).to(flow.dtype)
 
 
 def _differs(image: Tensor, other: Tensor, flow: Tensor) -> Tensor:

@@ -41,18 +41,20 @@ def predictor(branches: Branches, window: WindowInput, reference: Callable[[], R
         yield _ByPivots(branches, window.propagation, window.anchored, reference)
         return
     with _held(branches.unet, window.guidance) as guide:
-        if guide is not None and guide.coherence.needs_reference:
-            _show(branches, guide, reference(), range(len(window.frames)), with_plate=False)
-        yield _Together(branches, guide)
+        yield _Together(branches, guide, reference)
 
 
 class _Together:
     """All frames in one call."""
 
-    def __init__(self, branches: Branches, guide: Guide | None) -> None:
-        self._branches, self._guide = branches, guide
+    def __init__(self, branches: Branches, guide: Guide | None, reference: Callable[[], Reference]) -> None:
+        self._branches, self._guide, self._reference = branches, guide, reference
+        self._began = False
 
     def __call__(self, latents: Tensor, step: Step) -> Tensor:
+        if not self._began and self._guide is not None and self._guide.coherence.compares(step):
+            _show(self._branches, self._guide, self._reference(), range(len(latents)), with_plate=False)
+        self._began = True  # what compares at no first step compares at none
         # The plate's branch is the first third of the work: it is computed only while something is taken from it.
         with_plate = self._branches.injects(step)
         if self._guide is not None:
