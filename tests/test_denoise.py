@@ -367,9 +367,31 @@ def test_smoothing_in_the_decoded_picture_is_the_references(timestep: int, stren
     signal = schedule.signal[timestep]
     plate = (sample - (1 - signal) ** 0.5 * noise) / signal**0.5
     models = DiffusionModels(unet=unet, vae=StubAutoencoder(plate), schedule=schedule)
-    band = PixelSmoothing(from_timestep=timestep, until_timestep=timestep if smoothed else timestep + 1)
+    band = PixelSmoothing(from_timestep=timestep, until_timestep=timestep if smoothed else timestep + 1, sharp=False)
     settings = Sampling(steps=20, strength=strength, guidance=1)
     first = next(denoise_window(models, reference_window(band), settings))
     expected = torch.from_numpy(DDPM[f"t{timestep}_bg{smoothed}_rep0_x0"])
     assert first.step.timestep == timestep
     assert (first.clean - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("sharp", [False, True])
+def test_a_carried_background_leaves_nothing_of_the_picture_that_it_covers(sharp: bool) -> None:
+    """Two different pictures under the same noise, which a still camera makes one, are one in the next step as well."""
+    schedule, unet = NoiseSchedule.of(tiny.tiny_scheduler()), tiny.tiny_unet()
+    plate = torch.from_numpy(DDPM["sample"])[:2]
+    noise = draw(Seeds(seed=0, frames=(1, 2), sharing=NoiseSharing.ALL).generators(Purpose.INITIAL), plate)
+    unet.register_forward_hook(lambda module, args, output: (noise,))
+    images = torch.zeros(2, 3, 64, 96)
+    still = Flow.between(images, images[:, :2], images[:, :2])
+    guidance = WindowGuidance(
+        coherence=replace(PLAIN, pixels=PixelSmoothing(from_timestep=151, until_timestep=151, sharp=sharp)),
+        correspondence=Correspondence(frames=images, flow=still),
+        background=torch.ones(2, 1, 64, 96),
+    )
+    window = WindowInput(frames=(1, 2), images=images, prompt=text(2, 1), negative=text(2, 2), guidance=guidance)
+    models = DiffusionModels(unet=unet, vae=StubAutoencoder(plate), schedule=schedule)
+    settings = Sampling(steps=20, strength=0.2, guidance=1, sharing=NoiseSharing.ALL)
+    first, second = (result.clean for _, result in zip(range(2), denoise_window(models, window, settings), strict=False))
+    assert (plate[0] - plate[1]).abs().max() > 1 and torch.equal(first[0], first[1])
+    assert ((second[0] - second[1]).abs().max() < 1e-5) == sharp

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.flow import Flow
-from fresco_backend.engine.smoothing import dilate, smooth_background
+from fresco_backend.engine.smoothing import carry_background, dilate, smooth_background
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -67,6 +67,44 @@ def test_a_still_background_becomes_the_first_frames_and_the_foreground_stays() 
     smoothed = smooth_background(images, still_window(3), background)
     torch.testing.assert_close(smoothed[..., 8:], images[:1, ..., 8:].expand(3, -1, -1, -1), rtol=0, atol=1e-5)
     torch.testing.assert_close(smoothed[..., :8], images[..., :8], rtol=0, atol=1e-5)
+
+
+def drifting(frames: int, step: float) -> tuple[Tensor, Correspondence]:
+    """Waves of four to nine pixels that drift to the right, as a picture can hold them, and their motion."""
+    x = torch.arange(64.0)[None, :] - step * torch.arange(frames)[:, None]
+    waves = sum(torch.sin(2 * torch.pi * x / length) for length in (4.3, 5.9, 8.7))
+    images = torch.as_tensor(waves)[:, None, None, :].expand(-1, 3, 64, -1) / 3
+    motion = torch.zeros(frames, 2, 64, 64)
+    motion[:, 0] = step
+    pairs = Flow.between(images, motion, -motion)
+    hidden = torch.zeros_like(pairs.forward_occlusion)
+    hidden[-1] = 1  # the camera does not come back
+    flow = Flow(forward=motion, backward=-motion, forward_occlusion=hidden, backward_occlusion=hidden)
+    return images, Correspondence(frames=images, flow=flow)
+
+
+def test_a_carried_background_stays_sharp_where_the_references_grows_soft() -> None:
+    images, window = drifting(8, 0.5)
+    seen = images.clone()
+    seen[1:] = 0  # whatever the later frames show comes from the first
+    background = torch.ones(8, 1, 64, 64)
+    inner = slice(16, 56)
+    errors = [
+        (method(seen, window, background)[-1] - images[-1])[..., inner].square().mean().sqrt()
+        / images[-1][..., inner].square().mean().sqrt()
+        for method in (carry_background, smooth_background)
+    ]
+    assert errors[0] < 0.15
+    assert errors[1] > 0.5
+
+
+@pytest.mark.parametrize("step", [0.0, 1.0, 2.0])
+def test_carried_by_whole_pixels_both_ways_are_one(step: float) -> None:
+    images, window = drifting(4, step)
+    mixed = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    background = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+    carried, chained = (method(mixed, window, background) for method in (carry_background, smooth_background))
+    torch.testing.assert_close(carried[..., 12:-12], chained[..., 12:-12], rtol=0, atol=1e-4)
 
 
 def test_one_frame_is_only_copied() -> None:

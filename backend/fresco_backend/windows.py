@@ -209,7 +209,7 @@ def engine_coherence(shot: Coherence) -> engine.Coherence:
         spatial=spatial,
         temporal=temporal,
         features=features,
-        pixels=engine.PixelSmoothing() if shot.background is not None else None,
+        pixels=engine.PixelSmoothing(sharp=shot.compat is not Compat.REFERENCE) if shot.background is not None else None,
     )
 
 

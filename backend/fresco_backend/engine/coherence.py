@@ -48,11 +48,14 @@ class FeatureGuidance:
 class PixelSmoothing:
     """Background smoothed in the decoded picture at time steps from `from_timestep` down to `until_timestep`.
 
-    The defaults hold the two steps, 151 and 101, at which the reference does it in a run of 20.
+    The defaults hold the two steps, 151 and 101, at which the reference does it in a run of 20. sharp: look every pixel
+    up once (`carry_background`), and take the unsmoothed picture out of the noisy latents as well; False does as the
+    reference, whose strokes grow softer with each frame.
     """
 
     from_timestep: int = 175
     until_timestep: int = 75
+    sharp: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from fresco_backend.engine.latents import Encoding, NoiseSharing, Purpose, Seeds
 from fresco_backend.engine.predictors import Predict, Reference, predictor
 from fresco_backend.engine.sampler import Sampler, Stepper, run_steps
 from fresco_backend.engine.schedule import NoiseSchedule, Step
-from fresco_backend.engine.smoothing import smooth_background
+from fresco_backend.engine.smoothing import carry_background, smooth_background
 from fresco_backend.engine.tiles import TiledPredictor, Tiling
 from fresco_backend.engine.tokenflow import Propagation
 
@@ -154,7 +154,8 @@ def denoise_window(
             if anchors is not None:
                 latents[: window.anchored] = anchors.latents[step.index, : window.anchored]
             record[step.index] = latents[[0, -1]]
-            clean = run.clean(latents, step, predict(latents, step))
+            clean = models.schedule.clean(latents, predict(latents, step), step.timestep)
+            latents, clean = run.smoothed(latents, clean, step)
             latents = run.advance(latents, clean, step)
             yield StepResult(step=step, clean=clean)
     return WindowResult(latents=latents, anchors=Anchors(latents=record))
@@ -195,14 +196,23 @@ class _Run:
     def _branches(self, window: WindowInput) -> Branches:
         return Branches(self._models, window, self._settings.guidance)
 
-    def clean(self, latents: Tensor, step: Step, output: Tensor) -> Tensor:
-        """Give what the models believe the latents to be without noise, its background smoothed where that is due."""
-        clean = self._schedule.clean(latents, output, step.timestep)
+    def smoothed(self, latents: Tensor, clean: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Give the latents and what they are without noise, their background smoothed where that is due.
+
+        The next step mixes both. If only the clean ones were smoothed, it would bring half of the old picture back: a
+        double exposure, and one that looks soft.
+        """
         guidance = self._window.guidance
-        if guidance is None or guidance.background is None or not guidance.coherence.smooths_pixels(step):
-            return clean
+        if guidance is None or guidance.background is None:
+            return latents, clean
+        pixels = guidance.coherence.pixels
+        if pixels is None or not guidance.coherence.smooths_pixels(step):
+            return latents, clean
         images = decode(self._models.vae, clean, chunk=self._settings.chunk)
-        return self._encode(smooth_background(images, guidance.correspondence, guidance.background))
+        if not pixels.sharp:
+            return latents, self._encode(smooth_background(images, guidance.correspondence, guidance.background))
+        carried = self._encode(carry_background(images, guidance.correspondence, guidance.background))
+        return self._schedule.replaced(latents, clean, carried, step.timestep), carried
 
     def advance(self, latents: Tensor, clean: Tensor, step: Step) -> Tensor:
         """Give the latents of the following time step."""

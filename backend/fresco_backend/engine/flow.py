@@ -133,16 +133,18 @@ def reduction(size: tuple[int, int], height: int, width: int) -> int:
     return factor
 
 
-def warp(features: Tensor, flow: Tensor) -> Tensor:
+def warp(features: Tensor, flow: Tensor, *, sharp: bool = False) -> Tensor:
     """Features looked up bilinearly at p + flow(p), zero outside the frame; whole coordinates are pixel centres.
 
-    features: (N, C, H, W), any unit. flow: (N, 2, H, W), pixels, x then y. Gives (N, C, H, W) in the features' dtype.
+    features: (N, C, H, W), any unit. flow: (N, 2, H, W), pixels, x then y. sharp: bicubically, and the border goes on
+    outside. Gives (N, C, H, W) in the features' dtype.
     """
     height, width = flow.shape[2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
     grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), dim=-1)
-    sampled = F.grid_sample(features.to(flow.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    mode, padding = ("bicubic", "border") if sharp else ("bilinear", "zeros")
+    sampled = F.grid_sample(features.to(flow.dtype), grid, mode=mode, padding_mode=padding, align_corners=True)
     return sampled.to(features.dtype)
 
 

@@ -113,6 +113,10 @@ class NoiseSchedule:
             return sqrt(signal) * latents - sqrt(1 - signal) * output
         return (latents - sqrt(1 - signal) * output) / sqrt(signal)
 
+    def replaced(self, latents: Tensor, clean: Tensor, replacement: Tensor, timestep: int) -> Tensor:
+        """Give the latents at a time step with another clean part and the same noise."""
+        return latents + sqrt(self.signal[timestep]) * (replacement - clean)
+
     def ddpm_step(self, latents: Tensor, clean: Tensor, step: Step, noise: Tensor) -> Tensor:
         """Give the latents at the next time step by the ancestral rule, with fresh noise of unit variance.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.flow import Flow, warp
+from fresco_backend.engine.long_flow import clamped
 
 OCCLUSION_MARGIN = 13
 """Side in pixels of the box by which occlusion grows where images are smoothed; features are coarse enough already."""
@@ -41,6 +42,29 @@ def smooth_background(features: Tensor, correspondence: Correspondence, backgrou
     weights = _weights(flow, background, grown=(height, width) == correspondence.size)
     _carry(smoothed, flow, *weights)
     return smoothed.flatten(0, 1).to(features.dtype)
+
+
+@torch.no_grad()
+def carry_background(images: Tensor, correspondence: Correspondence, background: Tensor) -> Tensor:
+    """As `smooth_background`, for pictures: every pixel is looked up once, in the frame in which it was first seen.
+
+    A lookup between pixels blurs a little, and a chain of them blurs more with each frame. Here the motion is composed
+    instead, and the pictures are looked up bicubically at its end. images: (N, C, H, W) of the frames' size, any unit.
+    """
+    height, width = images.shape[2:]
+    flow = correspondence.flow(height, width)
+    background = F.interpolate(background.float(), size=(height, width), mode="bilinear", align_corners=False)
+    before, first = _weights(flow, background, grown=True)
+    carried, given = images.float().clone(), images.float()
+    shares, places = torch.ones_like(background[:1]), torch.zeros_like(flow.backward[:1])
+    for k in range(len(images) - 1):
+        motion = clamped(flow.backward[k]).expand(k + 1, -1, -1, -1)
+        shares = torch.cat([before[k] * warp(shares, motion), 1 - before[k : k + 1]])
+        places = torch.cat([flow.backward[k] + warp(places, motion), torch.zeros_like(places[:1])])
+        carried[k + 1] = (shares * warp(given[: k + 2], places, sharp=True)).sum(0)
+    if len(images) > 1:
+        carried[-1:] = carried[-1:].lerp(warp(carried[:1], flow.forward[-1:], sharp=True), first)
+    return carried.to(images.dtype)
 
 
 def _weights(flow: Flow, background: Tensor, *, grown: bool) -> tuple[Tensor, Tensor]:
