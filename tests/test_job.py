@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plates
@@ -20,7 +22,9 @@ import tiny
 from fresco_backend.color import LINEAR, SRGB
 from fresco_backend.color_config import color_space
 from fresco_backend.job import Job, opaque, open_job
-from fresco_protocol.errors import ColorError, FrameSize, MatteError
+from fresco_backend.roots import Roots
+from fresco_backend.sequences import SequenceReader
+from fresco_protocol.errors import ColorError, FrameSize, MatteError, PathRefused
 from fresco_protocol.shot import Control, ControlKind, Cue, Matte, Missing, Rate, Shot, parse_frames
 
 
@@ -136,6 +140,50 @@ def test_mattes_have_the_plates_size_and_controls_its_aspect(shot: Shot, tmp_pat
     assert opened(with_look(shot, controls=(control,))).controls[control].size == (32, 32)
     with pytest.raises(FrameSize, match="64x32"):
         open_job(with_look(shot, controls=(replace(control, sequence=str(wide)),)))
+
+
+def test_what_was_opened_is_closed_where_a_later_file_stops_the_job(
+        shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = tiny.write_sequence(tmp_path / "wide", tiny.moving_plate(4, (32, 64)).frames)
+    open_now: set[int] = set()
+    begin, end = SequenceReader.__init__, SequenceReader.close
+
+    def opens(reader: SequenceReader, *words: Any) -> None:
+        begin(reader, *words)
+        open_now.add(id(reader))
+
+    def closes(reader: SequenceReader) -> None:
+        end(reader)
+        open_now.discard(id(reader))
+
+    monkeypatch.setattr(SequenceReader, "__init__", opens)
+    monkeypatch.setattr(SequenceReader, "close", closes)
+    good = replace(shot, matte=Matte(sequence=shot.plate.sequence))
+    with pytest.raises(FrameSize, match="64x32"):
+        open_job(with_look(good, controls=(Control(kind=ControlKind.SEQUENCE, sequence=str(wide)),)))
+    with pytest.raises(MatteError):
+        open_job(replace(shot, matte=Matte(sequence=str(wide))))
+    assert open_now == set()
+    job = open_job(good)
+    assert len(open_now) == 2
+    job.close()
+    assert open_now == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_unfinished_work_stays_within_the_roots(shot: Shot, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FRESCO_SCRATCH", raising=False)
+    roots, outside = Roots.declared([tmp_path], [tiny_place(shot)]), tmp_path_factory.mktemp("outside")
+    (tmp_path / "out").mkdir()
+    roots.check_job(opened(shot))
+    (tmp_path / "out" / ".fresco").symlink_to(outside)
+    with pytest.raises(PathRefused, match="unfinished work"):
+        roots.check_job(opened(shot))
+
+
+def tiny_place(shot: Shot) -> Path:
+    return Path(shot.look.model).parent
 
 
 def test_no_matte_is_all_of_the_picture(shot: Shot) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.sampler import run_steps
 from fresco_backend.engine.schedule import NoiseSchedule
+from fresco_backend.engine.tiles import autoencoder_in_tiles
 from fresco_backend.events import Advanced, Event, Stage, Warned
 from fresco_backend.inversions import Inversions, needs_inversion
 from fresco_backend.job import Job
@@ -57,6 +58,10 @@ class Denoising:
 
         Where memory runs out, the window is halved, and each half is denoised as a window of its own.
         """
+        with autoencoder_in_tiles(self.models.vae) if self.job.tiling else nullcontext():
+            yield from self._window(place, denoised)
+
+    def _window(self, place: int, denoised: int) -> Iterator[Event]:
         job, window = self.job, self.windows[place]
         anchors = job.scratch.load_anchors(place - 1) if window.anchors else None
         plates, images = [], []
@@ -113,7 +118,7 @@ class Denoising:
 
     @cached_property
     def _sampling(self) -> denoise.Sampling:
-        return windows.sampling(self.job.shot.look, self.job.shot.coherence)
+        return windows.sampling(self.job.shot.look, self.job.shot.coherence, self.job.tiling)
 
     @cached_property
     def _schedule(self) -> NoiseSchedule:

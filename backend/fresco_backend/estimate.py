@@ -45,7 +45,7 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS[job.showing.rendering] * pixels)
     if not windows:
         return Cost(int(LIBRARIES), delivering)
-    look, latents = job.shot.look, width * height / 64
+    look, latents = job.shot.look, sum(tile.width * tile.height for tile in job.tiles) / 64
     denoised = sum(len(window.frames) for window in windows)
     steps = round(look.steps * job.strength)
     factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
@@ -57,7 +57,7 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
 
 def device_memory(job: Job, windows: Sequence[Window], dtype: torch.dtype) -> int:
     """Bytes that the networks and the largest window take on their device."""
-    width, height = job.working.padded
+    width, height = job.tiles[0]
     keyframing, largest = job.shot.keyframing, max((len(window.frames) for window in windows), default=0)
     rows = _branches(job) * (min(largest, keyframing.window) if keyframing.synthesis.propagates else largest)
     activations = ACTIVATION_BYTES * rows * (width * height / 64) * (_unet(job) / SD_WEIGHTS) ** 0.5

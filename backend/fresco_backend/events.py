@@ -34,7 +34,8 @@ class Planned(Event):
 
     frames: numbers to deliver, delivered: those of them that lie there finished. keyframes: plate numbers; None before
     the analysis has run (adaptive choice). windows: keyframe numbers denoised together, anchors first. plate_size,
-    working_size: (width, height), pixels. memory_bytes, seconds: estimates for this device; None where unknown.
+    working_size: (width, height), pixels. memory_bytes, seconds: estimates for this device; None where unknown. tiles:
+    into how many the picture is divided for the model; 1 is the whole.
     """
 
     frames: tuple[int, ...]
@@ -52,6 +53,7 @@ class Planned(Event):
     scratch: str
     memory_bytes: int | None
     seconds: float | None
+    tiles: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from fresco_backend.deliveries import refused
 from fresco_backend.engine.invert import inversion_timesteps, invert
 from fresco_backend.engine.latents import encode
 from fresco_backend.engine.schedule import NoiseSchedule
+from fresco_backend.engine.tiles import TiledUNet
 from fresco_backend.job import Job
 from fresco_backend.scratch import write_atomically
 from fresco_backend.weights import Models
@@ -67,7 +68,9 @@ class Inversions:
         """Invert frames, all in one go; yields after each step how many are done. Raises OutputError."""
         images = working_images(self._job, frames).to(models.device)
         caption = models.encode_prompts([inversion_text(self._job.shot)] * len(frames))
-        way = invert(models.unet, self._schedule, encode(models.vae, images), caption, self._timesteps)
+        tiling = self._job.tiling
+        unet = models.unet if tiling is None else TiledUNet(models.unet, tiling)
+        way = invert(unet, self._schedule, encode(models.vae, images), caption, self._timesteps)
         kept: list[Tensor] = []
         for count, (timestep, latents) in enumerate(way, 1):
             if timestep in self._sampled:
@@ -117,7 +120,8 @@ def _seen(job: Job) -> list[object]:
     """What decides, beside the file of a frame, what the engine sees of it."""
     working, showing = job.working, job.showing
     return [
-        job.plate.window, working.region, working.scaled, working.padded, str(job.space), configuration_facts(),
+        job.plate.window, working.region, working.scaled, working.padded, job.tiles, str(job.space),
+        configuration_facts(),
         showing.method.value, showing.rendering.value, job.shot.delivery.grain is not None,
     ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from fresco_backend import __version__, settings
 from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
 from fresco_backend.color_config import ColorSpace, color_space, configuration_facts, nearly_equal
 from fresco_backend.deliveries import DeliveryWriter, Encoding, file_type
+from fresco_backend.engine.tiles import Tiling
 from fresco_backend.frames import FloatArray, Frame, Size, pixel_aspect
 from fresco_backend.framing import inside_letterbox, neighbourhood, sampled
 from fresco_backend.highlights import Showing
@@ -29,7 +30,7 @@ from fresco_backend.movies import MovieReader, is_movie
 from fresco_backend.plate import PlateReader, open_plate
 from fresco_backend.prompt_weights import check_weights
 from fresco_backend.recommendation import recommendation
-from fresco_backend.resolution import WorkingSize, fit
+from fresco_backend.resolution import PIXELS_PER_LATENT, WorkingSize, fit, tile_side, tiling
 from fresco_backend.scratch import Scratch
 from fresco_backend.sequences import FramePattern, frames_text
 from fresco_backend.shot_matte import ShotMatte, open_matte
@@ -47,7 +48,8 @@ ASPECT_TOLERANCE = 0.02  # relative; a smaller control image has its size rounde
 class Job:
     """A shot with everything that it reads open.
 
-    shot: without open choices: the model's controls, strength and guidance where it named none; its paths are absolute.
+    shot: without open choices: the model's controls, strength, guidance and tiles where it named none; its paths are
+    absolute.
     inventory: the model's files. plate, matte, controls: open readers; controls by the control that asked for them.
     frames: what the whole shot delivers, handles included, ascending. selected: those that are wanted now. like: the
     first frame. pins: what tells of the model where a stage needs none of it, and its files may be elsewhere.
@@ -99,6 +101,22 @@ class Job:
             return color_space(SRGB)
         written = file_type(self.shot.delivery.sequence)
         return self.space if written == self.like.file_type else default_space(written)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How the engine's picture is divided; None where it is denoised as a whole."""
+        side = self.shot.delivery.tile_size
+        return None if side is None else tiling(self.working, side)
+
+    @property
+    def tiles(self) -> tuple[Size, ...]:
+        """The sizes in pixels of the parts of the picture that are denoised one after the other, the whole or tiles."""
+        width, height = self.working.padded
+        if self.tiling is None:
+            return (self.working.padded,)
+        whole = (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+        scaled = (tile.scaled(PIXELS_PER_LATENT, PIXELS_PER_LATENT) for tile in self.tiling.tiles(whole))
+        return tuple(Size(tile.width, tile.height) for tile in scaled)
 
     @property
     def rate(self) -> Fraction | None:
@@ -208,11 +226,18 @@ def open_job(
     with ExitStack() as opened:
         plate = opened.enter_context(closing(open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)))
         matte = None if shot.matte is None else open_matte(shot.matte, plate)
+        if matte is not None:
+            opened.enter_context(closing(matte.reader))
+        controls = _controls(shot, plate, opened)
         short_side = shot.delivery.working_size or recommendation(inventory).working_size
+        working = _working(shot, plate, matte, short_side)
+        if pins is None and shot.delivery.tile_size is None:
+            tile_size = tile_side(working, recommendation(inventory).working_size)
+            shot = replace(shot, delivery=replace(shot.delivery, tile_size=tile_size))
         job = Job(
-            shot=shot, inventory=inventory, plate=plate, matte=matte, controls=_controls(shot, plate),
+            shot=shot, inventory=inventory, plate=plate, matte=matte, controls=controls,
             frames=plate.numbers, selected=_selected(plate.numbers, selection), like=plate.read(plate.numbers[0]),
-            working=_working(shot, plate, matte, short_side), pins=pins,
+            working=working, pins=pins,
         )  # fmt: skip
         _ = job.space, job.delivered_space  # an unknown name shall stop the job here
         opened.pop_all()
@@ -290,9 +315,9 @@ def _readable(plate: PlateReader, numbers: Iterable[int]) -> Iterator[Frame]:
                 yield plate.read(number)
 
 
-def _controls(shot: Shot, plate: PlateReader) -> dict[Control, PlateReader]:
+def _controls(shot: Shot, plate: PlateReader, opened: ExitStack) -> dict[Control, PlateReader]:
     readers = {
-        control: open_plate(control.sequence, plate.numbers, Missing.ERROR)
+        control: opened.enter_context(closing(open_plate(control.sequence, plate.numbers, Missing.ERROR)))
         for control in shot.look.controls or ()
         if control.kind is ControlKind.SEQUENCE and control.sequence is not None
     }

@@ -171,7 +171,7 @@ class _Run:
             require_keyframes(self.job, [key for place in choice.to_denoise for key in choice.windows[place].keys])
         self.job.scratch.save_keyframes(choice.keyframes)
         for batch in choice.batches:
-            yield from self._denoise(batch.windows, choice)
+            yield from self._denoise(batch, choice)
             if self.stage is not FarmStage.KEYFRAMES:
                 yield from self._timed(Stage.DELIVER, self._deliver(batch.frames, choice.keyframes))
         if self.stage is not FarmStage.KEYFRAMES:
@@ -238,20 +238,25 @@ class _Run:
             plate_size=job.plate.size, working_size=job.working.padded,
             rate=None if job.rate is None else str(job.rate), model=job.shot.look.model, device=str(device),
             precision=str(dtype).removeprefix("torch."), seed=job.shot.look.seed, job_hash=job.identity,
-            scratch=str(job.scratch.folder), memory_bytes=cost.memory, seconds=cost.seconds,
+            scratch=str(job.scratch.folder), memory_bytes=cost.memory, seconds=cost.seconds, tiles=len(job.tiles),
         )  # fmt: skip
 
-    def _denoise(self, places: Sequence[int], choice: _Choice) -> Iterator[Event]:
-        """Denoise windows, and keep their keyframes and anchors."""
-        for place in places:
+    def _denoise(self, batch: Batch, choice: _Choice) -> Iterator[Event]:
+        """Denoise the windows of a batch, and keep their keyframes and anchors."""
+        for place in batch.windows:
             product = f"window.{place}"
-            if (yield from self.claims.turn(product, partial(self._is_denoised, place, choice.windows[place]))):
+            is_settled = partial(self._needs_none, place, choice.windows[place])
+            if (yield from self.claims.turn(product, is_settled)):
                 yield from self._window(place, choice)
                 self.claims.release(product)
             self.denoised += 1
 
-    def _is_denoised(self, place: int, window: Window) -> bool:
-        return self.job.scratch.has_anchors(place) and all(map(self.job.scratch.has_key, window.keys))
+    def _needs_none(self, place: int, window: Window) -> bool:
+        """Whether a window need not be made: it is kept, or another process has delivered all and cleared scratch."""
+        scratch = self.job.scratch
+        if scratch.has_anchors(place) and all(map(scratch.has_key, window.keys)):
+            return True
+        return all(self._find(frame) for frame in self.job.selected if frame not in self.done)
 
     def _window(self, place: int, choice: _Choice) -> Iterator[Event]:
         models = self.models or (yield from self._load())
@@ -265,7 +270,10 @@ class _Run:
 
     def _load(self) -> Generator[Event, None, Models]:
         """Load the models, and say what they do not understand of the texts."""
-        look = self.job.shot.look
+        look, tiles = self.job.shot.look, self.job.tiles
+        if len(tiles) > 1:
+            yield Warned(code="tiles", text=f"the picture is denoised in {len(tiles)} overlapping tiles of {tiles[0]}, "
+                         "since it is larger than the model likes; each tile sees the whole prompt")
         if self.attendance is None:
             require_room(self.job)
         loading = load if self.attendance is None else self.attendance.load

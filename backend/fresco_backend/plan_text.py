@@ -20,7 +20,7 @@ def plan_lines(plan: Planned) -> list[str]:
         "keyframes": "chosen by the motion when the render begins" if plan.keyframes is None
         else f"{len(plan.keyframes)}: {frames_text(plan.keyframes)}",
         **_windows(plan.windows),
-        "size": f"{_size(plan.plate_size)}, rendered at {_size(plan.working_size)}",
+        "size": f"{_size(plan.plate_size)}, rendered at {_size(plan.working_size)}{_tiles(plan)}",
         "rate": "not stated by the plate" if plan.rate is None else f"{plan.rate} frames per second",
         "model": f"{plan.model} on {plan.device}, {plan.precision}",
         "seed": str(plan.seed),
@@ -80,6 +80,10 @@ def _windows(windows: Sequence[Sequence[int]] | None) -> dict[str, str]:
     if len(windows) > len(shown):
         shown.append("…")
     return {"windows": f"{len(windows)}: {' | '.join(shown)}"}
+
+
+def _tiles(plan: Planned) -> str:
+    return "" if plan.tiles == 1 else f" in {plan.tiles} tiles"
 
 
 def _size(size: tuple[int, int]) -> str:

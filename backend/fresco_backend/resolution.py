@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from fresco_backend.engine.tiles import Tiling
 from fresco_backend.frames import Size, Window
 
 MULTIPLE = 64  # three halvings in a U-Net after eight pixels per latent
+PIXELS_PER_LATENT = 8
+TILED_FROM = 1.5  # times a model's own short side, above which it repeats what the prompt names
+SHARED = 4  # a tile shares this part of its side with each neighbour, at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,18 @@ def fit(plate: Size, short_side: int, *, region: Window | None = None, pixel_asp
     scaled = Size(max(1, round(width * factor)), max(1, round(region.height * factor)))
     padded = Size(*(-(-side // MULTIPLE) * MULTIPLE for side in scaled))
     return WorkingSize(plate=plate, region=region, scaled=scaled, padded=padded)
+
+
+def tile_side(working: WorkingSize, own: int) -> int:
+    """Side in pixels of the tiles in which a model works whose own short side is `own`: all of a picture it likes."""
+    return own if min(working.padded) >= TILED_FROM * own else max(working.padded)
+
+
+def tiling(working: WorkingSize, side: int) -> Tiling | None:
+    """How the engine's picture is divided into tiles of at most `side` pixels; None where it is one tile."""
+    latents = max(side // MULTIPLE, 1) * MULTIPLE // PIXELS_PER_LATENT
+    return None if latents >= max(working.padded) // PIXELS_PER_LATENT else Tiling(side=latents,
+                                                                                   overlap=latents // SHARED)
 
 
 def resized(images: Tensor, size: Size) -> Tensor:

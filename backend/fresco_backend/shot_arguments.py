@@ -135,6 +135,9 @@ def _add_delivery(command: argparse.ArgumentParser) -> None:
     _option(group, "--handles", "delivery.handles", "extra frames at head and tail", metavar="N", type=int)
     _option(group, "--working-size", "delivery.working_size", "short side in pixels at which the model works (default: "
             "the model's own)", metavar="PIXELS", type=int)
+    _option(group, "--tile-size", "delivery.tile_size", "side of the tiles in which a larger picture is denoised, for "
+            "less memory; one that holds the picture leaves it whole (default: the model's own where the working size "
+            "is 1.5 times that or more)", metavar="PIXELS", type=int)
     _option(group, "--overwrite", "delivery.overwrite", "render delivered frames again (else they are kept if the shot "
             "is the same)", action="store_true")
 

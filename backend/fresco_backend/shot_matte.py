@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,14 +86,17 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
 
     Raises MatteError, FrameGap, FrameUnreadable.
     """
-    reader = open_plate(matte.sequence, _wanted(matte, plate.numbers), Missing.ERROR)
-    if plate.display.size != reader.display.size and plate.size != reader.size:
-        raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
-                         where=matte.sequence, remedy="Render the matte in the size of the plate")
-    for path in dict.fromkeys(map(reader.source, reader.numbers)) if not is_movie(matte.sequence) else ():
-        read_header(path)
-    found = ShotMatte(matte=matte, plate=plate, reader=reader)
-    found.at(reader.numbers[0])  # an unknown channel shall stop the job here
+    with ExitStack() as opened:
+        reader = opened.enter_context(closing(
+            open_plate(matte.sequence, _wanted(matte, plate.numbers), Missing.ERROR)))
+        if plate.display.size != reader.display.size and plate.size != reader.size:
+            raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
+                             where=matte.sequence, remedy="Render the matte in the size of the plate")
+        for path in dict.fromkeys(map(reader.source, reader.numbers)) if not is_movie(matte.sequence) else ():
+            read_header(path)
+        found = ShotMatte(matte=matte, plate=plate, reader=reader)
+        found.at(reader.numbers[0])  # an unknown channel shall stop the job here
+        opened.pop_all()
     return found
 
 

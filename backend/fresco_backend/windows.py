@@ -23,6 +23,7 @@ from fresco_backend.engine.invert import Injection, Source
 from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
 from fresco_backend.engine.latents import NoiseSharing
 from fresco_backend.engine.sampler import Sampler
+from fresco_backend.engine.tiles import Tiling
 from fresco_backend.engine.tokenflow import Blend, Propagation, largest_window
 from fresco_backend.guidances import Guidances
 from fresco_backend.ingest import Ingested, ingested
@@ -130,8 +131,8 @@ def strengthened(look: Look, unet: Any) -> AbstractContextManager[None]:
     return free_u(unet, scales)
 
 
-def sampling(look: Look, coherence: Coherence | None = None) -> denoise.Sampling:
-    """How the engine samples a look whose choices are all made.
+def sampling(look: Look, coherence: Coherence | None = None, tiling: Tiling | None = None) -> denoise.Sampling:
+    """How the engine samples a look whose choices are all made. tiling: None takes pictures as a whole.
 
     All noise is shared by all frames: fresh noise of each frame's own at each ancestral step, as the reference has it,
     is by far the largest part of its flicker (BENCHMARKS.md). `Compat.REFERENCE` brings it back.
@@ -142,7 +143,7 @@ def sampling(look: Look, coherence: Coherence | None = None) -> denoise.Sampling
     return denoise.Sampling(
         sharing=NoiseSharing.INITIAL if as_reference else NoiseSharing.ALL,
         steps=look.steps, strength=look.strength, guidance=look.guidance,
-        sampler=Sampler(look.sampler.value), seed=look.seed,
+        sampler=Sampler(look.sampler.value), seed=look.seed, tiling=tiling,
     )  # fmt: skip
 
 

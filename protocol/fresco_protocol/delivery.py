@@ -74,6 +74,8 @@ class Delivery:
     sequence: path pattern or movie file. color_space, bit_depth, compression: None follows the plate.
     handles: extra frames at head and tail, rendered here and trimmed on import.
     working_size: short side in pixels at which the engine works; None is the model's own.
+    tile_size: side in pixels of the overlapping tiles in which a larger picture is denoised; one that holds the picture
+    leaves it whole. None is the model's own size where the picture is 1.5 times that or more, else the whole picture.
     grain: None leaves the plate's grain to the model. overwrite: render frames again that were delivered already.
     """
 
@@ -83,6 +85,7 @@ class Delivery:
     compression: Optional[Text] = None
     handles: Annotated[int, within(0, 1000)] = 0
     working_size: Optional[Annotated[int, within(64, 8192)]] = None
+    tile_size: Optional[Annotated[int, within(64, 8192)]] = None
     highlights: Highlights = Highlights.PRESERVE
     upsampling: Upsampling = Upsampling.GUIDED
     grain: Optional[Grain] = None
