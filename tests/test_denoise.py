@@ -393,5 +393,6 @@ def test_a_carried_background_leaves_nothing_of_the_picture_that_it_covers(sharp
     models = DiffusionModels(unet=unet, vae=StubAutoencoder(plate), schedule=schedule)
     settings = Sampling(steps=20, strength=0.2, guidance=1, sharing=NoiseSharing.ALL)
     first, second = (result.clean for _, result in zip(range(2), denoise_window(models, window, settings), strict=False))
-    assert (plate[0] - plate[1]).abs().max() > 1 and torch.equal(first[0], first[1])
-    assert ((second[0] - second[1]).abs().max() < 1e-5) == sharp
+    assert (plate[0] - plate[1]).abs().max() > 1
+    assert (first[0] - first[1]).abs().max() < 1e-4
+    assert ((second[0] - second[1]).abs().max() < 1e-4) == sharp
