@@ -100,7 +100,7 @@ def test_a_carried_background_stays_sharp_where_the_references_grows_soft() -> N
 
 @pytest.mark.parametrize("step", [0.0, 1.0, 2.0])
 def test_carried_by_whole_pixels_both_ways_are_one(step: float) -> None:
-    images, window = drifting(4, step)
+    _, window = drifting(4, step)
     mixed = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     background = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(2))
     carried, chained = (method(mixed, window, background) for method in (carry_background, smooth_background))

@@ -205,12 +205,15 @@ def engine_coherence(shot: Coherence) -> engine.Coherence:
         temporal = engine.TemporalGuidance(
             temperature=shot.temporal.temperature, until_timestep=shot.temporal.until_timestep
         )
+    pixels = None
+    if shot.background is not None:
+        pixels = engine.PixelSmoothing(sharp=shot.compat is not Compat.REFERENCE)
     return engine.Coherence(
         cross_frame=shot.cross_frame,
         spatial=spatial,
         temporal=temporal,
         features=features,
-        pixels=engine.PixelSmoothing(sharp=shot.compat is not Compat.REFERENCE) if shot.background is not None else None,
+        pixels=pixels,
     )
 
 
