@@ -173,6 +173,23 @@ def test_what_a_stopped_render_gives_up_another_one_makes(make: Make, whole: dic
     assert bits(folder_of(shot)) == whole
 
 
+def test_one_that_waits_while_another_delivers_all_and_clears_up_makes_nothing(
+        make: Make, whole: dict[str, str]) -> None:
+    shot = make("cleared")
+    first, second = pipeline.render(shot), pipeline.render(shot)
+    until(first, lambda event: isinstance(event, Advanced) and event.stage is Stage.KEYFRAMES)
+    until(second, is_waiting)
+    assert isinstance(list(first)[-1], Finished)
+    assert not (folder_of(shot) / ".fresco").exists()
+    rest = list(second)
+    assert not any(isinstance(event, Advanced) for event in rest), "a window was denoised once more"
+    last = rest[-1]
+    assert isinstance(last, Finished)
+    assert (last.rendered, last.reused) == (0, len(FRAMES))
+    assert bits(folder_of(shot)) == whole
+    assert not (folder_of(shot) / ".fresco").exists()
+
+
 def test_chunks_that_are_rendered_at_once_wait_for_each_others_windows(make: Make, whole: dict[str, str]) -> None:
     shot = make("chunks")
     first = pipeline.render(shot, selection=CHUNKS[0])

@@ -247,12 +247,12 @@ def test_a_queue_that_another_process_holds_is_tried_again(tmp_path: Path, monke
         holder = sqlite3.connect(options.queue, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
         told = Told.of(Warned(number=0, time=0, job=job, code="test", text="x"))
-        assert not server._took(Heard(worker, told)), "the word waits"
+        assert not server.work.took(Heard(worker, told)), "the word waits"
         holder.execute("ROLLBACK")
         holder.close()
         server._next_tick = 0.0
         server._tend()
-        assert server._kept is None
+        assert not server.work.waits
         assert server.queue.status(job).state is JobState.RUNNING
 
 
@@ -565,15 +565,15 @@ def test_on_a_full_disk_nothing_is_lost_and_clients_are_told(tmp_path: Path) -> 
         worker = WorkerProcess(name="worker", device="cpu", process=cast("subprocess.Popen[bytes]", None), claim=claim)
         event = Warned(number=0, time=0, job=job, code="test", text="x" * 50_000)
         filled(server, full=True)
-        assert not server._took(Heard(worker, Told.of(event)))
+        assert not server.work.took(Heard(worker, Told.of(event)))
         with pytest.raises(DiskFull):
             server.answers.reply(submit)
         server._tend()
-        assert server._kept is not None, "the word waits"
+        assert server.work.waits, "the word waits"
         assert server.queue.status(job).state is JobState.RUNNING
         filled(server, full=False)
         server._next_tick = 0.0
         server._tend()
-        assert server._kept is None
+        assert not server.work.waits
         assert [event.number for event in server.queue.journal.events()] == [1, 2, 3]
         assert server.answers.reply(submit).created

@@ -238,7 +238,8 @@ class JobQueue:
 
     def fail(self, claim: Claim, problem: Problem) -> JobStatus:
         """The render ended with an error. Raises Interrupted as `report` does."""
-        problem = replace(problem, what=problem.what[:TEXT_LENGTH])
+        problem = replace(problem, what=problem.what[:TEXT_LENGTH], where=_cut(problem.where),
+                          remedy=_cut(problem.remedy))
         with self._database.changing() as connection:
             return self._enter(connection, _held(connection, claim), JobState.FAILED, problem=problem)
 
@@ -369,6 +370,10 @@ def _check_priority(priority: int) -> None:
 def _storable(text: str) -> str:
     """A text that a database holds: names of files may have surrogates."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _cut(text: str | None) -> str | None:
+    return text and text[:TEXT_LENGTH]
 
 
 def _after_stop(wish: Wish | None) -> JobState:

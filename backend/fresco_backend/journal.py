@@ -24,7 +24,7 @@ from typing import cast
 
 from fresco_backend.job_database import JobDatabase
 from fresco_protocol.document import read, write
-from fresco_protocol.errors import FrescoError, JobUnknown
+from fresco_protocol.errors import FrescoError, JobUnknown, ShotError
 from fresco_protocol.events import JobEvent
 from fresco_protocol.wire import NAMES, TYPES
 
@@ -67,13 +67,20 @@ class Journal:
             return str(connection.execute("SELECT name FROM journal").fetchone()["name"])
 
     def events(self, since: int = 0, *, job: str | None = None, limit: int = 1_000) -> tuple[JobEvent, ...]:
-        """The events after number `since`, of one job or of all, in order; at most `limit`. None left: nothing new."""
+        """The events after number `since`, of one job or of all, in order; at most `limit`. None left: nothing new.
+
+        An event that this version of Fresco cannot read is left out.
+        """
+        values: tuple[object, ...]
         chosen, values = ("", (since, limit)) if job is None else ("AND job = ?", (since, job, limit))
-        with self._database.reading() as connection:
-            rows = connection.execute(f"SELECT number, time, job, type, body FROM event WHERE number > ? {chosen} "
-                                      "ORDER BY number LIMIT ?", values).fetchall()
-        return tuple(read({**json.loads(row["body"]), **{name: row[name] for name in _OWN}}, TYPES[row["type"]])
-                     for row in rows)
+        while True:
+            with self._database.reading() as connection:
+                rows = connection.execute(f"SELECT number, time, job, type, body FROM event WHERE number > ? {chosen} "
+                                          "ORDER BY number LIMIT ?", values).fetchall()
+            found = tuple(event for row in rows if (event := _event(row)) is not None)
+            if found or not rows:
+                return found
+            values = (rows[-1]["number"], *values[1:])
 
     def last_number(self) -> int:
         """The number of the newest event; 0 before the first. Ask for it before a list of jobs, to watch from there."""
@@ -129,6 +136,18 @@ class Journal:
         for (job,) in jobs:
             connection.execute("DELETE FROM event WHERE job = ? AND lasting = 0", (job,))
             connection.execute("DELETE FROM log WHERE job = ?", (job,))
+
+
+def _event(row: sqlite3.Row) -> JobEvent | None:
+    """The event of a row; None for one of another version that means nothing here."""
+    kind = TYPES.get(row["type"])
+    if kind is None or not issubclass(kind, JobEvent):
+        return None
+    try:
+        event: JobEvent = read({**json.loads(row["body"]), **{name: row[name] for name in _OWN}}, kind)
+    except ShotError:
+        return None
+    return event
 
 
 def _body(event: JobEvent) -> str:

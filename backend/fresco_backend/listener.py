@@ -6,9 +6,9 @@ A stranger costs one signature's check and gets no answer; what is refused is lo
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from fresco_backend.gate import Gate
+from fresco_backend.server_log import Recurring
 from fresco_protocol.errors import FrescoError, MessageMalformed, ProtocolError, UsageError
 from fresco_protocol.job import Problem
 from fresco_protocol.messages import Failed, Message, Request
@@ -27,7 +28,6 @@ LINGER = 500  # milliseconds that the last words may take
 MOST_WAITING = 256  # messages that wait for one client that does not read
 PING, DEAF = 30_000, 300_000  # milliseconds; a host's interface may be busy for minutes, and its jobs go on anyway
 HANDSHAKE = 10_000  # milliseconds
-REFUSALS_SAID_EACH = 60.0  # seconds
 MOST_REFUSED = 50  # messages of one socket, until the loop looks elsewhere
 REBIND = 2.0  # seconds that the system may take to give a port back
 MOST_MEMORY = 512 * 2**20  # bytes beyond those of the start
@@ -60,24 +60,6 @@ class Asked(NamedTuple):
     id: str
 
 
-@dataclass(kw_only=True)
-class _Refusals:
-    """How often messages were refused, by why: said at the first time, then once in a while."""
-
-    say: Callable[[str], None]
-    counts: dict[str, int] = field(default_factory=dict)
-    due: dict[str, float] = field(default_factory=dict)
-
-    def add(self, error: ProtocolError) -> None:
-        kind = f"{error.code}: {error.what.split(':')[0][:80]}" if error.code != "message-malformed" else error.code
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        now = time.monotonic()
-        if now >= self.due.get(kind, 0.0):
-            self.due[kind] = now + REFUSALS_SAID_EACH
-            times = f", {self.counts[kind]} so far" if self.counts[kind] > 1 else ""
-            self.say(f"refused a message: {error.what[:200]} [{error.code}]{times}")
-
-
 class Listener:
     """The ROUTER, bound to the loopback, and beside it one for other machines, if there is a `gate` for it.
 
@@ -87,7 +69,7 @@ class Listener:
     def __init__(self, token: str, *, port: int = 0, gate: Gate | None = None, say: Callable[[str], None]) -> None:
         self._token = token
         self._guard = ReplayGuard()
-        self._refusals = _Refusals(say=say)
+        self._refusals = Recurring(say)
         self._say = say
         self._gate = gate
         self.sockets = [self._bound(f"tcp://{LOOPBACK}:{port or '*'}", None)]
@@ -121,6 +103,9 @@ class Listener:
         libzmq bounds a part, not the number of parts: a stranger may send one message without an end. It is all in the
         memory of the connection, and goes with it.
         """
+        if len(self.sockets) < 1 + (self._gate is not None):
+            self._bind_again()
+            return True
         held = _memory()
         if held is None:
             return False
@@ -130,10 +115,15 @@ class Listener:
             return False
         self._say(f"all connections are ended: they hold {(held - self._memory) // 2**20} MiB")
         self.close(linger=0)
-        gates = [(self.endpoint, None), *([(self._gate.endpoint, self._gate)] if self._gate else [])]
-        self.sockets = [self._bound(endpoint, gate) for endpoint, gate in gates]
-        self._memory = None
+        self.sockets, self._memory = [], None
+        self._bind_again()
         return True
+
+    def _bind_again(self) -> None:
+        """What is not bound, is; a port that another program took meanwhile is tried again at the next `relieve`."""
+        gates = [(self.endpoint, None), *([(self._gate.endpoint, self._gate)] if self._gate else [])]
+        for endpoint, gate in gates[len(self.sockets):]:
+            self.sockets.append(self._bound(endpoint, gate))
 
     def receive(self) -> Asked | None:
         """The next request; None when none is waiting, or after MOST_REFUSED messages that are none: they are answered
@@ -147,10 +137,16 @@ class Listener:
                 try:
                     return self._asked(Peer(socket, id), parts)
                 except ProtocolError as error:
-                    self._refusals.add(error)
+                    self._refuse(error)
                     if error.request is not None:
                         self.send(Peer(socket, id), Failed(problem=Problem.of(error)), error.request)
+                except Exception as error:  # noqa: BLE001, whatever the reader has overlooked costs this message only
+                    self._refuse(ProtocolError(f"it could not be read: {error!r}"))
         return None
+
+    def _refuse(self, error: ProtocolError) -> None:
+        kind = re.sub(r"\d+", "#", error.what.split(":")[0][:80]) if error.code != MessageMalformed.code else ""
+        self._refusals.add(f"{error.code} {kind}", f"refused a message: {error.what[:200]} [{error.code}]")
 
     def send(self, client: Peer, message: Message, id: str | None = None) -> Sent:
         """Sends a message; a reply that is beyond the limits of the wire becomes Failed."""

@@ -46,8 +46,11 @@ class Roots:
             self._check_model(model, place)
 
     def check_job(self, job: Job) -> None:
-        """Raises PathRefused for the first file of an opened job that leads out of the roots."""
+        """Raises PathRefused for the first file of an opened job that leads out of the roots, scratch included."""
         self.check_shot(job.shot)
+        beside = Path(job.shot.delivery.sequence).parent
+        if job.scratch.folder.is_relative_to(beside):  # else the owner of the server has named another place
+            self._check(str(job.scratch.folder), "the folder of unfinished work", self.folders)
         for path in job.sources:
             self._check(str(path), "a file of the plate, the matte or a control", self.folders)
 

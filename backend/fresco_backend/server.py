@@ -2,10 +2,10 @@
 """The server: one loop between clients, the queue, workers and watchers. Light: torch lives in the workers.
 
     client ── request ──> Listener ──> Answers ──> JobQueue ──> Journal ──> Watchers ── events ──> clients
-                                          └─ wish ─> WorkerPool ── words ──┘
+                                          └─ wish ─> WorkerPool ── words ──> Work ──> JobQueue
 
-The loop never waits for a worker or a client. When the queue's disk refuses what a worker told, the server keeps the
-word, takes no other, and tries again each second: the workers wait at their pipes, and nothing is lost.
+The loop never waits for a worker or a client, and nothing that one of them sends ends it: what nobody has thought of
+costs the request, or the worker that said it, and is in the log.
 """
 from __future__ import annotations
 
@@ -25,27 +25,24 @@ import fresco_backend
 from fresco_backend import settings
 from fresco_backend.answers import Answers
 from fresco_backend.gate import Gate
-from fresco_backend.job_state import Claim, Wish
 from fresco_backend.jobs import JobQueue, Limits
-from fresco_backend.leftovers import sweep
 from fresco_backend.listener import Asked, Listener
 from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
 from fresco_backend.server_address import ExclusiveLock, fresh_token, publish, withdraw
-from fresco_backend.server_log import ServerLog
+from fresco_backend.server_log import Faults, ServerLog
 from fresco_backend.watchers import Watchers
-from fresco_backend.worker_pool import ANY, Death, Heard, Patience, WorkerPool, WorkerProcess
-from fresco_backend.worker_words import Broken, Done, Halted, Line, Ready, Told
+from fresco_backend.work import Work
+from fresco_backend.worker_pool import ANY, Patience, WorkerPool
 from fresco_protocol.connection import Connection
-from fresco_protocol.errors import Busy, FrescoError, Interrupted, OutputError
-from fresco_protocol.events import Previewed
-from fresco_protocol.job import JobState, Problem
+from fresco_protocol.errors import FrescoError, UsageError
+from fresco_protocol.job import Problem
 from fresco_protocol.messages import Failed, Hello, Watch
 
 HEARTBEAT = 2.0  # seconds
 TICK = 1.0  # seconds between two looks at workers and clocks
 LAG = 0.02  # seconds, while a watcher is behind
-MOST_AT_ONCE = 50  # requests, or words of workers, before the loop looks elsewhere
+MOST_AT_ONCE = 50  # requests, before the loop looks elsewhere
 GRACE = 6.0  # seconds for a running step at the end; a second later the signal handler of the command ends all
 ADAY = 86_400.0  # a lease that never ends: the pool itself sees which workers live
 
@@ -77,6 +74,7 @@ class Server:
         self.options = options
         self.log = log or ServerLog(sys.stderr)
         self._open = ExitStack()
+        self.faults = Faults(self.log.say)
         self._signal: int | None = None
 
     def __enter__(self) -> Server:
@@ -92,10 +90,12 @@ class Server:
             self.pool = WorkerPool(
                 self.options.devices, roots=self.options.roots, folder=self.options.queue.parent,
                 patience=self.options.patience, descriptors=[lock.descriptor for lock in locks], say=self.log.say)
-            stack.callback(self._end_workers)
-            self.watchers = Watchers(journal=self.queue.journal, listener=self.listener)
+            self.watchers = Watchers(journal=self.queue.journal, listener=self.listener, say=self.log.say)
             self.answers = Answers(queue=self.queue, pool=self.pool, roots=self.options.roots, log=self.log,
                                    mapping=self.options.mapping, heartbeat=self.options.heartbeat)
+            self.work = Work(queue=self.queue, pool=self.pool, watchers=self.watchers, previews=self.answers.previews,
+                             log=self.log, faults=self.faults)
+            stack.callback(self.work.end)
             self.connection = Connection(endpoint=self.listener.endpoint, token=token, pid=os.getpid(),
                                          version=fresco_backend.__version__)
             self._begin()
@@ -114,13 +114,9 @@ class Server:
         self._poller = self._polling()
         now = time.monotonic()
         self._next_beat = self._next_tick = now
-        self._busy_at = now  # when there was last something to do
-        self._unclaimed = True  # whether the queue may have a job for an idle worker
-        self._behind = False
-        self._kept: Heard | None = None  # what the disk refused
-        for status in self.queue.recover(blamed=False):
-            sweep(status)
-            self.log.say(f"job {status.id} was running when the last server ended; it is {status.state.value} now")
+        self._asked_at = now  # when somebody last wanted something
+        self._behind = self._idle = False
+        self.work.begin()
 
     def _polling(self) -> zmq.Poller:
         poller = zmq.Poller()
@@ -136,15 +132,21 @@ class Server:
             while not self._is_over():
                 ready = dict(self._poller.poll(self._pause()))
                 if any(socket in ready for socket in self.listener.sockets):
-                    self._answer_requests()
-                if self._kept is None:  # else its pool waits
-                    self._hear_workers()
+                    self._contained(self._answer_requests)
+                self._contained(self.work.hear)
                 self._tend()
         self._finish()
 
     def end(self) -> None:
         """Ends `run` within a TICK; for other threads."""
         self._signal = signal.SIGTERM
+
+    def _contained(self, part: Callable[[], object]) -> None:
+        """A part of the loop; what it raises is said, and does not end the server. The next round tries it again."""
+        try:
+            part()
+        except Exception as error:  # noqa: BLE001, the jobs of everybody hang on this loop
+            self.faults.add(part.__name__.strip("_").replace("_", " "), error)
 
     def _pause(self) -> int:
         """Milliseconds that the loop may wait."""
@@ -165,151 +167,67 @@ class Server:
                      else self.answers.reply(asked.request))
         except FrescoError as error:
             reply = Failed(problem=Problem.of(error))
+        except Exception as error:  # noqa: BLE001, it costs this request
+            place = type(asked.request).__name__
+            self.faults.add(place, error)
+            reply = Failed(problem=Problem(code=FrescoError.code, what=f"the server failed at {place}: {error!r:.300}",
+                                           remedy="This is a bug of Fresco; the server's log has more: fresco logs"))
         self.listener.send(asked.client, reply, asked.id)
         if not isinstance(asked.request, (Hello, Watch)):
-            self._busy_at = time.monotonic()
-        self._unclaimed = True
-
-    def _hear_workers(self) -> None:
-        for _ in range(MOST_AT_ONCE):
-            heard = self.pool.hear()
-            if heard is None or not self._took(heard):
-                return
-
-    def _took(self, heard: Heard) -> bool:
-        """Whether what a worker said is on the disk; if not, it is kept."""
-        self._kept = None
-        try:
-            self._take(heard)
-        except (OutputError, Busy) as error:
-            self.log.say(f"the queue cannot be written, it is tried again: {error}")
-            self._kept = heard
-        return self._kept is None
+            self._asked_at = time.monotonic()
+        self.work.unclaimed = True
 
     def _tend(self) -> None:
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + TICK
-            if self._kept is not None:
-                self._took(self._kept)
-            self.pool.tend()
-            if self.listener.relieve():
-                self._poller = self._polling()
-                self.watchers.forget()
-            self._unclaimed = True  # the disk may have refused the last claim
-        if self._unclaimed:
-            self._assign()
-        self.watchers.gather()
-        self._behind = self.watchers.pump()
+            self._contained(self.work.try_again)
+            self._contained(self.pool.tend)
+            self._contained(self._relieve)
+            self._contained(self._look_for_work)
+        if self.work.unclaimed:
+            self._contained(self.work.assign)
+        self._contained(self._tell_watchers)
         if now >= self._next_beat:
             self._next_beat = now + self.options.heartbeat
-            self.watchers.beat()
+            self._contained(self.watchers.beat)
+
+    def _relieve(self) -> None:
+        try:
+            ended = self.listener.relieve()
+        except UsageError as error:  # another program has the port now
+            self.faults.add("nobody can connect", error)
+            ended = True
+        if ended:
+            self._poller = self._polling()
+            self.watchers.forget()
+
+    def _tell_watchers(self) -> None:
+        self._behind = False  # where this fails, the loop goes on at its own pace
+        self.watchers.gather()
+        self._behind = self.watchers.pump()
+
+    def _look_for_work(self) -> None:
+        """See whether the server has had nothing to do for too long."""
+        idle = time.monotonic() - max(self._asked_at, self.work.busy_at)
+        if self.options.idle_exit is None or idle < self.options.idle_exit:
+            return
+        if self.work.is_busy:
+            self._asked_at = time.monotonic()
+        else:
+            self.log.say(f"ends: nothing to do for {idle:.0f} s")
+            self._idle = True
 
     def _is_over(self) -> bool:
-        if self._signal is not None or self.answers.stop is not None:
-            return True
-        idle = time.monotonic() - self._busy_at
-        if self.options.idle_exit is None or idle < self.options.idle_exit:
-            return False
-        if any(worker.claim for worker in self.pool) or self.queue.jobs({JobState.QUEUED}, limit=0).total:
-            self._busy_at = time.monotonic()
-            return False
-        self.log.say(f"ends: nothing to do for {idle:.0f} s")
-        return True
-
-    # Workers.
-
-    def _assign(self) -> None:
-        """Gives queued jobs to idle workers."""
-        self._unclaimed = False
-        for worker in self.pool:
-            if worker.idle:
-                try:
-                    claim = self.queue.claim(worker.name, worker.device)
-                except (OutputError, Busy) as error:
-                    self.log.say(f"no job can be begun: {error}")
-                    return
-                if claim is None:
-                    return
-                self.log.say(f"job {claim.job} begins on {worker.device}, attempt {claim.number}")
-                worker.begin(claim)
-
-    def _take(self, heard: Heard) -> None:
-        worker, said = heard
-        if isinstance(said, str):
-            self._take_log(worker, said)
-        elif isinstance(said, Death):
-            self._take_death(worker, said)
-        elif isinstance(said, Ready):
-            self.log.say(f"worker {worker.name} is ready on {said.device}")
-            self._unclaimed = True
-        elif worker.claim is not None:
-            with suppress(Interrupted):  # the job is no longer its own; what it says is old
-                self._take_word(worker, worker.claim, said)
-
-    def _take_word(self, worker: WorkerProcess, claim: Claim, said: Line) -> None:
-        if isinstance(said, Told):
-            self._take_event(worker, claim, said)
-            return
-        if isinstance(said, Done):
-            status = self.queue.deliver(claim)
-        elif isinstance(said, Halted):
-            status = self.queue.give_back(claim)
-        elif isinstance(said, Broken):
-            status = self.queue.fail(claim, said.problem)
-        else:
-            return
-        worker.rest()
-        self.answers.previews.pop(claim.job, None)
-        self._unclaimed, self._busy_at = True, time.monotonic()
-        words = f": {said.problem.error()}" if isinstance(said, Broken) else ""
-        self.log.say(f"job {claim.job} is {status.state.value}{words}")
-
-    def _take_event(self, worker: WorkerProcess, claim: Claim, said: Told) -> None:
-        event = said.event()
-        if isinstance(event, Previewed):
-            self.answers.previews[claim.job] = event
-        if not event.durable:
-            self.watchers.pass_on(event)
-        elif isinstance(self.queue.report(claim, [event]), Wish):
-            worker.halt()
-
-    def _take_log(self, worker: WorkerProcess, line: str) -> None:
-        if worker.claim is None:
-            self.log.say(f"worker {worker.name}: {line.rstrip()}")
-        else:
-            self.queue.journal.append_log(worker.claim.job, line)
-
-    def _take_death(self, worker: WorkerProcess, death: Death) -> None:
-        self.log.say(death.words)
-        self._unclaimed = True
-        if worker.claim is None:
-            return
-        self.queue.journal.append_log(worker.claim.job, death.words)
-        for status in self.queue.recover(self.pool.names):
-            sweep(status)
-            self.log.say(f"job {status.id} lost its worker and is {status.state.value} now")
-        self.answers.previews.pop(worker.claim.job, None)
+        return self._signal is not None or self.answers.stop is not None or self._idle
 
     # The end.
 
     def _finish(self) -> None:
         """Lets running steps end, and the workers give their jobs back."""
         self.log.say("stops")
-        self.watchers.stop()
-        deadline = time.monotonic() + (0 if self.answers.stop else GRACE)
-        for worker in self.pool:
-            worker.halt()
-        while any(worker.claim for worker in self.pool) and time.monotonic() < deadline:
-            self.pool.socket.poll(50)
-            if self._kept is None:
-                self._hear_workers()
-
-    def _end_workers(self) -> None:
-        self.pool.end(seconds=1.0)
-        with suppress(FrescoError):  # the next start does it
-            for status in self.queue.recover(blamed=False):
-                sweep(status)
+        self._contained(self.watchers.stop)
+        self.work.stop(time.monotonic() + (0 if self.answers.stop else GRACE))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
+from fresco_backend.failure import translated
+from fresco_protocol.errors import FrescoError
+
 MOST_LINES = 5_000
 LONGEST_LINE = 1_000  # characters
+SAID_AGAIN = 60.0  # seconds
+MOST_KINDS = 200  # of lines that recur
 
 
 class ServerLog:
@@ -35,3 +41,43 @@ class ServerLog:
         skipped = first - (self._count - len(self._lines))
         lines = tuple(self._lines)[skipped : skipped + limit]
         return lines, max(since, first + len(lines))
+
+
+class Recurring:
+    """Lines that may be due again and again, by their kind: said the first time, then once in a while with a count.
+
+    say: writes a line. Whoever causes such a line cannot fill a disk or a memory with it.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._counts: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+
+    def is_due(self, kind: str) -> bool:
+        """Whether the next line of this kind is said."""
+        return time.monotonic() >= self._due.get(self._known(kind), 0.0)
+
+    def add(self, kind: str, text: str) -> None:
+        """One more of this kind."""
+        kind = self._known(kind)
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        if self.is_due(kind):
+            self._due[kind] = time.monotonic() + SAID_AGAIN
+            self._say(text + (f", {count} times so far" if count > 1 else ""))
+
+    def _known(self, kind: str) -> str:
+        return kind if kind in self._counts or len(self._counts) < MOST_KINDS else "others"
+
+
+class Faults:
+    """What went wrong inside the server and did not end it: each kind is said, with where its traceback is."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._recurring = Recurring(say)
+
+    def add(self, place: str, error: Exception) -> None:
+        """One more fault. place: which part of the server it was in."""
+        kind = f"{place}: {type(error).__name__}"
+        known = isinstance(error, FrescoError) or not self._recurring.is_due(kind)
+        self._recurring.add(kind, f"{place}: {error if known else translated(error, ['serve', place])}")

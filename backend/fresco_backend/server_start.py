@@ -2,7 +2,6 @@
 """Starting a server in the background, when a client needs one and none runs."""
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -10,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fresco_backend
-import fresco_protocol
 from fresco_backend import settings
 from fresco_protocol.client import Client
 from fresco_protocol.errors import Busy, OutputDenied, ServerError, ServerMissing
@@ -42,15 +39,13 @@ def start_server(roots: Sequence[Path] = ()) -> subprocess.Popen[bytes]:
     log = settings.server_log()
     words = [sys.executable, "-P", "-m", "fresco_backend.cli", "serve", "--idle-exit", str(IDLE_EXIT)]
     words += [word for root in dict.fromkeys((*settings.root_folders(), *roots)) for word in ("--root", str(root))]
-    packages = [str(Path(package.__file__ or "").parents[1]) for package in (fresco_backend, fresco_protocol)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*packages, os.environ.get("PYTHONPATH", "")])}
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if log.is_file() and log.stat().st_size > LARGEST_LOG:
             log.replace(log.with_name(f"{log.name}.1"))
         with log.open("ab") as stream:
             return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=log.parent,
-                                    env=environment, **_DETACHED)
+                                    env=settings.child_environment(), **_DETACHED)
     except OSError as error:
         raise OutputDenied(f"the server's log cannot be written: {error.strerror}", where=log,
                            remedy="Set FRESCO_QUEUE to a file in a folder of your own.") from error

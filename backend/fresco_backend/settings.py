@@ -25,6 +25,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import fresco_backend
+import fresco_protocol
 from fresco_protocol.connection import default_file
 from fresco_protocol.errors import UsageError
 
@@ -99,6 +101,13 @@ def device_name() -> str:
 def color_configuration() -> str | None:
     """The colour configuration that the environment names: a path or "ocio://..."; None when it names none."""
     return os.environ.get("OCIO", "").strip() or None
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, in which a child finds the same packages."""
+    packages = [str(Path(package.__file__ or "").parents[1]) for package in (fresco_backend, fresco_protocol)]
+    known = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []  # an empty entry is the current folder
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*packages, *known])}
 
 
 def _from_environment(variable: str) -> Path | None:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from fresco_backend.journal import Journal
 from fresco_backend.listener import Listener, Peer, Sent
-from fresco_protocol.errors import Busy
+from fresco_backend.server_log import Recurring
+from fresco_protocol.errors import Busy, MessageMalformed
 from fresco_protocol.events import Alive, Event, JobEvent, ServerStopping, WatchEnded
 from fresco_protocol.messages import Watch, Watching
 
@@ -30,7 +31,7 @@ class _Kept(NamedTuple):
 
     number: int
     job: str
-    parts: list[bytes]
+    parts: list[bytes] | None  # None: it does not fit into a message, and is left out
 
 
 @dataclass(kw_only=True)
@@ -52,6 +53,7 @@ class Watchers:
     journal: Journal
     listener: Listener
     clock: Callable[[], float] = time.monotonic
+    say: Callable[[str], None] = lambda _line: None
     _of: OrderedDict[Peer, _Watcher] = field(default_factory=OrderedDict)
     _recent: deque[_Kept] = field(default_factory=lambda: deque(maxlen=RECENT))
     _last: int = -1
@@ -59,6 +61,7 @@ class Watchers:
     def __post_init__(self) -> None:
         self._last = self.journal.last_number()
         self._name = self.journal.name()
+        self._unsaid = Recurring(self.say)
 
     def __len__(self) -> int:
         return len(self._of)
@@ -80,7 +83,7 @@ class Watchers:
     def gather(self) -> None:
         """Takes the events that were written since the last time."""
         while events := self.journal.events(self._last, limit=PAGE):
-            self._recent.extend(_Kept(event.number, event.job, self.listener.encoded(event)) for event in events)
+            self._recent.extend(_Kept(event.number, event.job, self._encoded(event)) for event in events)
             self._last = events[-1].number
 
     def pump(self) -> bool:
@@ -101,7 +104,9 @@ class Watchers:
     def pass_on(self, event: JobEvent) -> None:
         """Sends a passing event of a job to those who are up to date; its number and time are given here."""
         numbered = type(event)(**{**vars(event), "number": self._last, "time": time.time()})
-        parts = self.listener.encoded(numbered)
+        parts = self._encoded(numbered)
+        if parts is None:
+            return
         for watcher in list(self._of.values()):
             if watcher.job in (None, event.job) and watcher.since >= self._last and not watcher.ended:
                 self._send(watcher, parts)
@@ -126,6 +131,13 @@ class Watchers:
         for watcher in list(self._of.values()):
             self._send(watcher, parts)
 
+    def _encoded(self, event: JobEvent) -> list[bytes] | None:
+        try:
+            return self.listener.encoded(event)
+        except MessageMalformed as error:
+            self._unsaid.add("too large", f"watchers are not told of an event of job {event.job}: {error}")
+            return None
+
     def _passing(self, kind: type[Event]) -> list[bytes]:
         return self.listener.encoded(kind(number=self._last, time=time.time()))
 
@@ -142,14 +154,15 @@ class Watchers:
     def _send_older(self, watcher: _Watcher) -> None:
         events = self.journal.events(watcher.since, job=watcher.job, limit=PAGE)
         for event in events:
-            if not self._offer(watcher, _Kept(event.number, event.job, self.listener.encoded(event))):
+            if not self._offer(watcher, _Kept(event.number, event.job, self._encoded(event))):
                 return
         if len(events) < PAGE:  # no more of its job: what follows is recent
             watcher.since = max(watcher.since, self._last)
 
     def _offer(self, watcher: _Watcher, kept: _Kept) -> bool:
         """Sends an event if the watcher wants it, and moves on; False when it takes nothing now."""
-        if watcher.job in (None, kept.job) and not self._send(watcher, kept.parts):
+        wanted = watcher.job in (None, kept.job)
+        if wanted and kept.parts is not None and not self._send(watcher, kept.parts):
             return False
         watcher.since = kept.number
         return True

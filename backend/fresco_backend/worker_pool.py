@@ -7,7 +7,6 @@ killed worker is what the queue recovers from anyway.
 """
 from __future__ import annotations
 
-import os
 import queue
 import secrets
 import subprocess
@@ -22,8 +21,7 @@ from typing import IO, NamedTuple
 
 import zmq
 
-import fresco_backend
-import fresco_protocol
+from fresco_backend import settings
 from fresco_backend.job_state import Claim
 from fresco_backend.leftovers import worker_name
 from fresco_backend.roots import Roots
@@ -34,6 +32,8 @@ from fresco_protocol.job import Worker
 ANY = "auto"  # the device that a worker chooses itself
 LARGEST_LOG = 64 * 1024  # bytes of a log that are written at once: each time waits for the disk
 MOST_UNHEARD = 1000  # lines that wait for the server; then the workers wait
+LEAVING = 0.2  # seconds in which a worker that has closed its pipe ends, as a rule
+ORPHANED = 5.0  # seconds until the pipe of an ended worker, which another process holds open, is no longer waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,9 @@ class Heard(NamedTuple):
 class WorkerProcess:
     """One child. name: no other process ever had it. device: asked for, then the one that it has.
 
-    since: when what it does now began; heard, worked: last heartbeat and last event; seconds of the monotonic clock.
+    since: when what it does now began; heard, worked: last heartbeat and last event; ended: when its end was seen;
+    seconds of the monotonic clock. leaving: it says nothing more, and its end is waited for. distrusted: it was killed
+    for what it said, and what it said after that is not taken.
     """
 
     name: str
@@ -89,6 +91,9 @@ class WorkerProcess:
     heard: float = field(default_factory=time.monotonic)
     worked: float = field(default_factory=time.monotonic)
     beat: Beat | None = None
+    ended: float | None = None
+    leaving: bool = False
+    distrusted: bool = False
 
     def begin(self, claim: Claim) -> None:
         """Give it a job."""
@@ -106,6 +111,11 @@ class WorkerProcess:
         if self.halt_since is not None:
             self.halt_since = None
             self.orders.put(GoOn().to_bytes())
+
+    def distrust(self) -> None:
+        """Kill it for what it said."""
+        self.distrusted = True
+        self.process.kill()
 
     def rest(self) -> None:
         """Its job has ended."""
@@ -177,7 +187,10 @@ class WorkerPool:
                 worker.heard = worker.worked = now
         self._seen = now
         for worker in self:
-            if reason := worker.overdue(self.patience, now):
+            if worker.process.poll() is not None:
+                worker.ended = worker.ended or now
+                worker.leaving |= now - worker.ended > ORPHANED
+            elif not worker.leaving and (reason := worker.overdue(self.patience, now)):
                 self._say(f"worker {worker.name} on {worker.device} is killed: {reason}")
                 worker.heard = worker.worked = now
                 worker.halt_since = None
@@ -187,8 +200,11 @@ class WorkerPool:
         """The next thing that a worker said; None when there is nothing."""
         while (raw := self._said.next()) is not None:
             worker = self._workers.get(raw.worker)
-            if worker is not None:
-                return self._take(worker, raw)
+            if worker is not None and (heard := self._take(worker, raw)) is not None:
+                return heard
+        for worker in self:
+            if worker.leaving and worker.process.poll() is not None:
+                return Heard(worker, self._bury(worker))
         return None
 
     def end(self, *, seconds: float) -> None:
@@ -202,18 +218,22 @@ class WorkerPool:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 worker.process.kill()
-                worker.process.wait()
+        for worker in self:
+            with suppress(subprocess.TimeoutExpired):  # the system does not end it; its lock keeps others away
+                worker.process.wait(1.0)
         self.socket.close(0)
 
-    def _take(self, worker: WorkerProcess, raw: _Raw) -> Heard:
+    def _take(self, worker: WorkerProcess, raw: _Raw) -> Heard | None:
         if raw.line is None:
-            return Heard(worker, self._bury(worker))
+            return self._dismissed(worker)
+        if worker.distrusted and not raw.is_log:
+            return None
         if raw.is_log:
             return Heard(worker, raw.line.decode("utf-8", "replace"))
         try:
             line = line_of(raw.line)
         except (FrescoError, UnicodeDecodeError) as error:  # what it says after this cannot be trusted either
-            worker.process.kill()
+            worker.distrust()
             return Heard(worker, f"it said what cannot be understood, and is killed: {error}")
         worker.heard = time.monotonic()
         if isinstance(line, Beat):
@@ -232,23 +252,37 @@ class WorkerPool:
             self._due += [(0.0, device) for device in ready.devices
                           if device.startswith("cuda") and device != ready.device]
 
+    def _dismissed(self, worker: WorkerProcess) -> Heard | None:
+        """Its death, where it has ended. Else it is killed; until it is gone it may write, and keeps its job."""
+        worker.ready, worker.leaving = False, True
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(LEAVING)
+            return Heard(worker, self._bury(worker))
+        self._say(f"worker {worker.name} on {worker.device} is killed: it says nothing more, and does not end")
+        worker.process.kill()
+        return None
+
     def _bury(self, worker: WorkerProcess) -> Death:
         del self._workers[worker.name]
-        code = worker.process.wait()
-        pause = self._pauses.get(worker.device, self.patience.respawn)
-        self._pauses[worker.device] = min(2 * pause, self.patience.longest_respawn)
-        self._due.append((time.monotonic() + pause, worker.device))
+        code = worker.process.returncode
+        self._start_later(worker.device)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return Death(f"worker {worker.name} on {worker.device} {how}")
 
+    def _start_later(self, device: str) -> float:
+        """Start one on this device again, after a pause that grows; gives the pause, seconds."""
+        pause = self._pauses.get(device, self.patience.respawn)
+        self._pauses[device] = min(2 * pause, self.patience.longest_respawn)
+        self._due.append((time.monotonic() + pause, device))
+        return pause
+
     def _start(self, device: str) -> None:
-        words = [sys.executable, "-P", "-m", "fresco_backend.worker", "--device", device]
-        words += [word for folder in self._roots.folders for word in ("--root", str(folder))]
-        words += [word for folder in self._roots.models for word in ("--models", str(folder))]
-        process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder,
-            env=_environment(), pass_fds=self._descriptors if sys.platform != "win32" else (),
-            start_new_session=True)  # Ctrl-C on the server's terminal is for the server
+        try:
+            process = self._spawned(device)
+        except OSError as error:  # no memory, too many files or processes
+            pause = self._start_later(device)
+            self._say(f"no worker can be started on {device}, it is tried again in {pause:.1f} s: {error}")
+            return
         name = worker_name(process.pid)
         worker = self._workers[name] = WorkerProcess(name=name, device=device, process=process)
         self._say(f"worker {name} starts on {device}, process {process.pid}")
@@ -256,6 +290,15 @@ class WorkerPool:
         log = _begin(_read_log, self._said, name, process.stderr)
         _begin(_read_words, self._said, name, process.stdout, log)
         _begin(_write_orders, process.stdin, worker.orders)
+
+    def _spawned(self, device: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-P", "-m", "fresco_backend.worker", "--device", device]
+        words += [word for folder in self._roots.folders for word in ("--root", str(folder))]
+        words += [word for folder in self._roots.models for word in ("--models", str(folder))]
+        return subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder,
+            env=settings.child_environment(), pass_fds=self._descriptors if sys.platform != "win32" else (),
+            start_new_session=True)  # Ctrl-C on the server's terminal is for the server
 
 
 class _Said:
@@ -309,17 +352,11 @@ def _begin(target: Callable[..., None], *words: object) -> threading.Thread:
     return thread
 
 
-def _environment() -> dict[str, str]:
-    """The server's own, so that the child finds the same packages."""
-    packages = [str(Path(package.__file__ or "").parents[1]) for package in (fresco_backend, fresco_protocol)]
-    known = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*packages, *known])}
-
-
 def _read_words(said: _Said, name: str, pipe: IO[bytes], log: threading.Thread) -> None:
     with said.teller() as tell, pipe:
-        while line := pipe.readline(LONGEST_LINE):
-            tell(_Raw(name, line))
+        with suppress(OSError):  # its death must be told in any case
+            while line := pipe.readline(LONGEST_LINE):
+                tell(_Raw(name, line))
         log.join(1.0)  # its last words come before its death
         tell(_Raw(name, None))
 

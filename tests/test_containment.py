@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever a worker, a client or the disk does, the server goes on: it costs a worker, or one request."""
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import PACKAGES, Running, ended, polled, serving, waited
+
+from fresco_backend import listener as listener_room
+from fresco_backend import settings, worker_pool
+from fresco_backend.answers import Answers
+from fresco_backend.journal import EVENT_BYTES
+from fresco_backend.listener import Listener
+from fresco_backend.server_address import fresh_token
+from fresco_backend.worker_pool import Patience, WorkerPool
+from fresco_protocol.client import Client
+from fresco_protocol.connection import host_and_port
+from fresco_protocol.errors import FrescoError, ServerSilent, UsageError, WorkerDied
+from fresco_protocol.events import Event, JobChanged
+from fresco_protocol.job import JobState
+from fresco_protocol.messages import ListJobs, Logs, Status
+
+PATIENCE = Patience(respawn=0.05, longest_respawn=0.05)
+
+# What stands for a worker: it takes an order, says something that no worker says, and that the job is done.
+WORKER = """
+import json, os, subprocess, sys, time
+sys.path[:0] = {packages!r}
+from fresco_backend.worker_words import Broken, Done, Ready, Told, line_of
+from fresco_protocol.events import Finished, Warned
+from fresco_protocol.job import Problem
+def say(line):
+    sys.stdout.buffer.write(line if isinstance(line, bytes) else line.to_bytes())
+    sys.stdout.buffer.flush()
+def warned(job, text):
+    return Told.of(Warned(number=0, time=0, job=job, code="test", text=text))
+say(Ready(device="cpu", devices=("cpu",)))
+job = line_of(sys.stdin.buffer.readline()).job
+{speech}
+say(Done())
+sys.stdin.buffer.readline()
+"""
+FATAL = {
+    "of another job": 'say(warned(job[::-1], "x"))',
+    "no JSON": 'say(Told(type="event.warned", body="{"))',
+    "no event": 'say(Told(type="event.of-tomorrow", body="{}"))',
+    "no hexadecimal": 'say(Told(type="event.previewed", body="{}", blob="xyz"))',
+    "a number too large": 'say(Told.of(Finished(number=0, time=0, job=job, rendered=2**62, reused=2**62, seconds=1.0, '
+                          'sidecar="/s", outputs=("/o",))))',
+    "no line": r"say(b'\xff\n')",
+    "a pipe closed too early": "os.close(1); time.sleep(60)",
+    "the end, with the pipe in other hands": 'subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3)"]); '
+                                             "os._exit(1)",
+}
+HARMLESS = {
+    "too large": f'say(warned(job, "x" * {EVENT_BYTES + 1}))',
+    "too many values": 'say(Told.of(Finished(number=0, time=0, job=job, rendered=1, reused=0, seconds=1.0, '
+                       'sidecar="/s", outputs=("a",) * 205_000)))',
+}
+
+
+@contextmanager
+def with_worker(folder: Path, monkeypatch: pytest.MonkeyPatch, speech: str) -> Iterator[Running]:
+    """A server whose workers say this."""
+    program = WORKER.format(packages=PACKAGES, speech=speech)
+
+    def spawned(_pool: WorkerPool, _device: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
+
+    monkeypatch.setattr(WorkerPool, "_spawned", spawned)
+    monkeypatch.setattr(worker_pool, "ORPHANED", 0.2)
+    with serving(folder, devices=("cpu",), patience=PATIENCE) as running:
+        yield running
+
+
+@pytest.mark.parametrize("what", FATAL)
+def test_what_no_worker_may_say_costs_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    with with_worker(tmp_path, monkeypatch, FATAL[what]) as running, running.client(seconds=20) as client:
+        record = ended(client, running.submit(client).id, 60)
+        assert record.problem is not None
+        assert (record.state, record.problem.code, record.attempt) == (JobState.FAILED, WorkerDied.code, 3)
+        assert client.request(Status()).queued == 0
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_an_event_that_cannot_be_kept_or_told_is_left_out(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    with with_worker(tmp_path, monkeypatch, HARMLESS[what]) as running, running.client(seconds=20) as client:
+        client.watch()
+        job = running.submit(client).id
+        record = ended(client, job, 60)
+        assert (record.state, record.attempt) == (JobState.DELIVERED, 1)
+        states = [event.record.state for event in polled(client, is_delivered) if isinstance(event, JobChanged)]
+        assert states == [JobState.QUEUED, JobState.RUNNING, JobState.DELIVERED]
+        if what == "too large":
+            assert any("is left out" in line for line in client.request(Logs(job=job)).lines)
+
+
+def is_delivered(events: list[Event]) -> bool:
+    return any(isinstance(event, JobChanged) and event.record.state is JobState.DELIVERED for event in events)
+
+
+def test_a_problem_in_too_many_words_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speech = 'say(Broken(problem=Problem(code="bug", what="x" * 2**20, where="y" * 2**20, remedy="z" * 2**20)))'
+    with with_worker(tmp_path, monkeypatch, speech) as running, running.client(seconds=20) as client:
+        record = ended(client, running.submit(client).id, 60)
+        assert record.problem is not None
+        assert (record.state, record.problem.code, record.problem.where) == (JobState.FAILED, "bug", "y" * 12_000)
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with with_worker(tmp_path, monkeypatch, "") as running:
+        works = WorkerPool._spawned
+        monkeypatch.setattr(WorkerPool, "_spawned", raising(OSError(11, "Resource temporarily unavailable")))
+        for worker in running.server.pool:
+            worker.process.kill()
+        deadline = time.monotonic() + 20
+        while "no worker can be started" not in running.log.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        monkeypatch.setattr(WorkerPool, "_spawned", works)
+        with running.client(seconds=20) as client:
+            assert ended(client, running.submit(client).id, 60).state is JobState.DELIVERED
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def raise_it(*_: object, **__: object) -> None:
+        raise error
+
+    return raise_it
+
+
+# Clients.
+
+def test_a_request_that_the_server_fails_at_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Answers, "reply", raising(RuntimeError("nobody thought of this")))
+    monkeypatch.setenv("FRESCO_SCRATCH", str(tmp_path / "scratch"))
+    with serving(tmp_path) as running, running.client() as client:
+        for _ in range(3):
+            with pytest.raises(FrescoError, match="nobody thought of this") as caught:
+                client.request(Status())
+            assert caught.value.code == "bug"
+        assert running.log.getvalue().count("nobody thought of this") == 1
+        assert len(list((tmp_path / "scratch" / "tracebacks").iterdir())) == 1
+        monkeypatch.undo()
+        assert client.request(Status()).queued == 0
+
+
+def test_a_message_that_the_reader_fails_at_costs_this_message(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as running:
+        monkeypatch.setattr(listener_room, "decode", raising(RecursionError("too deep")))
+        with running.client() as client, pytest.raises(ServerSilent):
+            client.connect(seconds=0.3)
+        monkeypatch.undo()
+        with running.client() as client:
+            assert client.request(Status()).queued == 0
+        assert "it could not be read: RecursionError" in running.log.getvalue()
+
+
+def test_a_journal_that_cannot_be_read_for_a_while_ends_no_watch(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        client.watch()
+        monkeypatch.setattr(type(running.server.queue.journal), "events", raising(ValueError("torn")))
+        running.submit(client)
+        monkeypatch.undo()
+        assert len(polled(client, lambda events: any(isinstance(event, JobChanged) for event in events))) >= 1
+        assert "tell watchers: " in running.log.getvalue()
+
+
+def test_an_event_of_another_version_is_left_out(tmp_path: Path) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        job = running.submit(client).id
+    from fresco_backend.job_database import JobDatabase
+
+    database = JobDatabase(tmp_path / "state" / "queue.sqlite")
+    with database.changing() as connection:
+        connection.executemany("INSERT INTO event (job, time, lasting, type, body) VALUES (?, 1.0, 1, ?, ?)",
+                               [(job, "event.of-tomorrow", "{}")] * 60 + [(job, "event.warned", '{"colour": "red"}')])
+    database.close()
+    with serving(tmp_path) as running, running.client() as client:
+        client.watch()
+        running.submit(client, "other")
+        events = polled(client, lambda events: len([e for e in events if isinstance(e, JobChanged)]) == 2)
+        assert [event.number for event in events if event.durable] == [1, 63]
+
+
+def test_a_port_that_another_program_takes_meanwhile_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_room, "REBIND", 0.1)
+    monkeypatch.setattr(listener_room, "MOST_MEMORY", 0)
+    listener = Listener(fresh_token(), say=lambda _line: None)
+    place = host_and_port(listener.endpoint)
+    listener.close(linger=0)
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            thief = socket.create_server(place)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+    with thief, pytest.raises(UsageError, match="cannot listen"):
+        listener.relieve()
+    assert listener.sockets == []
+    while not listener.sockets:
+        assert listener.relieve()
+    assert host_and_port(listener.endpoint) == place
+    listener.close(linger=0)
+
+
+def test_a_child_does_not_import_from_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert "" not in settings.child_environment()["PYTHONPATH"].split(":" if sys.platform != "win32" else ";")
+    monkeypatch.setenv("PYTHONPATH", "/one")
+    assert settings.child_environment()["PYTHONPATH"].endswith("/one")
+
+
+def test_lines_that_recur_are_said_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        faults = running.server.faults
+        for number in range(500):
+            faults.add(f"place {number}", FrescoError("the same"))
+        assert len(running.log.getvalue().splitlines()) < 220
+        assert client.request(ListJobs()).total == 0
+        waited(client, running.submit(client).id, lambda record: record.state is JobState.QUEUED, 1)
+
+
+def test_a_client_that_is_gone_is_nobodys_trouble(tmp_path: Path) -> None:
+    with serving(tmp_path) as running:
+        for _ in range(20):
+            client: Client = running.client()
+            client.watch()
+            client.close()
+        with running.client() as client:
+            running.submit(client)
+            assert client.request(Status()).queued == 1
