@@ -37,6 +37,7 @@ FrescoError                  bug                 1
 ├── ProtocolError            protocol           76
 │   ├── MessageMalformed     message-malformed  76
 │   ├── MessageRefused       message-refused    76   wrong signature, replayed, too old
+│   ├── ChecksumWrong        checksum           76   a file or a part of one changed on the way
 │   └── VersionMismatch      version            76   says which side to upgrade
 └── Interrupted              interrupted       130   143 when it was ended by SIGTERM; the shot resumes
 
@@ -321,6 +322,12 @@ class MessageRefused(ProtocolError):
     """A message is not signed with the token, was sent before, or is too old."""
 
     code = "message-refused"
+
+
+class ChecksumWrong(ProtocolError):
+    """A file, or a part of one, is not the one whose checksum was told."""
+
+    code = "checksum"
 
 
 class VersionMismatch(ProtocolError):

@@ -14,6 +14,7 @@ import secrets
 from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar, cast, get_args
 
 from fresco_protocol.document import Rule, noun, within
+from fresco_protocol.files import Chunk, Digest, File, FileName, Files
 from fresco_protocol.frame_range import FrameNumber
 from fresco_protocol.job import ClientKey, Count, Job, JobId, JobState, Priority, Problem, Seconds, Worker
 from fresco_protocol.look import Text
@@ -74,11 +75,16 @@ class Submitted(Reply):
 
 @noun
 class Submit(Request[Submitted]):
-    """Queues a shot, whose paths are absolute. client_key: from fresh_key(), once for each job that is wanted."""
+    """Queues a shot, whose paths are absolute. client_key: from fresh_key(), once for each job that is wanted.
+
+    files: that follow in chunks, each with its checksum; the job waits for them. Then paths may be `staged:` ones, and
+    the delivery's is. None: the server reads the client's disk.
+    """
 
     shot: Shot
     client_key: ClientKey
     priority: Priority = 0
+    files: Optional[Files] = None
 
 
 @noun
@@ -224,6 +230,91 @@ class Preview(Request[PreviewImage]):
 
 
 @noun
+class Uploaded(Reply):
+    """How far an upload is. held: bytes that are there of each file, in the order of the submit. whole: files that are
+    there and are what their checksums say. wrong: those that were not, and begin anew.
+    """
+
+    record: Job
+    held: tuple[Count, ...]
+    whole: Count
+    wrong: tuple[FileName, ...]
+
+
+@noun
+class Upload(Request[Uploaded]):
+    """Asks how far the upload of a job's files is."""
+
+    job: JobId
+
+
+@noun
+class ChunkKept(Reply):
+    """The chunk is there. held: bytes of its file that are."""
+
+    held: Count
+
+
+@noun
+class PutChunk(Request[ChunkKept]):
+    """Sends a part of a file. offset: of its first byte; every byte before it is there. sha256: of the part."""
+
+    job: JobId
+    name: FileName
+    offset: Count
+    sha256: Digest
+    data: Chunk
+
+    blobs = ("data",)
+
+
+@noun
+class DeliveryListed(Reply):
+    """Files of a job's delivery that are whole by now, in order; perhaps fewer than the limit. total: of them all."""
+
+    record: Job
+    files: tuple[File, ...]
+    total: Count
+
+
+@noun
+class ListDelivery(Request[DeliveryListed]):
+    """Asks for the files of a job's delivery."""
+
+    job: JobId
+    skip: Count = 0
+    limit: Portion = 1000
+
+
+@noun
+class ChunkGiven(Reply):
+    """A part of a file. sha256: of the part. size: of the file."""
+
+    offset: Count
+    size: Count
+    sha256: Digest
+    data: Chunk
+
+    blobs = ("data",)
+
+
+@noun
+class GetChunk(Request[ChunkGiven]):
+    """Asks for the part of a delivered file that begins at `offset`."""
+
+    job: JobId
+    name: FileName
+    offset: Count
+
+
+@noun
+class Discard(Request[Changed]):
+    """Deletes what a job that has ended left in the server's own folder: uploaded files, and their delivery."""
+
+    job: JobId
+
+
+@noun
 class ServerStatus(Reply):
     """How the server is. roots: folders that it may read and write. last: number of the last durable event."""
 
@@ -241,6 +332,21 @@ class ServerStatus(Reply):
 @noun
 class Status(Request[ServerStatus]):
     """Asks how the server is."""
+
+
+@noun
+class Models(Reply):
+    """Names that a look may give to its model, LoRAs, autoencoder and ControlNets, by what they are for."""
+
+    models: tuple[Text, ...]
+    loras: tuple[Text, ...]
+    autoencoders: tuple[Text, ...]
+    controlnets: tuple[Text, ...]
+
+
+@noun
+class ListModels(Request[Models]):
+    """Asks for what lies on the server's machine; whether each is whole is told when a job needs it."""
 
 
 @noun

@@ -17,7 +17,7 @@ from fresco_protocol.errors import MessageMalformed, ProtocolError, ShotError, V
 from fresco_protocol.messages import Message, Request
 from fresco_protocol.seal import ReplayGuard, Stamp, sign, verify
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 MOST_BLOBS = 4
 MOST_PARTS = 4 + MOST_BLOBS
 LARGEST_HEADER = 1024  # bytes
@@ -30,10 +30,11 @@ LONGEST_NUMBER = 40  # characters: longer ones cost time that grows with their s
 
 REQUESTS: tuple[type[Request[Any]], ...] = (
     m.Hello, m.Submit, m.ListJobs, m.ShowJob, m.Watch, m.Cancel, m.Pause, m.Resume, m.Retry, m.SetPriority, m.Move,
-    m.Logs, m.Preview, m.Status, m.Stop)
+    m.Logs, m.Preview, m.Upload, m.PutChunk, m.ListDelivery, m.GetChunk, m.Discard, m.Status, m.ListModels,
+    m.Stop)
 REPLIES: tuple[type[m.Reply], ...] = (
-    m.Welcome, m.Submitted, m.Jobs, m.JobShown, m.Watching, m.Changed, m.Lines, m.PreviewImage, m.ServerStatus,
-    m.Stopping, m.Failed)
+    m.Welcome, m.Submitted, m.Jobs, m.JobShown, m.Watching, m.Changed, m.Lines, m.PreviewImage, m.Uploaded,
+    m.ChunkKept, m.DeliveryListed, m.ChunkGiven, m.ServerStatus, m.Models, m.Stopping, m.Failed)
 EVENTS: tuple[type[e.Event], ...] = (
     e.JobChanged, e.Planned, e.Advanced, e.Delivered, e.Warned, e.Finished, e.Waited, e.Previewed, e.Alive,
     e.WatchEnded, e.ServerStopping)
