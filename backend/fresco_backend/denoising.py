@@ -112,9 +112,10 @@ class Denoising:
                 each = (time.monotonic() - began) / (passed.step.index + 1)
                 yield Advanced(stage=Stage.KEYFRAMES, done=done, total=total, window=place + 1,
                                windows=len(self.windows), seconds_left=(total - done) * each)
-                quick = self.models.preview_vae or self.models.vae
-                if self.previews and (seen := self.previews.of(quick, given, passed, steps=steps)):
-                    yield seen
+                if self.previews is not None:
+                    quick = self.models.preview_vae or self.models.vae
+                    if seen := self.previews.of(quick, given, passed, steps=steps):
+                        yield seen
 
     @cached_property
     def _sampling(self) -> denoise.Sampling:

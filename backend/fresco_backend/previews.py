@@ -57,7 +57,7 @@ class Previews:
 
 def _colors_of(vae: object, image: Tensor) -> Tensor:
     """(C + 1, 3): the least-squares map from latent channels and a constant to RGB in [-1, 1]."""
-    latents = encode(vae, image, None, chunk=1).float()
+    latents = encode(vae, image, None, chunk=1).float().nan_to_num()  # float16 overflows, and no preview stops a render
     wanted = functional.interpolate(image.float(), size=latents.shape[-2:], mode="area")
     rows, colors = _with_one(latents).flatten(0, -2), wanted.permute(0, 2, 3, 1).flatten(0, -2)
     fitted: Tensor = torch.linalg.lstsq(rows.cpu().double(), colors.cpu().double(), driver="gelsd").solution

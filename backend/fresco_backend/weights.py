@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,7 +56,7 @@ class Models:
     unet, text encoders and controlnets are in `dtype`; the autoencoder is in `vae.dtype`, which is float32 where
     `dtype` has too few bits for a picture. controlnets: by the control that asked for it. second: tokenizer and encoder
     of Stable Diffusion XL's second reading. scheduler_config: what diffusers' schedulers take in `from_config`. hashes:
-    SHA-256 of each weight file by "component/file". detectors: by name. preview_vae: None where there is none here.
+    SHA-256 of each weight file by "component/file". detectors: by name.
     """
 
     name: str
@@ -71,7 +72,12 @@ class Models:
     second: TextReader | None = None
     empty_is_zero: bool = False
     detectors: Mapping[str, DepthDetector] = field(default_factory=dict)
-    preview_vae: AutoencoderTiny | None = None
+    family: Family = Family.OTHER
+
+    @cached_property
+    def preview_vae(self) -> AutoencoderTiny | None:
+        """The tiny autoencoder of the family, read when somebody wants to see previews; None where none lies here."""
+        return _preview_autoencoder(self.family, self.device)
 
     @property
     def prompt_length(self) -> int:
@@ -148,7 +154,7 @@ def load(
     detectors = {wanted: read_detector(part, device) for wanted, part in inventory.detectors.items()}
     return Models(
         name=name, controlnets=nets, device=device, dtype=dtype, hashes=hashes, detectors=detectors,
-        preview_vae=_preview_autoencoder(inventory.family, device), **parts,
+        family=inventory.family, **parts,
     )  # fmt: skip
 
 
