@@ -63,6 +63,14 @@ def test_every_warning_is_explained() -> None:
     assert said == set(re.findall(r"^- \*\*([a-z-]+)\*\*:", text, re.MULTILINE))
 
 
+def test_the_site_lists_every_page_for_users() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = [ROOT / re.sub(r"^(?!project/)", "docs/", name).removeprefix("project/")
+              for name in re.findall(r"^ +- (?:.*: )?(\S+\.md)$", text, re.MULTILINE)]
+    assert not [str(path) for path in listed if not path.is_file()]
+    assert set((ROOT / "docs").rglob("*.md")) <= set(listed)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=NAMES)
 def test_links_lead_somewhere(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
