@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import burnt
 from resolve_bridge import Marked, Remote
+from resolve_otio import written
 
 if TYPE_CHECKING:
     from resolve_double import World
@@ -91,7 +94,11 @@ class Take:
 
 
 class TimelineItem(Marked):
-    """A clip of a timeline. gain: its grade. speed: in percent; the item shows frame `first + n * speed / 100`."""
+    """A clip of a timeline. gain: its grade. speed: in percent; the item shows frame `first + n * speed / 100`.
+
+    Backwards, its getters look like those of a clip that runs forwards: the source range is in ascending order, and
+    offsets count in the media as it is played (AYON's OTIO files of Resolve: of 100 frames, 20 to 60, left offset 39).
+    """
 
     kind = "TimelineItem"
 
@@ -139,18 +146,31 @@ class TimelineItem(Marked):
     def do_GetDuration(self, _subframe: bool = False) -> int:
         return self.duration
 
+    @property
+    def taken(self) -> int:
+        """Frames of the media that it covers."""
+        return self.duration * abs(self.speed) // 100
+
+    @property
+    def lowest(self) -> int:
+        """The lowest number among the frames that it shows."""
+        return self.shown.first if self.speed >= 0 else self.shown.first - self.taken + 1
+
     def do_GetLeftOffset(self, _subframe: bool = False) -> int:
-        return self.shown.first - self.shown.media.first if self.shown.media else 0
+        media = self.shown.media
+        if media is None:
+            return 0
+        return self.shown.first - media.first if self.speed >= 0 else media.first + media.count - 1 - self.shown.first
 
     def do_GetRightOffset(self, _subframe: bool = False) -> int:
         media = self.shown.media
-        return media.count - self.do_GetLeftOffset() - self.duration * self.speed // 100 if media else 0
+        return media.count - self.do_GetLeftOffset() - self.taken if media else 0
 
     def do_GetSourceStartFrame(self) -> int:
-        return self.shown.first
+        return self.lowest
 
     def do_GetSourceEndFrame(self) -> int:
-        return self.shown.first + self.duration * self.speed // 100 - self.world.source_end_short
+        return self.lowest + self.taken - self.world.source_end_short
 
     def do_GetMediaPoolItem(self) -> MediaPoolItem | None:
         media = self.shown.media
@@ -305,6 +325,22 @@ class Timeline(Marked):
             return False
         self.tracks[kind].append(Track(f"{kind.title()} {len(self.tracks[kind]) + 1}"))
         self.stale += self.world.stale_counts and kind == "video"
+        return True
+
+    def do_DeleteTrack(self, kind: str, index: int) -> bool:
+        track = self._track(kind, index)
+        if track is None:
+            return False
+        if track.items:
+            self.ledger.violate(f"DeleteTrack of {kind} track {index} deletes {len(track.items)} clips")
+        self.tracks[kind].remove(track)
+        return True
+
+    def do_Export(self, path: str, kind: Any, more: Any = None) -> bool:
+        if (kind, more) != ("EXPORT_OTIO", "EXPORT_NONE"):
+            self.ledger.violate(f"Export of {kind}, {more}")
+            return False
+        Path(path).write_text(json.dumps(written(self)), encoding="utf-8")
         return True
 
     def _track(self, kind: str, index: int) -> Track | None:

@@ -2,6 +2,7 @@
 """The four verbs on the double, without a server: what is refused and why, and what a failure leaves behind."""
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,14 @@ import burnt
 import pytest
 from davinci import Cut, edited, state, wish
 from resolve_double import World
+from resolve_otio import written
+from resolve_timeline import Ghost, Track
 
 from fresco_davinci import clip as nouns
 from fresco_davinci.clip import Clip, Destination, Extraction, Input, MatteChoice, MatteSource, Result, Wish
 from fresco_davinci.rendered import numbered
 from fresco_davinci.timeline import Host, collect, extract, integrate, records, validate
+from fresco_davinci.timeline.speed import speed_of
 from fresco_protocol.document import read, write
 from fresco_protocol.errors import (
     Busy,
@@ -165,11 +169,83 @@ def test_what_cannot_be_done_is_said_before_anything_is_touched(tmp_path: Path, 
     assert refused.value.remedy
 
 
-@pytest.mark.parametrize("release", [(18, 6), (20, 2)])
-def test_a_changed_speed_is_seen_without_a_word_for_it(release: tuple[int, ...], tmp_path: Path) -> None:
-    world = World(release)
+def test_a_changed_speed_is_seen_without_a_word_for_it(world: World, tmp_path: Path) -> None:
     edited(world, tmp_path, Cut(count=6)).speed = 200
     assert not collect(Host(world.resolve))[0].steady
+
+
+@pytest.mark.parametrize("middle", [True, False])
+def test_a_clip_that_runs_backwards_is_refused_though_its_getters_do_not_tell(world: World, tmp_path: Path,
+                                                                              middle: bool) -> None:
+    item = edited(world, tmp_path, Cut(frames=16, skipped=9 if middle else 12, count=4))  # from the middle, or not
+    item.speed = -100
+    edited(world, tmp_path / "above", Cut(track=2, start=100))
+    world.timeline.playhead = 12
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+    assert clip.item == item.id
+    assert clip.steady, "nothing but the export tells it"
+    before = state(world)
+    with pytest.raises(InputError, match="the clip runs backwards") as refused:
+        validate(host, clip, wish(tmp_path, input=Input.SOURCE))
+    assert "--input graded" in str(refused.value.remedy)
+    assert state(world) == before
+    found = extracted(host, clip, wish(tmp_path), tmp_path / "v001")
+    shown = [burnt.number_in(burnt.read(found.plate.sequence, n)) for n in range(1, 5)]
+    assert shown == ([1010, 1009, 1008, 1007] if middle else [1013, 1012, 1011, 1010])
+
+
+@pytest.mark.parametrize("answer", [None, "", "{", "{}", '{"tracks": {"children": []}}'])
+def test_a_direction_that_is_not_told_is_not_taken_for_forwards(world: World, tmp_path: Path, answer: str | None,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    item = edited(world, tmp_path)
+
+    def exports(_timeline: Any, path: str, _kind: str, _more: str) -> bool:
+        if answer is not None:
+            Path(path).write_text(answer)
+        return answer is not None
+
+    monkeypatch.setattr(type(world.timeline), "do_Export", exports)
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+    assert clip.item == item.id
+    with pytest.raises(InputError, match="does not tell whether the clip runs forwards"):
+        validate(host, clip, wish(tmp_path, input=Input.SOURCE))
+    validate(host, clip, wish(tmp_path))
+
+
+@pytest.mark.parametrize(("edit", "speed"), [
+    ("as it is", 1), ("its track alone", 1), ("dissolve", 1), ("ramp", 0), ("freeze", 0), ("other rate before", 1),
+    ("compound clip", None), ("longer", None)])
+def test_a_clip_is_found_in_an_export_by_its_place(tmp_path: Path, edit: str, speed: int | None,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(rate="23.976")
+    edited(world, tmp_path / "before", Cut(start=0)).speed = -100
+    edited(world, tmp_path, Cut(start=40_000))
+    edited(world, tmp_path / "above", Cut(start=40_000, track=2)).enabled = False
+    world.timeline.items()[-1].speed = -100
+    world.timeline.tracks["video"][1].enabled = False
+    document = written(world.timeline)
+    tracks = document["tracks"]["children"]
+    first, gap, clip = tracks[0]["children"]
+    if edit == "its track alone":
+        del tracks[1]
+    elif edit == "dissolve":
+        tracks[0]["children"].insert(1, {"OTIO_SCHEMA": "Transition.1"})
+    elif edit in ("ramp", "freeze"):
+        kind = {"ramp": {"OTIO_SCHEMA": "TimeEffect.1"}, "freeze": {"OTIO_SCHEMA": "FreezeFrame.1", "time_scalar": 0}}
+        clip["effects"].append(kind[edit])
+    elif edit == "other rate before":
+        gap["source_range"]["duration"] = {"value": (40_000 - 4) * 2, "rate": 2 * 24000 / 1001}
+    elif edit == "compound clip":
+        clip["OTIO_SCHEMA"] = "Stack.1"
+    elif edit == "longer":
+        clip["source_range"]["duration"]["value"] += 1
+    assert first["effects"][0]["time_scalar"] == -1
+    monkeypatch.setattr(type(world.timeline), "do_Export",
+                        lambda _, path, *kinds: bool(Path(path).write_text(json.dumps(document))))
+    host = Host(world.resolve)
+    assert speed_of(host, collect(host)[0]) == speed
 
 
 @pytest.mark.parametrize("properties", [{"Start": ""}, {"FPS": ""}, {"File Path": ""}, {"End": "n/a"}])
@@ -404,14 +480,57 @@ def test_a_track_of_ours_that_is_free_is_used_again(world: World, tmp_path: Path
     assert placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4)).track == 2
 
 
-def test_what_does_not_land_leaves_nothing_behind(world: World, tmp_path: Path,
+@pytest.mark.parametrize("how", ["refused", "ghost", "too short", "no name"])
+def test_what_does_not_land_leaves_nothing_behind(world: World, tmp_path: Path, how: str,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     edited(world, tmp_path)
-    monkeypatch.setattr(type(world.pool), "do_AppendToTimeline", lambda *_: [None])
-    with pytest.raises(HostRefused, match="did not land at frame 86410 with 4 frames") as refused:
+    pool = world.pool
+    real = type(pool).do_AppendToTimeline
+    ways: dict[str, Any] = {
+        "refused": lambda *_: [None], "ghost": lambda *_: [Ghost(world.ledger)],
+        "too short": lambda _, infos: real(pool, [{**info, "endFrame": info["startFrame"] + 2} for info in infos])}
+    if how == "no name":
+        monkeypatch.setattr(type(world.timeline), "do_SetTrackName", lambda *_: False)
+    else:
+        monkeypatch.setattr(type(pool), "do_AppendToTimeline", ways[how])
+    before = state(world)
+    words = "did not name the track" if how == "no name" else "did not land at frame 86410 with 4 frames"
+    with pytest.raises(HostRefused, match=words) as refused:
         placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
-    assert "by hand" in str(refused.value.remedy)
-    assert world.pool.root.folders[0].clips == []
+    assert how == "no name" or "by hand" in str(refused.value.remedy)
+    assert (how == "no name" or world.pool.root.folders[0].clips == []) is True
+    assert (state(world), [track.name for track in world.timeline.tracks["video"]]) == (before, ["Video 1"])
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_only_a_track_that_we_made_and_that_is_empty_is_taken_away(tmp_path: Path, ours: bool,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    edited(world, tmp_path)
+    timeline, pool = world.timeline, world.pool
+    if ours:  # an empty track of an earlier result
+        timeline.tracks["video"].append(Track("FRESCO"))
+
+    def appends(_pool: Any, _infos: Any) -> list[None]:
+        if not ours:  # an editor drops a clip onto the new track meanwhile
+            edited(world, tmp_path / "dropped", Cut(track=2, start=200))
+        return [None]
+
+    monkeypatch.setattr(type(pool), "do_AppendToTimeline", appends)
+    with pytest.raises(HostRefused):
+        placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert ([track.name for track in timeline.tracks["video"]], world.violations) == (["Video 1", "FRESCO"], [])
+
+
+def test_an_empty_track_that_stays_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    edited(world, tmp_path)
+    monkeypatch.setattr(type(world.pool), "do_AppendToTimeline", lambda *_: [None])
+    monkeypatch.setattr(type(world.timeline), "do_DeleteTrack", lambda *_: False)
+    host = Host(world.resolve)
+    with pytest.raises(HostRefused):
+        integrate(host, collect(host)[0], wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert host.notices == ["The empty video track 2 is left: delete it."]
 
 
 def test_who_went_to_another_timeline_comes_back_to_it(world: World, tmp_path: Path) -> None:

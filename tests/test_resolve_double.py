@@ -2,6 +2,7 @@
 """The double of Resolve catches careless clients: each test does what a real Resolve punishes."""
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ CARELESS: dict[str, Callable[[World], Any]] = {
     "MediaPool.AppendToTimeline does not take ()": lambda w: w.pool.AppendToTimeline(),
     "ImportMedia of '/a/b.exr'": lambda w: w.pool.ImportMedia(["/a/b.exr"]),
     "Timeline has no video track 0": lambda w: w.timeline.SetTrackEnable("video", 0, False),
+    "DeleteTrack of video track 1 deletes 1 clips": lambda w: w.timeline.DeleteTrack("video", 1),
+    "Timeline has no video track 3": lambda w: w.timeline.DeleteTrack("video", 3),
+    "Export of EXPORT_EDL, EXPORT_NONE": lambda w: w.timeline.Export("/tmp/x", "EXPORT_EDL", "EXPORT_NONE"),
     "DeleteTimelines of the current timeline": lambda w: w.pool.DeleteTimelines([w.timeline]),
 }
 
@@ -167,3 +171,17 @@ def test_pictures_show_their_numbers(tmp_path: Path) -> None:
         assert burnt.number_in(burnt.picture(number) * 0.5) == number
     path = burnt.write_movie(tmp_path / "a.mov", [7, 1005, 40000])
     assert [burnt.number_in(burnt.read(path, frame)) for frame in (1, 2, 3)] == [7, 1005, 40000]
+
+
+def test_getters_of_a_clip_that_runs_backwards_look_like_those_of_one_that_does_not(tmp_path: Path) -> None:
+    """The numbers of a real one (AYON): of 100 frames from 1000 on, 20 to 60, with a left offset of 39."""
+    world = World()
+    media = world.imported("/a/output.%04d.tif", first=1000, count=100)
+    item = world.timeline.put(media, 1060, 0, 41)
+    item.speed = -100
+    assert (item.GetLeftOffset(), item.GetRightOffset(), item.GetDuration()) == (39, 20, 41)
+    assert (item.GetSourceStartFrame(), item.GetSourceEndFrame(), item.source(item.start + 40)) == (1020, 1061, 1020)
+    assert world.timeline.Export(str(tmp_path / "a.otio"), "EXPORT_OTIO", "EXPORT_NONE")
+    (clip,) = json.loads((tmp_path / "a.otio").read_text())["tracks"]["children"][0]["children"]
+    assert [clip["source_range"][key]["value"] for key in ("start_time", "duration")] == [20, 41]
+    assert clip["effects"][0]["time_scalar"] == -1

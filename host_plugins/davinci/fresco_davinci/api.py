@@ -113,6 +113,8 @@ CALLS: tuple[Call, ...] = (
         ("GetCurrentTimecode", "", "D"),
         ("SetCurrentTimecode", "restores the playhead", "D"),
         ("DeleteClips", "takes back a clip that landed wrong", "D", "18.5.0"),
+        ("DeleteTrack", "takes back a track of ours that stayed empty", "D", "18.5.0"),
+        ("Export", "as OTIO: tells speed and direction of a clip, which no getter does", "D, A"),
     ),
     *_calls(
         "TimelineItem",

@@ -109,25 +109,30 @@ def _append(host: Host, clip: Clip, wish: Wish, result: Result, media: Item) -> 
     part = wish.range_in(clip)
     begin, count = result.first + result.head, part.last - part.first + 1
     record = clip.first + part.first - 1
-    track = _free_track(host, clip, record, count)
-    for end in (begin + count, begin + count - 1):
-        host.pool.AppendToTimeline([{"mediaPoolItem": media, "startFrame": begin, "endFrame": end, "mediaType": 1,
-                                     "trackIndex": track, "recordFrame": record}])
-        landed = [item for item in host.timeline.GetItemListInTrack("video", track) or ()
-                  if item.GetMediaPoolItem() and item.GetMediaPoolItem().GetUniqueId() == media.GetUniqueId()]
-        shown = [(item.GetStart(), item.GetDuration(), item.GetLeftOffset()) for item in landed]
-        if shown == [(record, count, result.head)]:
-            return landed[0]
-        if landed:
-            host.resolve.OpenPage("edit")  # clips are deleted there only
-            host.granted(host.timeline.DeleteClips(landed, False), "take back a clip that landed wrong")
-    host.pool.DeleteClips([media])
-    raise HostRefused(f"the result did not land at frame {record} with {count} frames", where=clip.name,
-                      remedy=f"Import {result.sequence} by hand, or place it into the media pool only (--place pool).")
+    with _free_track(host, clip, record, count) as track:
+        for end in (begin + count, begin + count - 1):
+            host.pool.AppendToTimeline([{"mediaPoolItem": media, "startFrame": begin, "endFrame": end, "mediaType": 1,
+                                         "trackIndex": track, "recordFrame": record}])
+            landed = [item for item in host.timeline.GetItemListInTrack("video", track) or ()
+                      if item.GetMediaPoolItem() and item.GetMediaPoolItem().GetUniqueId() == media.GetUniqueId()]
+            shown = [(item.GetStart(), item.GetDuration(), item.GetLeftOffset()) for item in landed]
+            if shown == [(record, count, result.head)]:
+                return landed[0]
+            if landed:
+                host.resolve.OpenPage("edit")  # clips are deleted there only
+                host.granted(host.timeline.DeleteClips(landed, False), "take back a clip that landed wrong")
+        host.pool.DeleteClips([media])
+        raise HostRefused(f"the result did not land at frame {record} with {count} frames", where=clip.name,
+                          remedy=f"Import {result.sequence} by hand, or place it into the media pool only "
+                                 "(--place pool).")
 
 
-def _free_track(host: Host, clip: Clip, first: int, count: int) -> int:
-    """A track of ours above the clip that is free there, seen and not locked; else a new one."""
+@contextmanager
+def _free_track(host: Host, clip: Clip, first: int, count: int) -> Iterator[int]:
+    """A track of ours above the clip that is free there, seen and not locked; else a new one.
+
+    A new one is taken away again when what is done on it fails and leaves it empty.
+    """
     timeline = host.timeline
     names = [str(timeline.GetTrackName("video", track)) for track in range(1, timeline.GetTrackCount("video") + 1)]
     for track in range(clip.track + 1, len(names) + 1):
@@ -135,16 +140,30 @@ def _free_track(host: Host, clip: Clip, first: int, count: int) -> int:
         taken = any(item.GetStart() < first + count and first < item.GetStart() + item.GetDuration() for item in items)
         if names[track - 1].startswith(TRACK) and not taken and not timeline.GetIsTrackLocked("video", track) \
                 and timeline.GetIsTrackEnabled("video", track):
-            return track
+            yield track
+            return
     host.granted(timeline.AddTrack("video"), "add a video track")
     if timeline.GetTrackCount("video") == len(names):  # stale until the page changes, as reported
         host.resolve.OpenPage("edit")
     track = int(timeline.GetTrackCount("video"))
     if track != len(names) + 1:
         raise host.refusal("add a video track")
-    name = next(name for name in (TRACK, *(f"{TRACK} {n}" for n in range(2, 1000))) if name not in names)
-    host.granted(timeline.SetTrackName("video", track, name), "name the track")
-    return track
+    try:
+        name = next(name for name in (TRACK, *(f"{TRACK} {n}" for n in range(2, 1000))) if name not in names)
+        host.granted(timeline.SetTrackName("video", track, name), "name the track")
+        yield track
+    except BaseException:
+        _take_back(host, track)
+        raise
+
+
+def _take_back(host: Host, track: int) -> None:
+    """Deletes a track that we added and that is still the highest one, unless something lies on it."""
+    timeline = host.timeline
+    if timeline.GetTrackCount("video") != track or timeline.GetItemListInTrack("video", track):
+        return
+    if timeline.DeleteTrack("video", track) in (None, False):
+        host.notice(f"The empty video track {track} is left: delete it.")
 
 
 def _add_take(host: Host, item: Item, media: Item, result: Result) -> None:

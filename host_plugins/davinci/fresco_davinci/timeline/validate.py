@@ -6,6 +6,7 @@ from fresco_davinci.clip import Clip, Destination, Input, MatteSource, Wish, rat
 from fresco_davinci.space import space_of
 from fresco_davinci.timeline.collect import find
 from fresco_davinci.timeline.host import Host, Item
+from fresco_davinci.timeline.speed import speed_of
 from fresco_protocol.errors import Busy, InputError, MatteError, UsageError
 
 
@@ -34,6 +35,13 @@ def _validate_source(host: Host, clip: Clip, wish: Wish) -> None:
                          f"{rate_text(clip.rate)}: frames would not match", where=clip.name, remedy=graded)
     if clip.media.count == 1 or not clip.steady:
         raise InputError("the clip is a still, or its speed is changed", where=clip.name, remedy=graded)
+    speed = speed_of(host, clip)
+    if speed is None:
+        raise InputError("Resolve does not tell whether the clip runs forwards: the clip is not found in an OTIO of "
+                         "the timeline", where=clip.name, remedy=graded)
+    if speed != 1:
+        raise InputError("the clip runs backwards" if speed < 0 else "the speed of the clip is changed",
+                         where=clip.name, remedy=graded)
 
 
 def _validate_render(host: Host, clip: Clip, wish: Wish) -> None:
