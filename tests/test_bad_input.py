@@ -70,7 +70,7 @@ CASES = {
     "output is plate by a link": Case(lambda folder: (folder / "out").symlink_to(folder / "plate"),
                                       ["-o", "{folder}/out/plate.%04d.png"], "output-is-plate", 4,
                                       ["would overwrite its own source"]),
-    "read-only output": Case(read_only, [], "output-denied", 4, ["cannot be written", "out", "folder"]),
+    "read-only output": Case(read_only, [], "output-denied", 4, ["cannot be made", "out", "folder"]),
     "unknown file type": Case(None, ["-o", "{folder}/out/look.####.bmp"], "output-pattern", 4,
                               ["'.bmp' is no file type", ".exr"]),
     "unknown colour space": Case(None, ["--color-space", "LogC7"], "color", 6, ["'LogC7' is unknown", "ARRI LogC4"]),

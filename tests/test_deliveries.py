@@ -97,10 +97,12 @@ def test_a_delivery_never_overwrites_a_source(tmp_path: Path, monkeypatch: pytes
 
 def test_a_folder_that_cannot_be_made_is_denied_before_rendering(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputDenied, match="cannot be written"):
-        DeliveryWriter(tmp_path / "file" / "out.%04d.exr", [1, 2], like=frame())
-    with pytest.raises(OutputDenied):
-        DeliveryWriter("/proc/fresco/out.%04d.exr", [1, 2], like=frame())
+    with pytest.raises(OutputDenied, match="cannot be made") as refusal:
+        DeliveryWriter(tmp_path / "file" / "deeper" / "out.%04d.exr", [1, 2], like=frame())
+    assert refusal.value.remedy == f"{tmp_path / 'file'} is no folder: choose another one"
+    with pytest.raises(OutputDenied, match="cannot be made") as refusal:
+        DeliveryWriter("/proc/fresco/deeper/out.%04d.exr", [1, 2], like=frame())
+    assert refusal.value.remedy == "Only /proc is there: make the folder, or choose one that you may write"
 
 
 @contextmanager

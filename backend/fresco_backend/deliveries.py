@@ -23,8 +23,8 @@ from fresco_backend.frames import (
     Window,
     data_window,
     embedded_job_hash,
-    read_frame,
 )
+from fresco_backend.image_files import decoded
 from fresco_backend.sequences import FramePattern
 from fresco_protocol.errors import (
     DiskFull,
@@ -105,7 +105,7 @@ class DeliveryWriter:
         """Whether the file of this frame is there, decodes as a whole, and was made by the very same job."""
         path = self.path(number)
         try:
-            return path.is_file() and embedded_job_hash(read_frame(path).metadata) == job_hash
+            return path.is_file() and job_hash in map(embedded_job_hash, decoded(path))
         except InputError:
             return False
 
@@ -128,7 +128,7 @@ class DeliveryWriter:
             if self.file_type == "jpeg":  # libjpeg ends the process when the disk is full
                 _ask_for_room(part, spec)
             _encode(part, self.file_type, spec, parts)
-            self._verify(part, spec, depth, job_hash, len(frame.parts))
+            self._verify(part, parts, frame.place, job_hash)
             _sync(part)
             part.replace(path)
         except OSError as error:
@@ -148,20 +148,28 @@ class DeliveryWriter:
                                 remedy=f"Choose {' or '.join(depth.value for depth in possible)}, or another file type")
         return wanted
 
-    def _verify(self, part: Path, spec: oiio.ImageSpec, depth: BitDepth, job_hash: str, parts: int) -> None:
-        """Decode the file once more: on a full disk close() may be True, and unknown codecs are replaced silently."""
+    def _verify(self, part: Path, written: Sequence[tuple[oiio.ImageSpec, Any]], place: int, job_hash: str) -> None:
+        """Decode the file once more: on a full disk close() may be True, and unknown codecs are replaced silently.
+
+        place: of the picture among the parts that were written.
+        """
+        spec = written[place][0]
         try:
-            found = read_frame(part)
+            found = decoded(part)
         except InputError as error:
             raise _why_not(part, spec, error.what) from error
-        read_back = (self._window(found.metadata), found.format, embedded_job_hash(found.metadata),
-                     set(found.metadata.channelnames), len(found.parts))
-        if read_back != (self._window(spec), depth, job_hash, set(spec.channelnames), parts):
+        if len(found) != len(written) or embedded_job_hash(found[place]) != job_hash or any(
+                self._facts(one) != self._facts(other) for one, (other, _) in zip(found, written, strict=True)):
             raise _why_not(part, spec, "the file does not read back as it was written")
-        wanted, compression = self.encoding.compression, found.metadata.get_string_attribute("compression")
+        wanted, compression = self.encoding.compression, found[place].get_string_attribute("compression")
         if wanted is not None and wanted.partition(":")[0] != compression:
             raise OutputPattern(f"{self.file_type} has no compression '{wanted}'", where=self.pattern,
                                 remedy="Leave it out to follow the plate, or for EXR choose zip, zips, piz or dwaa")
+
+    def _facts(self, spec: oiio.ImageSpec) -> tuple[Window, dict[str, str]]:
+        """Where the samples of a part lie, and how each channel is stored."""
+        return self._window(spec), {name: str(spec.channelformat(number))
+                                    for number, name in enumerate(spec.channelnames)}
 
     def _window(self, spec: oiio.ImageSpec) -> Window:
         """The data window, as far as the file type has one."""
@@ -249,7 +257,20 @@ def make_writable(folder: Path) -> None:
         probe.write_bytes(b"fresco")
         probe.unlink()
     except OSError as error:
-        raise refused(folder, error) from error
+        if folder.is_dir() or error.errno in _FULL:
+            raise refused(folder, error) from error
+        raise _no_folder(folder, error) from error
+
+
+def _no_folder(folder: Path, error: OSError) -> OutputDenied:
+    """Why a folder could not be made: what is there of the way to it, and what stands in it."""
+    there = next((parent for parent in (folder, *folder.parents) if parent.exists() or parent.is_symlink()), folder)
+    if there.is_dir():
+        remedy = f"Only {there} is there: make the folder, or choose one that you may write"
+    else:
+        remedy = f"{there} is no folder: choose another one"
+    return OutputDenied(f"the folder of the delivery cannot be made: {error.strerror or error}", where=folder,
+                        remedy=remedy)
 
 
 def refused(path: Path, error: OSError) -> OutputError:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
+import torch
+from numpy.typing import NDArray
 
 from fresco_backend.canvas import cut
 from fresco_backend.frames import HALF_MAX, JOB_HASH, FloatArray, Frame, Part, cleaned, passed_on
@@ -17,8 +19,11 @@ _LOSSY = ("dwaa", "dwab", "b44", "b44a")  # coded once more, what was kept of th
 _SHORT = "pxr24"  # cuts floats to 24 bits: an id becomes another id
 
 
-def storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray, int, int]:
-    """All channels as the header orders them, (H, W, channels); colour and alpha finite and within the format."""
+def storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray | NDArray[np.float16], int, int]:
+    """All channels as the header orders them, (H, W, channels); colour and alpha finite and within the format.
+
+    Halves where all are stored so, else float32. Gives also how many samples were replaced, and clamped.
+    """
     colour = frame.pixels if frame.alpha is None else np.concatenate([frame.pixels, frame.alpha[..., None]], axis=2)
     colour, replaced = cleaned(colour)
     clamped = 0
@@ -26,8 +31,10 @@ def storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray, int, int]:
         clamped = int(np.count_nonzero(np.abs(colour) > HALF_MAX))
         colour = np.clip(colour, -HALF_MAX, HALF_MAX)
     planes = [colour, *(extra.samples[..., None] for extra in frame.extra)]
-    whole = np.concatenate(planes, axis=2) if len(planes) > 1 else colour
-    return np.ascontiguousarray(whole, np.float32), replaced, clamped
+    whole = np.ascontiguousarray(np.concatenate(planes, axis=2) if len(planes) > 1 else colour, np.float32)
+    if depth is BitDepth.HALF and all(extra.format is depth for extra in frame.extra):
+        return torch.from_numpy(whole).half().numpy(), replaced, clamped  # a fifth of the time of the writer's own way
+    return whole, replaced, clamped
 
 
 def fitted(frame: Frame, type_name: str) -> Frame:

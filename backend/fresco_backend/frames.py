@@ -7,21 +7,21 @@ read and written again is the same frame. Everything that is not colour (depth, 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 from numpy.typing import NDArray
 
+from fresco_backend.image_files import guarded, message, opened, unreadable
 from fresco_protocol.errors import FrameUnreadable, InputError
 from fresco_protocol.shot import BitDepth
 
 FloatArray = NDArray[np.float32]
-Value = TypeVar("Value")
 
 HALF_MAX = 65504.0
 JOB_HASH = "fresco:job_hash"
@@ -158,8 +158,9 @@ def cleaned(samples: FloatArray) -> Cleaned:
     """`samples` with NaN as 0 and infinities as +-65504, and the number of samples that were replaced.
 
     A NaN has no value to keep; an infinity is brightness beyond the format, so it becomes the largest half. This is
-    what a model sees and what is delivered: no delivery of Fresco holds a NaN or an infinity, because one of them
-    spreads over the picture in the first blur of a comp, and the lossy codecs of EXR turn them into dark specks.
+    what a model sees and what is delivered: no colour or alpha that Fresco writes is NaN or infinite, because one such
+    sample spreads over the picture in the first blur of a comp, and the lossy codecs of EXR turn it into dark specks.
+    Other channels and parts keep every bit: an infinite depth means the sky, and a NaN may be an id.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(samples.sum()):  # one pass for the usual frame: what is not finite makes the sum so
@@ -177,7 +178,7 @@ def as_rgb(pixels: FloatArray) -> FloatArray:
 
 def read_header(path: Path) -> oiio.ImageSpec:
     """The header of an image file: size, windows, channels, attributes. Raises FrameUnreadable."""
-    image = _opened(path)
+    image = opened(path)
     try:
         return image.spec()
     finally:
@@ -225,14 +226,14 @@ class _Image(NamedTuple):
 
 def _read(path: Path) -> list[_Image]:
     """All parts of a file."""
-    image = _opened(path)
+    image = opened(path)
     try:
         found = [_part(image, 0, path)]
         while image.seek_subimage(len(found), 0):
             found.append(_part(image, len(found), path))
-        _message(image.geterror)  # the search for one part more ends in an error
+        message(image.geterror)  # the search for one part more ends in an error
         if len(found) < found[0].spec.get_int_attribute("oiio:subimages", 1):
-            raise _unreadable(path, f"part {len(found) + 1} of it is damaged")
+            raise unreadable(path, f"part {len(found) + 1} of it is damaged")
         return found
     finally:
         image.close()
@@ -241,9 +242,9 @@ def _read(path: Path) -> list[_Image]:
 def _part(image: oiio.ImageInput, place: int, path: Path) -> _Image:
     spec = image.spec()
     kind = _require_plain(spec, path)
-    samples = _guarded(lambda: image.read_image(place, 0, 0, spec.nchannels, kind), path)
+    samples = guarded(lambda: image.read_image(place, 0, 0, spec.nchannels, kind), path)
     if samples is None or image.has_error:
-        raise _unreadable(path, _message(image.geterror))
+        raise unreadable(path, message(image.geterror))
     shaped = np.asarray(samples).reshape(spec.height, spec.width, spec.nchannels)
     return _Image(spec, shaped, image.format_name())
 
@@ -284,49 +285,19 @@ def passed_on(metadata: oiio.ImageSpec, *, same_file_type: bool) -> oiio.ImageSp
     return spec
 
 
-def _opened(path: Path) -> oiio.ImageInput:
-    hints = oiio.ImageSpec()
-    hints.attribute("oiio:UnassociatedAlpha", 1)  # PNG: without it the reader multiplies by alpha and loses codes
-    image = _guarded(lambda: oiio.ImageInput.open(str(path), hints), path)
-    if image is None:
-        raise _unreadable(path, _message(oiio.geterror))
-    return image
-
-
-def _guarded(call: Callable[[], Value], path: Path) -> Value:
-    """The result of a call into OpenImageIO, whose bindings raise what they like on a damaged file."""
-    try:
-        return call()
-    except (UnicodeDecodeError, RuntimeError, ValueError, MemoryError, SystemError) as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _message(getter: Callable[[], str]) -> str:
-    try:
-        return getter()
-    except UnicodeDecodeError:  # the library quotes bytes of the damaged file
-        return "the file is damaged"
-
-
-def _unreadable(path: Path, reason: str) -> FrameUnreadable:
-    reason = " ".join(reason.split()).removeprefix(f'"{path}": ') or "the file is damaged"
-    return FrameUnreadable(f"this frame cannot be read: {reason}", where=path,
-                           remedy="Render or copy the frame again, or leave it out of the range")
-
-
 def _require_plain(spec: oiio.ImageSpec, path: Path) -> oiio.BASETYPE:
     """The type to read a part as. Refuses what would be lost in the delivery, instead of losing it."""
     if spec.deep:
-        raise _unreadable(path, "it holds deep samples; flatten it first")
+        raise unreadable(path, "it holds deep samples; flatten it first")
     if min(spec.width, spec.height) < 1 or spec.depth > 1:
-        raise _unreadable(path, "it holds no flat picture")
+        raise unreadable(path, "it holds no flat picture")
     kinds = [str(spec.channelformat(channel)) for channel in range(spec.nchannels)]
     if set(kinds) == {"uint"}:
         return oiio.UINT
     names = {"uint8", "uint16", "half", "float"}
     for name, kind in zip(spec.channelnames, kinds, strict=True):
         if kind not in names:
-            raise _unreadable(path, f"channel {name} is of type {kind}, and only {', '.join(sorted(names))} "
+            raise unreadable(path, f"channel {name} is of type {kind}, and only {', '.join(sorted(names))} "
                                     "pass through unharmed; write ids of type uint into a part of their own")
     return oiio.FLOAT
 
@@ -334,7 +305,7 @@ def _require_plain(spec: oiio.ImageSpec, path: Path) -> oiio.BASETYPE:
 def _frame(image: _Image, path: Path) -> Frame:
     spec, samples, file_type = image
     if samples.dtype != np.float32:
-        raise _unreadable(path, f"it has no colour, only {', '.join(spec.channelnames)}")
+        raise unreadable(path, f"it has no colour, only {', '.join(spec.channelnames)}")
     samples = samples.view(np.float32)
     names = tuple(spec.channelnames)
     colour, alpha = colour_channels(names, path)
@@ -376,4 +347,4 @@ def colour_channels(names: Sequence[str], path: Path) -> tuple[tuple[int, ...], 
                          remedy="Write the layer to stylise as R, G, B")
     if "y" in place:
         return (place["y"],), place.get("a")
-    raise _unreadable(path, f"it has no colour, only {', '.join(names)}")
+    raise unreadable(path, f"it has no colour, only {', '.join(names)}")
