@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_and_makes_no_finished_frame_again(bundle: Path) ->
     assert sorted(bits(out)) == [f"look.{frame}.png" for frame in range(1001, 1007)]
     assert {name: (out / name).stat().st_mtime_ns for name in there} == there
     assert not (out / ".fresco").exists()
-    assert json.loads((out / "look.fresco.json").read_bytes())["frames"] == "1001-1006"
+    assert json.loads((out / "look.png.fresco.json").read_bytes())["frames"] == "1001-1006"
 
 
 def test_a_chunk_that_fails_fails_the_job_and_says_why(bundle: Path) -> None:

@@ -84,6 +84,16 @@ def test_an_object_of_a_cryptomatte_is_found_by_its_name(with_manifest: bool) ->
     assert channel_samples(crypto(with_manifest=with_manifest), named("CryptoObject/villain"))[0, 0] == 0.75
 
 
+def test_an_object_without_a_name_is_found_by_its_id() -> None:
+    image, value = crypto(with_manifest=False), _name_hash("hero")
+    number = np.uint32(value).view(np.float32)
+    for name in (f"0x{value:08x}", f"0x{value:08X}", f"<{number}>", f"CryptoObject/<{number:.9g}>"):
+        assert np.array_equal(channel_samples(image, named(name)), [[0.25, 0.75], [0.75, 0.75]])
+    for wrong in ("0x00000001", "<nothing>", "<1e99>", "0x12"):
+        with pytest.raises(MatteError, match="no channel"):
+            channel_samples(image, named(wrong))
+
+
 def test_an_unknown_object_names_the_nearest_ones() -> None:
     assert objects(crypto().metadata) == ["hero", "villain"]
     assert coverage(crypto().by_name, crypto().metadata, "nobody") is None

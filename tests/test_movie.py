@@ -61,7 +61,7 @@ def test_a_movie_has_every_frame_at_the_exact_rate_and_no_scratch_beside_it(shot
     reader = MovieReader(tmp_path / "out" / "look.mov")
     assert (reader.count, reader.rate) == (6, Fraction(24000, 1001))
     assert finished(events).outputs == (str(reader.path),)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["look.fresco.json", "look.mov"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["look.mov", "look.mov.fresco.json"]
 
 
 def test_a_movie_that_is_finished_is_not_rendered_again_and_a_lost_one_is(shot: Shot, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_frames_between_need_no_file_of_the_model(shot: Shot, pins: Pins) -> Non
     out = Path(shot.delivery.sequence).parent
     assert len(bits(out)) == 5
     assert not (out / ".fresco").exists()
-    sidecar = json.loads((out / "look.fresco.json").read_bytes())
+    sidecar = json.loads((out / "look.png.fresco.json").read_bytes())
     assert sidecar["weights"] == dict(pins.weights)
     assert sidecar["versions"].items() > pins.versions.items()
     assert sidecar["color"] == pins.color

@@ -437,7 +437,7 @@ def test_a_shot_of_the_side_car_gives_the_same_bits(
     make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     rendered(make("out"))
-    document = json.loads((tmp_path / "out" / "look.fresco.json").read_text())
+    document = json.loads((tmp_path / "out" / "look.png.fresco.json").read_text())
     shot = Shot.from_json(json.dumps(document["shot"]))
     assert (shot.look.guidance, shot.look.controls) == (7.5, (Control(kind=ControlKind.CANNY),))
     rendered(with_delivery(shot, sequence=str(tmp_path / "again" / "look.####.png")))
@@ -450,7 +450,7 @@ def test_paths_of_the_current_folder_become_absolute_in_the_side_car(
     monkeypatch.chdir(plate.parent)
     shot = with_look(with_plate(make("out"), sequence=plate.name), strength=0.0)
     rendered(shot)
-    document = json.loads((tmp_path / "out" / "look.fresco.json").read_text())
+    document = json.loads((tmp_path / "out" / "look.png.fresco.json").read_text())
     assert document["shot"]["plate"]["sequence"] == str(plate)
 
 

@@ -30,8 +30,8 @@ def job(tiny_model: Path, tmp_path: Path) -> Job:
 
 
 @pytest.mark.parametrize(("delivery", "name"), [
-    ("look.####.exr", "look"), ("look_%04d.png", "look"), ("look-@@@@.png", "look"), ("look.$F4.exr", "look"),
-    ("look.mov", "look"), ("a.b.%d.tif", "a.b"), ("look####.png", "look"),
+    ("look.####.exr", "look.exr"), ("look_%04d.png", "look.png"), ("look-@@@@.png", "look.png"),
+    ("look.$F4.exr", "look.exr"), ("look.mov", "look.mov"), ("a.b.%d.tif", "a.b.tif"), ("look####.png", "look.png"),
 ])  # fmt: skip
 def test_it_lies_beside_the_delivery_under_its_name(delivery: str, name: str) -> None:
     assert record.path_of(f"/out/{delivery}") == Path(f"/out/{name}.fresco.json")
@@ -65,6 +65,6 @@ def test_it_belongs_to_one_job(job: Job, tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named(job: Job, tmp_path: Path) -> None:
-    (tmp_path / "out" / "look.fresco.json").mkdir()
-    with pytest.raises(OutputDenied, match=r"look\.fresco"):
+    (tmp_path / "out" / "look.png.fresco.json").mkdir()
+    with pytest.raises(OutputDenied, match=r"look\.png\.fresco"):
         record.write(job, MEASURES)

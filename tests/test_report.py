@@ -144,7 +144,7 @@ def test_what_cannot_be_reported_says_why(shot: Shot, tmp_path: Path) -> None:
 def test_the_command_writes_beside_the_delivery_and_says_so(shot: Shot, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", shot.delivery.sequence, "--json"]) == 0
     written = json.loads(capsys.readouterr().out)["written"]
-    assert written == [str(Path(shot.delivery.sequence).with_name("look.report.html"))]
+    assert written == [str(Path(shot.delivery.sequence).with_name("look.png.report.html"))]
     assert Path(written[0]).read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
@@ -226,8 +226,8 @@ def test_a_report_at_the_end_of_a_render(shot: Shot, tmp_path: Path, capsys: pyt
     words = ["render", shot.plate.sequence, "-o", str(tmp_path / "look.####.png"), "--prompt", "a photo",
              "--strength", "0", "--progress=none", "--report"]  # fmt: skip
     assert cli.main(words) == 0
-    assert f"report: {tmp_path / 'look.report.html'}" in capsys.readouterr().err
-    assert (tmp_path / "look.report.html").stat().st_size > 10_000
+    assert f"report: {tmp_path / 'look.png.report.html'}" in capsys.readouterr().err
+    assert (tmp_path / "look.png.report.html").stat().st_size > 10_000
     assert cli.main([*words, "--stage=verify"]) == 2
     assert "a report is of a whole shot" in capsys.readouterr().err
 

@@ -41,7 +41,7 @@ def test_a_still_costs_one_keyframe_and_leaves_the_delivery_alone(shot: Shot, tm
     assert (planned.keyframes, planned.windows) == ((1004,), ((1004,),))
     assert delivered(events) == [1004]
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert left == ["look.still.1004.png", "look.still.fresco.json"], "no scratch, and no frame of the shot"
+    assert left == ["look.still.1004.png", "look.still.png.fresco.json"], "no scratch, and no frame of the shot"
     assert delivered(rendered(shot)) == list(range(1001, 1010)), "none of which the still stands for"
 
 
@@ -64,7 +64,7 @@ def test_a_still_has_the_matte_of_its_frame_and_the_report_of_a_shot(shot: Shot,
     matte = tiny.write_sequence(tmp_path / "matte", tiny.moving_plate(9, 64).matte)
     matted = still(replace(shot, matte=Matte(sequence=str(matte))), 1002)
     rendered(matted)
-    assert report([matted.delivery.sequence])[0].name == "look.still.report.html"
+    assert report([matted.delivery.sequence])[0].name == "look.still.png.report.html"
 
 
 def test_a_still_of_another_range_is_refused(shot: Shot) -> None:

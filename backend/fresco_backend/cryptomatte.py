@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects of a Cryptomatte by their names (Cryptomatte specification 1.2.0, Friedman and Jones).
+"""Objects of a Cryptomatte by their names or ids (Cryptomatte specification 1.2.0, Friedman and Jones).
 
 Ranks lie in pairs of channels: an id, which is a hash of the object's name seen as a float, and how much of the pixel
 it covers. Ids are compared bit for bit, so they must not have been resized, blended or stored as half.
@@ -10,6 +10,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
@@ -18,18 +19,20 @@ from fresco_backend.frames import FloatArray
 
 _KEY = re.compile(r"cryptomatte/([^/]+)/(name|manifest)")
 _MASK = 0xFFFFFFFF
+_ID = re.compile(r"0x[0-9a-fA-F]{8}")
+_NUMBER = re.compile(r"<([^<>]+)>")  # as Nuke's Cryptomatte lists what has no name
 
 
 def coverage(channels: Mapping[str, FloatArray], spec: oiio.ImageSpec, name: str) -> FloatArray | None:
     """How much of each pixel an object covers, (H, W) in [0, 1]; None when no Cryptomatte of the file has it.
 
-    name: of the object, as the manifest or the renderer has it, in its own case; "layer/object" when two layers do.
+    name: of the object, as the manifest or the renderer has it, in its own case; "layer/object" when two layers do. An
+    id stands for an object that has no name: "0x3f80aa01", or in angle brackets the number that it is in the pixels.
     """
     layer, mark, rest = name.partition("/")
     for found, key in _layers(spec).items():
         wanted = rest if mark and layer == found else name
-        identity = _manifest(spec, key).get(wanted, f"{_name_hash(wanted):08x}")
-        covered = _covered(channels, found, int(identity, 16))
+        covered = _covered(channels, found, _identity(wanted, _manifest(spec, key)))
         if covered is not None:
             return covered
     return None
@@ -55,6 +58,19 @@ def _manifest(spec: oiio.ImageSpec, key: str) -> dict[str, str]:
         return {}
     items = found.items() if isinstance(found, dict) else ()
     return {name: value for name, value in items if re.fullmatch(r"[0-9a-fA-F]{8}", str(value))}
+
+
+def _identity(wanted: str, manifest: Mapping[str, str]) -> int:
+    """The 32 bits of an object: its entry in the manifest, an id that is written out, else the hash of its name."""
+    if wanted in manifest:
+        return int(manifest[wanted], 16)
+    if _ID.fullmatch(wanted):
+        return int(wanted, 16)
+    if number := _NUMBER.fullmatch(wanted):
+        with suppress(ValueError, OverflowError):
+            bits: int = struct.unpack("<I", struct.pack("<f", float(number[1])))[0]
+            return bits
+    return _name_hash(wanted)
 
 
 def _covered(channels: Mapping[str, FloatArray], layer: str, identity: int) -> FloatArray | None:

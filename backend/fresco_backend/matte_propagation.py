@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fresco_backend import motion
+from fresco_backend.deliveries import refused
 from fresco_backend.engine.flow import inconsistent, resize_flow, warp
+
+_Given = tuple[int, Tensor]  # a frame and its matte
 
 UNLIKE = 0.2  # of the range [-1, 1]: a traced pixel that differs by this much is believed by a third
 LEAST = 0.02  # of confidence, so that a frame that nothing is sure of still gets the nearest matte
@@ -33,21 +39,47 @@ class _Traced(NamedTuple):
 
 def propagated(numbers: Sequence[int], given: Sequence[int], image: Callable[[int], Tensor],
                matte: Callable[[int], Tensor]) -> Iterator[tuple[int, Propagated]]:
-    """The mattes of the frames without one, in order, interval by interval.
+    """The mattes of the frames without one, interval by interval, in whatever order they are traced.
 
     numbers: of the plate, ascending. given: those of them that have a matte, at least one. image: (3, h, w) in [-1, 1]
     of a frame. matte: (H, W) of a given one. Between two given mattes each frame mixes both, by nearness and by
     confidence: where the flow there and back does not return, what was traced is not believed, and the less the colour
-    has stayed, the less.
+    has stayed, the less. Memory is that of a few frames, however long the interval. Raises DiskFull, OutputDenied.
     """
     for frames, before, after in _intervals(numbers, given):
-        left = dict(_trace([before, *frames], image)) if before is not None else {}
-        right = dict(_trace([after, *reversed(frames)], image)) if after is not None else {}
-        for place, number in enumerate(frames, 1):
+        if before is not None and after is not None:
+            yield from _between(frames, (before, matte(before)), (after, matte(after)), image)
+            continue
+        key, others = (before, frames) if before is not None else (after, frames[::-1])
+        assert key is not None, "an interval has an end that is given"
+        only = matte(key)
+        for number, traced in _trace([key, *others], image):
+            yield number, _mixed([(only, traced, 1.0)])
+
+
+def _between(frames: Sequence[int], before: _Given, after: _Given,
+             image: Callable[[int], Tensor]) -> Iterator[tuple[int, Propagated]]:
+    """Both ways through an interval meet at every frame: what the way back finds waits on the disk."""
+    with TemporaryDirectory(prefix="fresco-matte-") as folder:
+        for number, traced in _trace([after[0], *reversed(frames)], image):
+            _shelve(Path(folder, f"{number}.npy"), traced)
+        for place, (number, left) in enumerate(_trace([before[0], *frames], image), 1):
             share = place / (len(frames) + 1)
-            sides = [(matte(key), traced[number], weight) for key, traced, weight in (
-                (before, left, 1 - share), (after, right, share)) if key is not None]
-            yield number, _mixed(sides)
+            right = _shelved(Path(folder, f"{number}.npy"))
+            yield number, _mixed([(before[1], left, 1 - share), (after[1], right, share)])
+
+
+def _shelve(path: Path, traced: _Traced) -> None:
+    try:
+        np.save(path, torch.cat(traced, dim=1).numpy())
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def _shelved(path: Path) -> _Traced:
+    whole = torch.from_numpy(np.load(path))
+    path.unlink()
+    return _Traced(whole[:, :2], whole[:, 2:])
 
 
 def _intervals(numbers: Sequence[int], given: Sequence[int]) -> Iterator[tuple[list[int], int | None, int | None]]:

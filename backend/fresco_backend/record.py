@@ -57,9 +57,9 @@ def peak_memory() -> int | None:
 
 
 def path_of(delivery: str) -> Path:
-    """The side-car of a delivery: "out/look.####.exr" -> "out/look.fresco.json"."""
+    """The side-car of a delivery: "out/look.####.exr" -> "out/look.exr.fresco.json", beside that of "out/look.mov"."""
     path = Path(delivery)
-    return path.with_name(_FRAME_FIELD.sub("", path.stem) + ".fresco.json")
+    return path.with_name(f"{_FRAME_FIELD.sub('', path.stem)}{path.suffix}.fresco.json")
 
 
 def read(job: Job) -> dict[str, Any] | None:
@@ -75,6 +75,13 @@ def has_movie(job: Job) -> bool:
     """Whether the movie of the delivery is there as this very job wrote it."""
     document, path = read(job), Path(job.shot.delivery.sequence)
     return document is not None and path.is_file() and document.get("movie") == sha256(path)
+
+
+def chosen(job: Job) -> tuple[tuple[int, ...] | None, tuple[tuple[int, ...], ...] | None]:
+    """Keyframes and windows of a finished job, as its side-car tells; None for what it does not tell."""
+    measures = (read(job) or {}).get("measures", {})
+    keyframes, split = measures.get("keyframes"), measures.get("windows")
+    return keyframes and tuple(keyframes), split and tuple(map(tuple, split))
 
 
 def write(job: Job, measures: Measures) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from fresco_protocol.errors import MatteError
 from fresco_protocol.shot import Matte, Missing
 
 TRACED_SIDE = 360  # short side in pixels at which the motion of a matte is looked for
+MOST = 65535  # of 16 bits
 DOUBTFUL = 0.5  # of confidence, below which somebody should look at the matte
 
 
@@ -30,13 +32,13 @@ DOUBTFUL = 0.5  # of confidence, below which somebody should look at the matte
 class ShotMatte:
     """The mattes of a shot. plate: the open plate, whose canvas they lie on. reader: of the files that are there.
 
-    kept: propagated mattes and their confidence, by frame; as many as the shot has frames without one.
+    kept: propagated mattes and their confidence, by frame; as many as the shot has frames without one, so packed.
     """
 
     matte: Matte
     plate: PlateReader
     reader: PlateReader
-    kept: dict[int, tuple[NDArray[np.float16], float]] = field(default_factory=dict)
+    kept: dict[int, tuple[NDArray[np.uint8], float]] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -49,7 +51,7 @@ class ShotMatte:
         Where it is propagated, `propagate` must have been called.
         """
         if number in self.kept:
-            return shaped(self.kept[number][0].astype(np.float32), self.matte)
+            return shaped(_unpacked(self.kept[number][0]), self.matte)
         return shaped(self._given(number), self.matte)
 
     def propagate(self, picture: Callable[[int], Tensor]) -> dict[int, float]:
@@ -67,7 +69,7 @@ class ShotMatte:
 
         if self.missing and not self.kept:
             made = propagated(self.plate.numbers, self.reader.numbers, image, given)
-            self.kept = {number: (one.matte.numpy().astype(np.float16), one.confidence) for number, one in made}
+            self.kept = {number: (_packed(one.matte.numpy()), one.confidence) for number, one in made}
         return {number: confidence for number, (_, confidence) in self.kept.items()}
 
     def doubtful(self, number: int) -> float | None:
@@ -79,6 +81,18 @@ class ShotMatte:
         found = self.reader.read_channels(number)
         placed = matte_on(found, self.plate.window, self.plate.display)
         return channel_samples(Channels(by_name=placed, metadata=found.metadata), self.matte)
+
+
+def _packed(samples: FloatArray) -> NDArray[np.uint8]:
+    """A matte as the bytes of a 16-bit PNG: most of it is flat, so that they are a hundredth of its samples."""
+    codes = np.rint(samples * MOST).astype(np.uint16)
+    return cv2.imencode(".png", codes, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1]
+
+
+def _unpacked(packed: NDArray[np.uint8]) -> FloatArray:
+    codes = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED)
+    assert codes is not None, "the bytes are our own"
+    return np.asarray(codes, np.float32) / MOST
 
 
 def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
