@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 from dataclasses import replace
@@ -217,10 +218,46 @@ def test_a_server_for_the_session_is_started_and_stopped_by_the_job(open_shot: S
     assert "jobEnvironments" not in template(plan)
     served = template(plan_shot(open_shot, Site(command=("/opt/my fresco", "-q"), server=True)))
     (found,) = served["jobEnvironments"]
-    script = found["script"]["embeddedFiles"][0]["data"]
-    folders = (Path(open_shot.plate.sequence).parent, Path(open_shot.delivery.sequence).parent)
-    roots = " ".join(f"--root={folder}" for folder in folders)
-    assert f"nohup '/opt/my fresco' -q serve --idle-exit=10 {roots} > " in script
-    assert "'{{Session.WorkingDirectory}}/connection.json'" in script
-    assert found["script"]["actions"]["onExit"] == {"command": "/opt/my fresco", "args": ["-q", "stop", "--now"]}
+    scripts = {file["name"]: file["data"] for file in found["script"]["embeddedFiles"]}
+    assert "roots=$('/opt/my fresco' -q farm node '{{Param.Shot}}' --pins='{{Param.Pins}}'" in scripts["Enter"]
+    assert "nohup '/opt/my fresco' -q serve --idle-exit=10 > " in scripts["Enter"]
+    assert str(Path(open_shot.plate.sequence).parent) not in json.dumps(found), "paths are those of each worker"
+    assert scripts["Exit"].splitlines()[-1] == "exec '/opt/my fresco' -q stop --now"
     assert served["steps"][0]["script"]["actions"]["onRun"]["args"][:2] == ["-q", "submit"]
+
+
+def mapped(shot: Shot, folder: Path) -> Path:
+    """A bundle of a shot for the machine that submits, and rules for a worker that has its folder elsewhere."""
+    write_bundle(plan_shot(shot, Site(server=True)), folder / "bundle")
+    rules = [{"source_path_format": "POSIX", "source_path": str(folder / "there"),
+              "destination_path": str(folder / "here")}]
+    (folder / "there").rename(folder / "here")
+    (folder / "rules.json").write_text(json.dumps({"version": "pathmapping-1.0", "path_mapping_rules": rules}))
+    return folder / "bundle"
+
+
+def node(bundle: Path, *options: str) -> int:
+    return cli.main(["farm", "node", str(bundle / "shot.json"), f"--pins={bundle / 'pins.json'}",
+                     f"--path-mapping={bundle.parent / 'rules.json'}", *options])
+
+
+def test_a_node_is_asked_for_its_own_folders_and_refuses_another_model(
+        tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tiny_model, tmp_path / "there" / "model")
+    shot = small_shot(write_plate(tmp_path / "there" / "plate"), tmp_path / "there" / "model",
+                      tmp_path / "there" / "out" / "look.####.png")
+    bundle, here = mapped(shot, tmp_path), tmp_path / "here"
+    (here / "out").rmdir()
+    assert node(bundle) == 0
+    assert capsys.readouterr().out.strip().split(os.pathsep) == [str(here / name) for name in ("plate", "out", "model")]
+    assert (here / "out").is_dir()
+    assert not (tmp_path / "there").exists()
+    pins = json.loads((bundle / "pins.json").read_bytes())
+    (bundle / "pins.json").write_text(json.dumps({**pins, "color": "ocio://another"}))
+    assert node(bundle) == 8
+    assert "colour configuration is" in capsys.readouterr().err
+    (bundle / "pins.json").write_text(json.dumps(pins))
+    weights = next((here / "model" / "unet").glob("*.safetensors"))
+    weights.write_bytes(next((here / "model" / "vae").glob("*.safetensors")).read_bytes())
+    assert node(bundle) != 0
+    assert "model" in capsys.readouterr().err

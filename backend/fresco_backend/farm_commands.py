@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`fresco farm bundle` and `fresco farm submit`: a shot for a render farm that is there already."""
+"""`fresco farm bundle`, `submit` and `node`: a shot for a render farm that is there already."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -23,6 +24,9 @@ BUNDLE = """\
 Plans a shot on this machine and writes it as a job bundle of Open Job Description: keyframes, then chunks of
 in-betweens, then a verification. Every node must see the paths of the shot. Several shots make one bundle each, in
 folders of DIR."""
+NODE = """\
+What the environment of a bundle made with --server asks a node before it starts a server there: is it like the machine
+that planned the job, and which folders does the shot need? Prints them as FRESCO_ROOTS has them."""
 SUBMIT = """\
 Makes the bundle, and hands it to a farm: openjd runs it here; slurm and deadline-cloud call their own commands; opencue
 prints the XML for Cuebot; command prints lines for a shell, for every other farm. See docs/farm.md."""
@@ -46,6 +50,12 @@ def add_farm(commands: Commands) -> None:
     submit.add_argument("--print", dest="only_print", action="store_true",
                         help="print what would be run, and run nothing")
     submit.set_defaults(run=_submit)
+    node = verbs.add_parser("node", help="check a node against a bundle, and print the folders that its server needs",
+                            description=NODE)
+    node.add_argument("shot", metavar="SHOT.json", type=Path, help="the bundle's shot document")
+    node.add_argument("--pins", metavar="FILE", type=Path, required=True, help="the bundle's pins")
+    node.add_argument("--path-mapping", metavar="FILE", type=Path, help="the session's rules for paths")
+    node.set_defaults(run=_node)
 
 
 def _add_site(command: argparse.ArgumentParser) -> None:
@@ -83,6 +93,15 @@ def _submit(arguments: argparse.Namespace) -> int:
                  "command": _command}[arguments.engine]
     for plan, folder in _bundles(arguments):
         hand_over(plan, folder, arguments)
+    return 0
+
+
+def _node(arguments: argparse.Namespace) -> int:
+    from fresco_backend.farm.node import prepared_node
+    from fresco_backend.pins import Pins
+
+    folders = prepared_node(arguments.shot, Pins.read(arguments.pins), arguments.path_mapping)
+    sys.stdout.write(os.pathsep.join(map(str, folders)) + "\n")
     return 0
 
 

@@ -78,6 +78,8 @@ def _add_submit(commands: Commands) -> None:
     group.add_argument("--client-key", metavar="KEY", help="submitted again with the same key, it is the same job")
     group.add_argument("--watch", action="store_true", help="tell what happens until it ends; Ctrl-C leaves it running")
     group.add_argument("--no-start", action="store_true", help="fail where no server runs")
+    group.add_argument("--path-mapping", metavar="FILE", type=Path, default=argparse.SUPPRESS,
+                       help="a farm's rules for the paths in the shot document (Open Job Description's JSON)")
     group.add_argument("--json", action="store_true", help="JSON lines on stdout")
     command.set_defaults(run=_submit)
 

@@ -2,7 +2,8 @@
 """An environment of Open Job Description that keeps the model loaded from one task of a session to the next.
 
 A server runs while the session does; tasks submit their shots to it. It also ends by itself after minutes without work,
-because a session that is killed never comes to its end.
+because a session that is killed never comes to its end. Where a server of the site's own answers (FRESCO_CONNECTION on
+the node), the tasks of all sessions go to that one, and it is neither started nor stopped.
 """
 
 from __future__ import annotations
@@ -14,38 +15,48 @@ from fresco_backend.farm.plan import FarmPlan
 
 IDLE_MINUTES = 10
 _LISTENS = 300  # seconds until the server must listen
+_OWN = "'{{Session.WorkingDirectory}}/connection.json'"
+# A node that differs from the plan ends here, before a model is loaded, with the exit code that says so.
 _ENTER = """\
 #!/bin/sh
 set -eu
-export FRESCO_CONNECTION='{{{{Session.WorkingDirectory}}}}/connection.json'
-export FRESCO_QUEUE='{{{{Session.WorkingDirectory}}}}/queue.sqlite'
-export FRESCO_PATH_MAPPING='{{{{Session.PathMappingRulesFile}}}}'
+roots=$(%(fresco)s farm node '{{Param.Shot}}' --pins='{{Param.Pins}}' --path-mapping='{{Session.PathMappingRulesFile}}')
+if [ -n "${FRESCO_CONNECTION:-}" ] && %(fresco)s status > /dev/null 2>&1; then
+  echo "a server of this node answers: $FRESCO_CONNECTION"
+  exit 0
+fi
+export FRESCO_ROOTS="$roots"
+export FRESCO_CONNECTION=%(own)s
+export FRESCO_QUEUE='{{Session.WorkingDirectory}}/queue.sqlite'
 echo "openjd_env: FRESCO_CONNECTION=$FRESCO_CONNECTION"
 echo "openjd_env: FRESCO_QUEUE=$FRESCO_QUEUE"
 # Its output goes to a file: a session waits for whoever holds its own.
-nohup {serve} > '{{{{Session.WorkingDirectory}}}}/server.log' 2>&1 < /dev/null &
-for _ in $(seq {listens}); do
+nohup %(fresco)s serve --idle-exit=%(idle)d > '{{Session.WorkingDirectory}}/server.log' 2>&1 < /dev/null &
+for _ in $(seq %(listens)d); do
   [ -s "$FRESCO_CONNECTION" ] && exit 0
   sleep 1
 done
-cat '{{{{Session.WorkingDirectory}}}}/server.log'
+cat '{{Session.WorkingDirectory}}/server.log'
 exit 75
+"""
+_EXIT = """\
+#!/bin/sh
+[ "${FRESCO_CONNECTION:-}" = %(own)s ] || exit 0
+exec %(fresco)s stop --now
 """
 
 
 def environment(plan: FarmPlan) -> dict[str, Any]:
-    """The environment: a server for the folders of the plan, started on entering and stopped on leaving."""
-    roots = [f"--root={folder}" for folder in dict.fromkeys((*plan.inputs, plan.output))]
-    serve = shlex.join([*plan.site.command, "serve", f"--idle-exit={IDLE_MINUTES}", *roots])
-    program, *words = plan.site.command
-    script = _ENTER.format(serve=serve, listens=_LISTENS)
+    """The environment: a server for the shot of the plan, started on entering and stopped on leaving."""
+    words = {"fresco": shlex.join(plan.site.command), "own": _OWN, "idle": IDLE_MINUTES, "listens": _LISTENS}
     return {
         "name": "FrescoServer",
         "script": {
-            "embeddedFiles": [{"name": "Enter", "type": "TEXT", "data": script}],
+            "embeddedFiles": [{"name": "Enter", "type": "TEXT", "data": _ENTER % words},
+                              {"name": "Exit", "type": "TEXT", "data": _EXIT % words}],
             "actions": {
                 "onEnter": {"command": "sh", "args": ["{{Env.File.Enter}}"]},
-                "onExit": {"command": program, "args": [*words, "stop", "--now"]},
+                "onExit": {"command": "sh", "args": ["{{Env.File.Exit}}"]},
             },
         },
     }
@@ -54,4 +65,5 @@ def environment(plan: FarmPlan) -> dict[str, Any]:
 def submission(plan: FarmPlan) -> dict[str, Any]:
     """The action of the first step where that server runs: it renders the whole shot, and later steps find it done."""
     program, *words = plan.site.command
-    return {"command": program, "args": [*words, "submit", "{{Param.Shot}}", "--watch", "--no-start"]}
+    return {"command": program, "args": [*words, "submit", "{{Param.Shot}}", "--watch", "--no-start",
+                                         "--path-mapping={{Session.PathMappingRulesFile}}"]}

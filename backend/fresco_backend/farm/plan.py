@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from fresco_backend import estimate, windows
+from fresco_backend.farm.node import output_of, plates_of
 from fresco_backend.farm_stage import FarmStage
 from fresco_backend.job import Job, open_job
 from fresco_backend.pins import Pins
@@ -78,15 +79,12 @@ class FarmPlan:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The folders of the plate, the matte and the artist's control images."""
-        controls = self.shot.look.controls or ()
-        sequences = [self.shot.plate.sequence, *([self.shot.matte.sequence] if self.shot.matte else []),
-                     *(control.sequence for control in controls if control.sequence)]
-        return tuple(dict.fromkeys(Path(sequence).parent for sequence in sequences))
+        return plates_of(self.shot)
 
     @property
     def output(self) -> Path:
         """The folder of the delivery, which every node sees; keyframes lie in `.fresco` in it."""
-        return Path(self.shot.delivery.sequence).parent
+        return output_of(self.shot)
 
 
 def plan_shot(shot: Shot, site: Site) -> FarmPlan:
