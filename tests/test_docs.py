@@ -12,14 +12,19 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from test_readme import fresco_commands
+from servers import serving, shot_in
+from snippets import blocks, fresco_commands, make_targets, python_commands, spoken
+from test_readme import makefile_targets, sub_commands
 
 from fresco_backend.cli import parser
+from fresco_backend.path_mapping import PathMapping
 from fresco_protocol import errors
+from fresco_protocol.messages import ListJobs
+from fresco_protocol.shot import Shot
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md"),
-                *ROOT.glob("host_plugins/*/README.md")])  # fmt: skip
+ROOMS = ("backend", "benchmarks", "demo", "docs", "host_plugins", "protocol", "tests")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT / room).rglob("*.md"))])
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 
 
@@ -104,3 +109,87 @@ def test_every_command_is_understood(page: str, words: str, capsys: pytest.Captu
         parser().parse_args(shlex.split(filled))
     except SystemExit as ended:
         assert ended.code == 0, f"{page}: fresco {words}\n{capsys.readouterr().err}"
+
+
+def all_spoken() -> list[tuple[str, str]]:
+    """Every call of `fresco` in the running text, with its page."""
+    return [(name, code) for path, name in zip(PAGES, NAMES, strict=True)
+            for code in spoken(path.read_text(encoding="utf-8")) if re.match(r"fresco( [a-z]|$)", code)]
+
+
+def test_every_command_in_the_running_text_exists() -> None:
+    known = {name: set(command._option_string_actions) for name, command in sub_commands().items()}
+    for page, code in all_spoken():
+        for call in code.removeprefix("fresco").split("fresco "):
+            names = re.match(r" ?([a-z |]*[a-z])?", call)
+            assert names is not None
+            for name in (names[1] or "").split(" | "):
+                command = name.split(" ")[0]
+                assert not command or command in known, f"{page}: `{code}`"
+                options = set(re.findall(r"(?<!\S)--[a-z-]+", call))
+                assert options <= known.get(command, options) | _nested(command), f"{page}: `{code}`"
+
+
+def _nested(command: str) -> set[str]:
+    """The options of the sub-commands of a command, as of `fresco farm bundle`."""
+    parsers = [sub_commands()[command]] if command else []
+    nested = [inner for parser in parsers for action in parser._actions
+              for inner in getattr(action, "_name_parser_map", {}).values()]
+    return {option for inner in nested for option in inner._option_string_actions}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_every_script_and_its_options_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert make_targets(text) <= makefile_targets()
+    for script, *arguments in python_commands(text):
+        if script.startswith("-") and script != "-m":
+            continue  # of Python or Blender itself, which takes no script there
+        place = ROOT / "backend" / arguments[0].replace(".", "/") if script == "-m" else ROOT / script
+        if script == "-m" and not arguments[0].startswith("fresco"):
+            continue  # a module of others
+        module = place.with_suffix(".py")
+        assert module.is_file() or (place / "__main__.py").is_file(), f"python {script} {arguments}"
+        sources = "".join(near.read_text(encoding="utf-8") for near in module.parent.glob("*.py"))
+        for option in [word.partition("=")[0] for word in arguments if word.startswith("--")]:
+            assert f'"{option}"' in sources or f'"{option[2:]}"' in sources, f"{script} knows no {option}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_every_snippet_of_json_is_what_it_says(path: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(path.read_text(encoding="utf-8"), "json")):
+        written = tmp_path / f"{number}.json"
+        written.write_text(text, encoding="utf-8")
+        if "path_mapping_rules" in text:
+            assert PathMapping.of_file(written).rules
+        else:
+            assert Shot.from_json(text)
+
+
+def test_the_snippet_of_the_protocol_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = blocks((ROOT / "protocol" / "README.md").read_text(encoding="utf-8"), "python")
+    with serving(tmp_path) as server:
+        monkeypatch.setenv("FRESCO_CONNECTION", server.file)
+        names: dict[str, object] = {"shot": shot_in(tmp_path)}
+        exec(compile(snippet, "protocol/README.md", "exec"), names)
+        with server.client() as client:
+            assert len(client.request(ListJobs()).records) == 1
+    assert "events" in names
+
+
+def test_the_snippet_for_blender_names_what_the_add_on_has() -> None:
+    """It takes Blender to run one; tests/blender calls the same operators in the same way."""
+    add_on = ROOT / "host_plugins" / "blender"
+    (snippet,) = blocks((add_on / "README.md").read_text(encoding="utf-8"), "python")
+    operators = (add_on / "operators.py").read_text(encoding="utf-8")
+    properties = (add_on / "properties.py").read_text(encoding="utf-8")
+    compile(snippet, "README.md", "exec")
+    assert all(f'bl_idname = "fresco.{name}"' in operators for name in re.findall(r"bpy\.ops\.fresco\.(\w+)", snippet))
+    assert all(f"    {name}: " in operators for name in re.findall(r"(\w+)=", snippet))
+    assert all(f"    {name}: " in properties for name in re.findall(r"scene\.fresco\.(\w+)", snippet))
+
+
+def test_no_other_snippet_of_python_is_shown() -> None:
+    shown = {name for path, name in zip(PAGES, NAMES, strict=True)
+             if blocks(path.read_text(encoding="utf-8"), "python")}
+    assert shown == {"protocol/README.md", "host_plugins/blender/README.md"}, "run it here, too"

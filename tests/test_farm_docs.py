@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_readme import fenced
+from snippets import fenced
 
 from fresco_backend import failure
 from fresco_backend.cli import ENVIRONMENT, parser

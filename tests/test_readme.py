@@ -6,30 +6,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from snippets import fresco_commands, make_targets
 
 from fresco_backend.cli import parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def fenced(text: str) -> list[str]:
-    """The command lines in the code blocks of a Markdown text: no prompt, no comment, continued lines joined."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = re.sub(r"[\\`]\n\s*", " ", "\n".join(blocks)).splitlines()
-    return [re.sub(r"(^|\s)#\s.*$", "", line).removeprefix("$ ").strip() for line in lines]
-
-
-def fresco_commands(text: str) -> list[list[str]]:
-    """The arguments of every call of `fresco` in the code blocks, Windows' spelling included."""
-    calls = [re.fullmatch(r"(?:\S*[\\/])?fresco(?:\.exe)? (.*)", line) for line in fenced(text)]
-    return [shlex.split(call[1].replace("\\", "/")) for call in calls if call]
-
-
-def make_targets(text: str) -> set[str]:
-    """The targets of every call of `make` in the code blocks and in the running text."""
-    called = re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)
-    return set(called)
 
 
 def sub_commands() -> dict[str, argparse.ArgumentParser]:
@@ -47,6 +29,8 @@ def test_the_readme_is_read_as_a_shell_reads_it() -> None:
     text = "```\nfresco render a.exr \\\n   -o b.exr  # comment\n" \
            ".venv\\Scripts\\fresco render demo\\shot.json\nmake demo\n```\n`make test`"
     assert fresco_commands(text) == [["render", "a.exr", "-o", "b.exr"], ["render", "demo/shot.json"]]
+    in_a_list = "1. So:\n\n   ```\n   FRESCO_OFFLINE=1 .venv/bin/fresco bench &\n   ```\n"
+    assert fresco_commands(in_a_list) == [["bench"]]
     assert make_targets(text) == {"demo", "test"}
 
 
