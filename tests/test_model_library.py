@@ -101,6 +101,18 @@ def test_every_kind_is_told_apart(tmp_path: Path, tiny_model: Path, ink: Path) -
         assert (entry.kind, entry.problem) == (kind, None)
 
 
+def test_names_are_told_by_kind(tmp_path: Path, library: Path, tiny_model: Path, ink: Path) -> None:
+    model_library.add(tiny_model, "mine")
+    model_library.add(ink)
+    (library / "notes").mkdir()
+    (library / "broken.safetensors").write_bytes(b"no weights")
+    shutil.rmtree(library / "mine" / "unet")
+    cached(tmp_path, "owner/edges", tiny_model / "controlnet")
+    found = model_library.named()
+    assert found[Kind.MODEL] == ("embedded", "mine")
+    assert (found[Kind.LORA], found[Kind.CONTROLNET]) == (("ink.safetensors",), ("owner/edges",))
+
+
 def without_unet(folder: Path) -> Path:
     shutil.rmtree(folder / "unet")
     return folder

@@ -52,6 +52,7 @@ from fresco_protocol.messages import (
     Cancel,
     Hello,
     ListJobs,
+    ListModels,
     Logs,
     Message,
     Move,
@@ -117,6 +118,7 @@ def test_the_life_of_jobs_over_both_transports(running: Running, dial: Dial) -> 
         status = client.request(Status())
         assert (status.queued, status.running, status.workers, status.last) == (2, 0, (), 8)
         assert status.roots == (str(running.folder.resolve()),)
+        assert "embedded" in client.request(ListModels()).models
 
 
 def test_a_submit_sent_twice_is_one_job_and_its_key_no_others(running: Running, client: Client) -> None:

@@ -103,6 +103,13 @@ class Answers:
             queued=counts[JobState.QUEUED], running=counts[JobState.RUNNING], paused=counts[JobState.PAUSED],
             roots=tuple(map(str, self.roots.folders)), last=self.queue.journal.last_number())
 
+    def _models(self, _request: m.ListModels) -> m.Models:
+        from fresco_backend.model_library import Kind, named  # asked for seldom; the hub's library takes a while
+
+        found = named()
+        return m.Models(models=found[Kind.MODEL], loras=found[Kind.LORA], autoencoders=found[Kind.AUTOENCODER],
+                        controlnets=found[Kind.CONTROLNET])
+
     def _stop(self, request: m.Stop) -> m.Stopping:
         self.stop = request.at_once or bool(self.stop)
         return m.Stopping()
@@ -120,7 +127,7 @@ _ANSWERS: Mapping[type[m.Request[Any]], Callable[[Answers, Any], m.Reply]] = {
     m.Hello: Answers._hello, m.Submit: Answers._submit, m.ListJobs: Answers._list, m.ShowJob: Answers._show,
     m.Cancel: Answers._cancel, m.Pause: Answers._pause, m.Resume: Answers._resume, m.Retry: Answers._retry,
     m.SetPriority: Answers._prioritise, m.Move: Answers._move, m.Logs: Answers._logs, m.Preview: Answers._preview,
-    m.Status: Answers._status, m.Stop: Answers._stop}
+    m.Status: Answers._status, m.ListModels: Answers._models, m.Stop: Answers._stop}
 
 
 def _fitting(records: list[Job]) -> tuple[Job, ...]:

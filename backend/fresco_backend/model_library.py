@@ -97,6 +97,15 @@ def places() -> Iterator[tuple[str, Path]]:
         yield "/".join(snapshot.parents[1].name.split("--")[1:]), snapshot
 
 
+def named() -> dict[Kind, tuple[str, ...]]:
+    """The names of all entries by their kind; what lies at the top of each tells, and no weights are looked at."""
+    found: dict[Kind, list[str]] = {kind: [] for kind in Kind}
+    for name, place in places():
+        with contextlib.suppress(WeightsError):  # nothing that Fresco uses
+            found[_kind_of_file(place) if place.is_file() else _kind_of_folder(place)].append(name)
+    return {kind: tuple(dict.fromkeys(names)) for kind, names in found.items()}
+
+
 def find(name: str) -> Path:
     """Where an entry of this name, a path or a hub id lies on this machine. Raises WeightsMissing."""
     known = dict(places())
