@@ -269,11 +269,11 @@ def test_another_schema_of_shots_names_the_side_to_upgrade() -> None:
 
 
 class OlderDealer(Dealer):
-    """Says that its client speaks version 0 of the wire."""
+    """Says that its client speaks version 1 of the wire."""
 
     def send(self, parts: Sequence[bytes]) -> None:
         header, stamp, _, body = parts
-        header = header.replace(b'"wire":1', b'"wire":0')
+        header = header.replace(b'"wire":2', b'"wire":1')
         super().send([header, stamp, sign(TOKEN, [header, stamp, body]), body])
 
 
@@ -281,7 +281,7 @@ def test_another_version_of_the_wire_names_the_side_to_upgrade(router: Router) -
     with Client(router.connection, software="test", dial=OlderDealer) as client:
         with pytest.raises(VersionMismatch) as caught:
             client.connect()
-        assert caught.value.what == "the client speaks version 0 of the wire, this server version 1"
+        assert caught.value.what == "the client speaks version 1 of the wire, this server version 2"
         assert caught.value.remedy == "Upgrade the client."
     assert router.refusals == []
 

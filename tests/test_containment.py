@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import PACKAGES, Running, ended, polled, serving, waited
+from false_workers import with_worker
+from servers import ended, polled, serving, waited
 
 from fresco_backend import listener as listener_room
-from fresco_backend import settings, worker_pool
+from fresco_backend import settings
 from fresco_backend.answers import Answers
 from fresco_backend.journal import EVENT_BYTES
 from fresco_backend.listener import Listener
 from fresco_backend.server_address import fresh_token
-from fresco_backend.worker_pool import Patience, WorkerPool
+from fresco_backend.worker_pool import WorkerPool
 from fresco_protocol.client import Client
 from fresco_protocol.connection import host_and_port
 from fresco_protocol.errors import FrescoError, ServerSilent, UsageError, WorkerDied
@@ -28,26 +27,6 @@ from fresco_protocol.events import Event, JobChanged
 from fresco_protocol.job import JobState
 from fresco_protocol.messages import ListJobs, Logs, Status
 
-PATIENCE = Patience(respawn=0.05, longest_respawn=0.05)
-
-# What stands for a worker: it takes an order, says something that no worker says, and that the job is done.
-WORKER = """
-import json, os, subprocess, sys, time
-sys.path[:0] = {packages!r}
-from fresco_backend.worker_words import Broken, Done, Ready, Told, line_of
-from fresco_protocol.events import Finished, Warned
-from fresco_protocol.job import Problem
-def say(line):
-    sys.stdout.buffer.write(line if isinstance(line, bytes) else line.to_bytes())
-    sys.stdout.buffer.flush()
-def warned(job, text):
-    return Told.of(Warned(number=0, time=0, job=job, code="test", text=text))
-say(Ready(device="cpu", devices=("cpu",)))
-job = line_of(sys.stdin.buffer.readline()).job
-{speech}
-say(Done())
-sys.stdin.buffer.readline()
-"""
 FATAL = {
     "of another job": 'say(warned(job[::-1], "x"))',
     "no JSON": 'say(Told(type="event.warned", body="{"))',
@@ -65,21 +44,6 @@ HARMLESS = {
     "too many values": 'say(Told.of(Finished(number=0, time=0, job=job, rendered=1, reused=0, seconds=1.0, '
                        'sidecar="/s", outputs=("a",) * 205_000)))',
 }
-
-
-@contextmanager
-def with_worker(folder: Path, monkeypatch: pytest.MonkeyPatch, speech: str) -> Iterator[Running]:
-    """A server whose workers say this."""
-    program = WORKER.format(packages=PACKAGES, speech=speech)
-
-    def spawned(_pool: WorkerPool, _device: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE)
-
-    monkeypatch.setattr(WorkerPool, "_spawned", spawned)
-    monkeypatch.setattr(worker_pool, "ORPHANED", 0.2)
-    with serving(folder, devices=("cpu",), patience=PATIENCE) as running:
-        yield running
 
 
 @pytest.mark.parametrize("what", FATAL)
@@ -119,11 +83,14 @@ def test_a_problem_in_too_many_words_is_cut(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with with_worker(tmp_path, monkeypatch, "") as running:
+        deadline = time.monotonic() + 20
+        while not any(worker.ready for worker in running.server.pool):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         works = WorkerPool._spawned
         monkeypatch.setattr(WorkerPool, "_spawned", raising(OSError(11, "Resource temporarily unavailable")))
         for worker in running.server.pool:
             worker.process.kill()
-        deadline = time.monotonic() + 20
         while "no worker can be started" not in running.log.getvalue():
             assert time.monotonic() < deadline
             time.sleep(0.05)

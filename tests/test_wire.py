@@ -33,7 +33,7 @@ def sealed(header: bytes, body: bytes, *blobs: bytes) -> list[bytes]:
     return [header, stamp, sign(TOKEN, [header, stamp, body, *blobs]), body, *blobs]
 
 
-def header(type: str = "request.status", id: str | None = ID, version: object = 1) -> bytes:
+def header(type: str = "request.status", id: str | None = ID, version: object = wire.WIRE_VERSION) -> bytes:
     return json.dumps({"wire": version, "type": type, "id": id}).encode()
 
 
@@ -49,7 +49,7 @@ def test_the_form_is_that_of_the_page() -> None:
     stamp = Stamp(bytes(range(16)), 1_700_000_000_000)
     picture = Previewed(number=1, time=2, job="job-0001", frame=3, step=4, steps=5, width=6, height=7, jpeg=JPEG)
     parts = encode(picture, TOKEN, stamp=stamp)
-    assert json.loads(parts[0]) == {"wire": 1, "type": "event.previewed", "id": None}
+    assert json.loads(parts[0]) == {"wire": 2, "type": "event.previewed", "id": None}
     assert parts[1] == bytes(range(16)) + (1_700_000_000_000).to_bytes(8, "big")
     assert json.loads(parts[3]) == {"number": 1, "time": 2.0, "job": "job-0001", "frame": 3, "step": 4, "steps": 5,
                                     "width": 6, "height": 7}
@@ -104,10 +104,10 @@ def test_a_stranger_does_not_fill_the_guards_memory() -> None:
 
 
 @pytest.mark.parametrize(("version", "id", "kind", "what", "upgrade"), [
-    (2, ID, "request.hello", "the client speaks version 2 of the wire, this server version 1", "server"),
-    (0, ID, "request.unheard-of", "the client speaks version 0 of the wire, this server version 1", "client"),
-    (2, ID, "reply.welcome", "the server speaks version 2 of the wire, this client version 1", "client"),
-    (0, None, "event.alive", "the server speaks version 0 of the wire, this client version 1", "server"),
+    (3, ID, "request.hello", "the client speaks version 3 of the wire, this server version 2", "server"),
+    (1, ID, "request.unheard-of", "the client speaks version 1 of the wire, this server version 2", "client"),
+    (3, ID, "reply.welcome", "the server speaks version 3 of the wire, this client version 2", "client"),
+    (1, None, "event.alive", "the server speaks version 1 of the wire, this client version 2", "server"),
 ])
 def test_versions_say_which_side_to_upgrade(version: int, id: str | None, kind: str, what: str, upgrade: str) -> None:
     with pytest.raises(VersionMismatch) as caught:

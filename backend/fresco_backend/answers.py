@@ -11,9 +11,9 @@ from typing import Any
 import fresco_backend
 from fresco_backend.job_state import JobStatus, Wish
 from fresco_backend.jobs import JobQueue
-from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
 from fresco_backend.server_log import ServerLog
+from fresco_backend.transfers import Transfers
 from fresco_backend.worker_pool import WorkerPool
 from fresco_protocol import messages as m
 from fresco_protocol.errors import JobRefused
@@ -36,7 +36,7 @@ class Answers:
     queue: JobQueue
     pool: WorkerPool
     roots: Roots
-    mapping: PathMapping
+    transfers: Transfers
     log: ServerLog
     heartbeat: float
     started: float = field(default_factory=time.time)
@@ -51,10 +51,22 @@ class Answers:
         return m.Welcome(software=SOFTWARE, pid=os.getpid(), shot_schema=SCHEMA, heartbeat=self.heartbeat)
 
     def _submit(self, request: m.Submit) -> m.Submitted:
-        shot = self.mapping.shot(request.shot)
-        self.roots.check_shot(shot)
-        found = self.queue.submit(shot, key=request.client_key, priority=request.priority)
-        return m.Submitted(record=found.status.record, created=found.created)
+        return self.transfers.submit(request)
+
+    def _upload(self, request: m.Upload) -> m.Uploaded:
+        return self.transfers.upload(request)
+
+    def _put(self, request: m.PutChunk) -> m.ChunkKept:
+        return self.transfers.put(request)
+
+    def _list_delivery(self, request: m.ListDelivery) -> m.DeliveryListed:
+        return self.transfers.list_delivery(request)
+
+    def _get(self, request: m.GetChunk) -> m.ChunkGiven:
+        return self.transfers.get(request)
+
+    def _discard(self, request: m.Discard) -> m.Changed:
+        return self.transfers.discard(request)
 
     def _list(self, request: m.ListJobs) -> m.Jobs:
         page = self.queue.jobs(request.states, skip=request.skip, limit=request.limit)
@@ -73,6 +85,7 @@ class Answers:
         return self._wished(self.queue.resume(request.job))
 
     def _retry(self, request: m.Retry) -> m.Changed:
+        self.transfers.check_retry(request.job)
         return m.Changed(record=self.queue.retry(request.job).record)
 
     def _prioritise(self, request: m.SetPriority) -> m.Changed:
@@ -127,6 +140,8 @@ _ANSWERS: Mapping[type[m.Request[Any]], Callable[[Answers, Any], m.Reply]] = {
     m.Hello: Answers._hello, m.Submit: Answers._submit, m.ListJobs: Answers._list, m.ShowJob: Answers._show,
     m.Cancel: Answers._cancel, m.Pause: Answers._pause, m.Resume: Answers._resume, m.Retry: Answers._retry,
     m.SetPriority: Answers._prioritise, m.Move: Answers._move, m.Logs: Answers._logs, m.Preview: Answers._preview,
+    m.Upload: Answers._upload, m.PutChunk: Answers._put, m.ListDelivery: Answers._list_delivery,
+    m.GetChunk: Answers._get, m.Discard: Answers._discard,
     m.Status: Answers._status, m.ListModels: Answers._models, m.Stop: Answers._stop}
 
 

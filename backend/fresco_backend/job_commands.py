@@ -13,6 +13,7 @@ from typing import Any
 
 from fresco_backend import __version__, settings
 from fresco_backend.job_text import event_json, event_line, job_lines, status_lines
+from fresco_backend.transfer_commands import add_download
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.client import Client
@@ -54,6 +55,7 @@ def add_job_commands(commands: Commands) -> None:
     logs = _add(commands, "logs", _logs, "print the log of a job, or of the server")
     logs.add_argument("job", metavar="JOB", nargs="?", help="a job's id (default: the server's own log)")
     logs.add_argument("--follow", action="store_true", help="go on until the job ends, or Ctrl-C")
+    add_download(commands)
     _add(commands, "status", _status, "tell how the server is: devices, memory, queue, roots")
 
 
@@ -77,6 +79,8 @@ def _add_submit(commands: Commands) -> None:
     group.add_argument("--priority", metavar="N", type=int, default=0, help="-100 to 100; the higher runs first")
     group.add_argument("--client-key", metavar="KEY", help="submitted again with the same key, it is the same job")
     group.add_argument("--watch", action="store_true", help="tell what happens until it ends; Ctrl-C leaves it running")
+    group.add_argument("--upload", action="store_true", help="send plate, matte and controls to a server that shares "
+                       "no disk; the same command goes on where it stopped. Then: fresco download JOB -o DIR")
     group.add_argument("--no-start", action="store_true", help="fail where no server runs")
     group.add_argument("--path-mapping", metavar="FILE", type=Path, default=argparse.SUPPRESS,
                        help="a farm's rules for the paths in the shot document (Open Job Description's JSON)")
@@ -107,12 +111,18 @@ def _submit(arguments: argparse.Namespace) -> int:
         shot = still(shot, arguments.still)
     key = arguments.client_key or m.fresh_key()
     with connected() as client:
-        if not arguments.no_start:
-            _ensure(client, shot)
-        found = client.request(m.Submit(shot=shot, client_key=key, priority=arguments.priority))
-        record = found.record
+        if arguments.upload:
+            from fresco_backend.transfer_commands import sent
+
+            record = sent(client, shot, key=arguments.client_key, priority=arguments.priority, as_json=arguments.json)
+            said: dict[str, Any] = {"event": "uploaded"}
+        else:
+            if not arguments.no_start:
+                _ensure(client, shot)
+            found = client.request(m.Submit(shot=shot, client_key=key, priority=arguments.priority))
+            record, said = found.record, {"event": "submitted", "created": found.created}
         if arguments.json:
-            _print({"event": "submitted", "created": found.created, "job": write(record)})
+            _print({**said, "job": write(record)})
         else:
             sys.stderr.write(f"job {record.id} is {record.state.value}; see: fresco watch {record.id}\n")
             if not arguments.watch:

@@ -25,7 +25,7 @@ def _planned(event: render.Planned, job: str) -> JobEvent:
         keyframes=_ranges(event.keyframes), windows=windows, plate_size=tuple(event.plate_size),
         working_size=tuple(event.working_size), rate=event.rate, model=event.model, device=event.device,
         precision=event.precision, seed=event.seed, job_hash=event.job_hash, scratch=event.scratch,
-        memory_bytes=event.memory_bytes, seconds=event.seconds)
+        memory_bytes=event.memory_bytes, seconds=event.seconds, tiles=event.tiles)
 
 
 def _ranges(numbers: Sequence[int] | None) -> tuple[FrameRange, ...] | None:

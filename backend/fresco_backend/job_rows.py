@@ -78,6 +78,11 @@ def status_of(connection: sqlite3.Connection, job: str) -> JobStatus:
     return found[0]
 
 
+def keyed(connection: sqlite3.Connection, key: str) -> JobStatus | None:
+    """The job of a client key; None when there is none."""
+    return next(iter(_found(connection, "WHERE key = ?", key)), None)
+
+
 def shot_of(connection: sqlite3.Connection, job: str) -> Shot:
     """The shot of a job. Raises JobUnknown, and ShotError when this version cannot read it."""
     row = connection.execute("SELECT shot FROM job WHERE id = ?", (job,)).fetchone()

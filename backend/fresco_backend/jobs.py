@@ -32,6 +32,7 @@ from fresco_backend.job_rows import (
     LIVE_STATES,
     columns_of,
     count,
+    keyed,
     next_queued,
     running,
     select,
@@ -268,6 +269,11 @@ class JobQueue:
         """What is known of a job."""
         with self._database.reading() as connection:
             return status_of(connection, job)
+
+    def having_key(self, key: str) -> JobStatus | None:
+        """The job of a client key; None when there is none."""
+        with self._database.reading() as connection:
+            return keyed(connection, key)
 
     def shot(self, job: str) -> Shot:
         """A job's shot, to look at or to submit again under a new key."""

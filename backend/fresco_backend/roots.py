@@ -54,6 +54,10 @@ class Roots:
         for path in job.sources:
             self._check(str(path), "a file of the plate, the matte or a control", self.folders)
 
+    def check_file(self, path: Path) -> None:
+        """Raises PathRefused for a file that leads out of the roots."""
+        self._check(str(path), "this file", self.folders)
+
     def _check(self, path: str, place: str, folders: tuple[Path, ...]) -> None:
         if not Path(path).is_absolute():
             raise PathRefused(f"{place} is no absolute path", where=path[:300], remedy="Give the whole path.")
@@ -88,6 +92,8 @@ def _models(shot: Shot) -> Iterator[tuple[str, str]]:
     yield "look.model", look.model
     if look.vae is not None:
         yield "look.vae", look.vae
+    if shot.delivery.upscaler is not None:
+        yield "delivery.upscaler", shot.delivery.upscaler
     for number, lora in enumerate(look.loras):
         yield f"look.loras[{number}].model", lora.model
     for number, control in enumerate(look.controls or ()):

@@ -37,6 +37,10 @@ def add_serve(commands: Any) -> None:
     command.add_argument("--listen", metavar="ENDPOINT", help='for other machines too, such as "tcp://0.0.0.0:40001"; '
                          "needs --keys")
     command.add_argument("--keys", metavar="DIR", type=Path, help="folder of keys that fresco keys made")
+    command.add_argument("--staging", metavar="DIR", type=Path, help="folder inside a root for the files that clients "
+                         "send (default: .fresco-staged in the first root)")
+    command.add_argument("--upload-limit", metavar="GB", type=float, default=200, help="of all files that clients have "
+                         "sent; 0 takes none (default: 200)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout when it listens")
     command.set_defaults(run=_serve)
     keys = commands.add_parser("keys", help="let a client on another machine in", description=KEYS)
@@ -71,7 +75,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     named = tuple(device for device in arguments.device if device != "none")
     devices = {"devices": named} if arguments.device else {}
     serve(options_of(roots=tuple(root.absolute() for root in arguments.root), queue=arguments.queue,
-                     port=arguments.port, gate=gate, idle_exit=idle, **devices), said=said)
+                     port=arguments.port, gate=gate, idle_exit=idle,
+                     staging=arguments.staging and arguments.staging.absolute(),
+                     upload_limit=int(arguments.upload_limit * 1e9), **devices), said=said)
     return 0
 
 

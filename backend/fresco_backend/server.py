@@ -24,6 +24,7 @@ import zmq
 import fresco_backend
 from fresco_backend import settings
 from fresco_backend.answers import Answers
+from fresco_backend.checksums import Checksums
 from fresco_backend.gate import Gate
 from fresco_backend.jobs import JobQueue, Limits
 from fresco_backend.listener import Asked, Listener
@@ -31,6 +32,8 @@ from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
 from fresco_backend.server_address import ExclusiveLock, fresh_token, publish, withdraw
 from fresco_backend.server_log import Faults, ServerLog
+from fresco_backend.staging import LIMIT, Staging
+from fresco_backend.transfers import Transfers
 from fresco_backend.watchers import Watchers
 from fresco_backend.work import Work
 from fresco_backend.worker_pool import ANY, Patience, WorkerPool
@@ -44,24 +47,38 @@ TICK = 1.0  # seconds between two looks at workers and clocks
 LAG = 0.02  # seconds, while a watcher is behind
 MOST_AT_ONCE = 50  # requests, before the loop looks elsewhere
 GRACE = 6.0  # seconds for a running step at the end; a second later the signal handler of the command ends all
+STAGING = ".fresco-staged"
 ADAY = 86_400.0  # a lease that never ends: the pool itself sees which workers live
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a server runs. mapping: of paths that clients send. port: 0 is any free one. gate: for other machines.
+    """How a server runs. mapping: of paths that clients send. staging: folder of uploads, None is one in the first
+    root; upload_limit: bytes of them, 0 takes none. port: 0 is any free one. gate: for other machines.
     devices: see WorkerPool. idle_exit: seconds without work or requests until it ends; None is never."""
 
     queue: Path
     connection: Path
     roots: Roots
     mapping: PathMapping = field(default_factory=PathMapping)
+    staging: Path | None = None
+    upload_limit: int = LIMIT
     port: int = 0
     gate: Gate | None = None
     devices: tuple[str, ...] = (ANY,)
     idle_exit: float | None = None
     heartbeat: float = HEARTBEAT
     patience: Patience = field(default_factory=Patience)
+
+    @property
+    def staging_folder(self) -> Path | None:
+        """Where uploads lie: inside a root, for they are read and written there as any other files."""
+        first = next(iter(self.roots.folders), None)
+        if first is None or self.upload_limit == 0:
+            return None
+        folder = self.staging or first / STAGING
+        self.roots.check_file(folder)
+        return Path(os.path.realpath(folder))
 
 
 class Server:
@@ -91,8 +108,9 @@ class Server:
                 self.options.devices, roots=self.options.roots, folder=self.options.queue.parent,
                 patience=self.options.patience, descriptors=[lock.descriptor for lock in locks], say=self.log.say)
             self.watchers = Watchers(journal=self.queue.journal, listener=self.listener, say=self.log.say)
+            self.transfers = self._transfers(stack)
             self.answers = Answers(queue=self.queue, pool=self.pool, roots=self.options.roots, log=self.log,
-                                   mapping=self.options.mapping, heartbeat=self.options.heartbeat)
+                                   transfers=self.transfers, heartbeat=self.options.heartbeat)
             self.work = Work(queue=self.queue, pool=self.pool, watchers=self.watchers, previews=self.answers.previews,
                              log=self.log, faults=self.faults)
             stack.callback(self.work.end)
@@ -109,6 +127,14 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._open.close()
         self.log.say("has ended")
+
+    def _transfers(self, stack: ExitStack) -> Transfers:
+        checksums = Checksums()
+        stack.callback(checksums.close)
+        staging = Staging(self.options.staging_folder, limit=self.options.upload_limit, checksums=checksums,
+                          say=self.log.say)
+        return Transfers(queue=self.queue, staging=staging, checksums=checksums, roots=self.options.roots,
+                         mapping=self.options.mapping, say=self.log.say)
 
     def _begin(self) -> None:
         self._poller = self._polling()
@@ -184,13 +210,19 @@ class Server:
             self._contained(self.work.try_again)
             self._contained(self.pool.tend)
             self._contained(self._relieve)
+            self._contained(self.transfers.clean)
             self._contained(self._look_for_work)
+        self._contained(self._queue_uploaded)
         if self.work.unclaimed:
             self._contained(self.work.assign)
         self._contained(self._tell_watchers)
         if now >= self._next_beat:
             self._next_beat = now + self.options.heartbeat
             self._contained(self.watchers.beat)
+
+    def _queue_uploaded(self) -> None:
+        if self.transfers.tend():
+            self.work.unclaimed = True
 
     def _relieve(self) -> None:
         try:

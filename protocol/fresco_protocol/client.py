@@ -115,6 +115,14 @@ class Client:
         """
         return self._retried(lambda deadline: self._exchange(request, deadline), seconds)
 
+    def requests(self, requests: Sequence[Request[R]], *, seconds: Optional[float] = None) -> list[R]:
+        """The replies to several requests that are on the way together, in their order.
+
+        Raises ServerLost at once, and whatever else `request` raises, the first error of them all.
+        """
+        self._allowed = self._seconds if seconds is None else seconds
+        return self._exchange_all(requests, self._clock() + self._allowed)
+
     def watch(self, *, since: int = 0, journal: Optional[str] = None, job: Optional[str] = None,
               seconds: Optional[float] = None) -> Watching:
         """Begins to watch: `poll` gives the events after number `since`. Raises as `request` does, and even then
@@ -179,14 +187,18 @@ class Client:
         return self._welcome
 
     def _exchange(self, request: Request[R], deadline: float) -> R:
+        return self._exchange_all([request], deadline)[0]
+
+    def _exchange_all(self, requests: Sequence[Request[R]], deadline: float) -> list[R]:
         self._welcomed(deadline)
-        id = self._post(request)
-        while id not in self._replies:
+        ids = [self._post(request) for request in requests]
+        while not all(id in self._replies for id in ids):
             self._advance(deadline)
-        reply = self._replies.pop(id)
-        if isinstance(reply, Failed):
-            raise reply.problem.error()
-        return cast(R, reply)
+        replies = [self._replies.pop(id) for id in ids]
+        for reply in replies:
+            if isinstance(reply, Failed):
+                raise reply.problem.error()
+        return cast("list[R]", replies)
 
     def _watched(self, deadline: float) -> Watching:
         while self._watching is None:

@@ -54,7 +54,7 @@ class Planned(JobEvent):
 
     frames: to deliver; delivered: those of them that lie there finished, None if none does. keyframes, windows: None
     before the analysis. plate_size, working_size: width and height, pixels. memory_bytes, seconds: estimates for this
-    device.
+    device. tiles: in which each picture is predicted.
     """
 
     frames: Frames
@@ -72,6 +72,7 @@ class Planned(JobEvent):
     scratch: Text
     memory_bytes: Optional[Count]
     seconds: Optional[Seconds]
+    tiles: Count = 1
 
 
 @noun

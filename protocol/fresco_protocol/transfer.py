@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plate sent to a server that shares no disk with this machine, and a delivery fetched from it.
+
+Both go in chunks with checksums, and go on after a broken connection, a restart of the server or of this program with
+what is there: nothing that has arrived is sent again.
+
+    with Client(software="my-tool 1.0") as client:
+        record = upload(client, shot, {"plate/p.1001.exr": "/show/p.1001.exr"}, client_key=key)
+        ...
+        download(client, record.id, "/show/out")
+"""
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Optional, TypeVar
+
+from fresco_protocol.client import Client
+from fresco_protocol.errors import ChecksumWrong, DiskFull, InputError, OutputDenied, OutputError, ServerError
+from fresco_protocol.files import LARGEST_CHUNK, File
+from fresco_protocol.job import Job, JobState
+from fresco_protocol.messages import GetChunk, ListDelivery, PutChunk, Reply, Request, Submit, Upload
+from fresco_protocol.shot import Shot
+
+AT_ONCE = 4  # chunks on the way at a time, so that a long way costs no waiting
+PATIENCE = 60.0  # seconds without a server until a transfer gives up; the same call goes on later
+PAUSE = 0.2  # seconds between two looks at what the server still does
+MOST_WRONG = 2  # times that a file may come out wrong
+
+R = TypeVar("R", bound=Reply)
+
+
+class Moved(NamedTuple):
+    """How far a transfer is. what: "reading", "sending", "checking" or "fetching". done, total: bytes."""
+
+    what: str
+    done: int
+    total: int
+    name: str
+
+
+Told = Callable[[Moved], None]
+
+
+def files_of(sources: Mapping[str, str], told: Optional[Told] = None) -> tuple[File, ...]:
+    """The files of an upload with their checksums. sources: path here, by name there. Raises InputError."""
+    sizes = {name: _size(path) for name, path in sources.items()}
+    total, done = sum(sizes.values()), 0
+    found = []
+    for name in sorted(sources):
+        found.append(File(name=name, size=sizes[name], sha256=_checksum(sources[name])))
+        done += sizes[name]
+        _tell(told, Moved("reading", done, total, name))
+    return tuple(found)
+
+
+def upload(client: Client, shot: Shot, sources: Mapping[str, str], *, client_key: str, priority: int = 0,
+           files: Optional[tuple[File, ...]] = None, told: Optional[Told] = None, patience: float = PATIENCE) -> Job:
+    """Submits a shot, sends its files, and gives the job as soon as it is queued.
+
+    shot: with `staged:` in place of folders, see `files.py`. sources: path here, by name there. client_key: the same
+    one goes on where an earlier call stopped. files: from `files_of`, where they are known. told: hears how far it is.
+    Raises ServerError after `patience` seconds without a server, InputError, ChecksumWrong, or the server's error.
+    """
+    files = files_of(sources, told) if files is None else files
+    link = _Link(client, patience)
+    record = link.ask(Submit(shot=shot, client_key=client_key, priority=priority, files=files)).record
+    total = sum(file.size for file in files)
+    best, best_at = -1, time.monotonic()
+    while record.state is JobState.SUBMITTED:
+        there = link.ask(Upload(job=record.id))
+        record = there.record
+        if there.wrong:
+            raise ChecksumWrong(f"{len(there.wrong)} files did not arrive as they were read: {there.wrong[0]}",
+                                where=f"job {record.id}", remedy="Did they change meanwhile? Cancel this job, and "
+                                "submit the shot again.")
+        left = [(file, held) for file, held in zip(files, there.held) if held < file.size]
+        done = total - sum(file.size - held for file, held in left)
+        try:
+            for file, held in left:
+                for chunks in _batches(_chunks(record.id, file, held, sources[file.name])):
+                    client.requests(chunks)
+                    done += sum(len(chunk.data) for chunk in chunks)
+                    _tell(told, Moved("sending", done, total, file.name))
+        except ServerError:  # ask what has arrived, and go on from there
+            if done <= best and time.monotonic() - best_at > patience:
+                raise
+            if done > best:
+                best, best_at = done, time.monotonic()
+            continue
+        if not left and record.state is JobState.SUBMITTED:
+            _tell(told, Moved("checking", total, total, f"{there.whole} of {len(files)} files"))
+            time.sleep(PAUSE)
+    return record
+
+
+def download(client: Client, job: str, folder: str, *, told: Optional[Told] = None,
+             patience: float = PATIENCE) -> tuple[Job, list[str]]:
+    """Fetches what a job has delivered by now, and what is not here already; gives the job, and the files' paths.
+
+    Every file gets its name when it is whole and right. Raises ServerError after `patience` seconds without a server,
+    OutputError, ChecksumWrong, or the server's error.
+    """
+    link = _Link(client, patience)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise _unwritten(folder, error) from error
+    here: dict[str, File] = {}
+    while True:
+        record, files = _listed(link, job)
+        ready = [file for file in files if file.sha256 is not None]
+        new = [file for file in ready if here.get(file.name) != file]
+        total = sum(file.size for file in files)
+        done = sum(file.size for file in ready) - sum(file.size for file in new)
+        for file in new:
+            _fetch(link, job, file, folder, partial(_tell_fetching, told, done, total, file.name))
+            done += file.size
+            here[file.name] = file
+        if len(ready) == len(files) and not new:
+            return record, [os.path.join(folder, file.name) for file in files]
+        if not new:
+            time.sleep(PAUSE)
+
+
+class _Link:
+    """Requests that wait for a server that is away for a while."""
+
+    def __init__(self, client: Client, patience: float) -> None:
+        self._client, self._patience = client, patience
+
+    def ask(self, request: Request[R]) -> R:
+        return self.ask_all([request])[0]
+
+    def ask_all(self, requests: Sequence[Request[R]]) -> list[R]:
+        lost: Optional[float] = None
+        while True:
+            try:
+                return self._client.requests(requests)
+            except ServerError:
+                now = time.monotonic()
+                lost = now if lost is None else lost
+                if now - lost >= self._patience:
+                    raise
+                time.sleep(PAUSE)
+
+
+def _chunks(job: str, file: File, held: int, path: str) -> Iterable[PutChunk]:
+    try:
+        with open(path, "rb") as source:
+            source.seek(held)
+            offset = held
+            while offset < file.size:
+                data = source.read(min(LARGEST_CHUNK, file.size - offset))
+                if not data:
+                    raise InputError("the file has become shorter", where=path, remedy="Submit the shot again.")
+                yield PutChunk(job=job, name=file.name, offset=offset, sha256=hashlib.sha256(data).hexdigest(),
+                               data=data)
+                offset += len(data)
+    except OSError as error:
+        raise _unread(path, error) from error
+
+
+def _batches(chunks: Iterable[PutChunk]) -> Iterable[list[PutChunk]]:
+    batch: list[PutChunk] = []
+    for chunk in chunks:
+        batch.append(chunk)
+        if len(batch) == AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _listed(link: _Link, job: str) -> tuple[Job, list[File]]:
+    files: list[File] = []
+    seen = 0
+    while True:
+        page = link.ask(ListDelivery(job=job, skip=seen))
+        files += page.files
+        seen += 1000
+        if seen >= page.total:
+            return page.record, files
+
+
+def _fetch(link: _Link, job: str, file: File, folder: str, told: Callable[[int], None]) -> None:
+    path, part = os.path.join(folder, file.name), os.path.join(folder, f".{file.name}.part")
+    if _is(path, file):
+        told(file.size)
+        return
+    for _ in range(MOST_WRONG):
+        try:
+            _grow(link, job, file, part, told)
+            if _checksum(part) == file.sha256:
+                os.replace(part, path)
+                return
+            os.unlink(part)
+        except OSError as error:
+            raise _unwritten(path, error) from error
+    raise ChecksumWrong("it came out wrong again and again", where=path,
+                        remedy="Is it being rendered again? Fetch it when the job has ended.")
+
+
+def _grow(link: _Link, job: str, file: File, part: str, told: Callable[[int], None]) -> None:
+    """Append what is missing, whole chunks at a time."""
+    with open(part, "ab") as target:
+        offset = target.tell()
+        if offset > file.size:
+            offset = target.truncate(0)
+        while offset < file.size:
+            starts = range(offset, file.size, LARGEST_CHUNK)[:AT_ONCE]
+            for given in link.ask_all([GetChunk(job=job, name=file.name, offset=start) for start in starts]):
+                if given.offset != offset or hashlib.sha256(given.data).hexdigest() != given.sha256:
+                    raise ChecksumWrong("a chunk changed on the way", where=f"{file.name}, byte {offset}",
+                                        remedy="Do the same again: what has arrived is kept.")
+                target.write(given.data)
+                offset += len(given.data)
+            target.flush()
+            told(min(offset, file.size))
+
+
+def _is(path: str, file: File) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) == file.size and _checksum(path) == file.sha256
+
+
+def _checksum(path: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as source:
+            while data := source.read(1 << 20):
+                digest.update(data)
+    except OSError as error:
+        raise _unread(path, error) from error
+    return digest.hexdigest()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError as error:
+        raise _unread(path, error) from error
+
+
+def _unread(path: str, error: OSError) -> InputError:
+    return InputError(f"it cannot be read: {error.strerror}", where=path)
+
+
+def _unwritten(path: str, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG):
+        return DiskFull("the disk is full", where=path,
+                        remedy="Make room and do the same again: what has arrived is kept.")
+    return OutputDenied(f"it cannot be written: {error.strerror}", where=path, remedy="Name another folder.")
+
+
+def _tell_fetching(told: Optional[Told], before: int, total: int, name: str, size: int) -> None:
+    _tell(told, Moved("fetching", before + size, total, name))
+
+
+def _tell(told: Optional[Told], moved: Moved) -> None:
+    if told is not None:
+        told(moved)

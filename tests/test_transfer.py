@@ -1,0 +1,471 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plate sent to a server that shares no disk, and its delivery fetched: whole, resumed, refused, cleaned away."""
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from false_workers import with_worker
+from servers import ended, serving, waited
+
+from fresco_backend import cli, staging, transfers
+from fresco_backend.staged_shot import staged
+from fresco_backend.staging import Chunk, Staging
+from fresco_protocol import transfer
+from fresco_protocol.client import Client
+from fresco_protocol.errors import (
+    Busy,
+    ChecksumWrong,
+    DiskFull,
+    JobRefused,
+    MessageMalformed,
+    PathRefused,
+    PlateMissing,
+    ServerLost,
+    ShotError,
+    UsageError,
+)
+from fresco_protocol.files import LARGEST_CHUNK, STAGED, File, is_file_name
+from fresco_protocol.job import Job, JobState
+from fresco_protocol.messages import (
+    Cancel,
+    ChunkGiven,
+    Discard,
+    GetChunk,
+    ListDelivery,
+    ListJobs,
+    PutChunk,
+    Retry,
+    ShowJob,
+    Submit,
+    Upload,
+    fresh_key,
+)
+from fresco_protocol.shot import Delivery, Look, Plate, Shot, parse_frames
+from fresco_protocol.transfer import download, files_of, upload
+from fresco_protocol.wire import encode
+from fresco_protocol.zmtp import Dealer
+
+SIZES = (3 * LARGEST_CHUNK + 17, 0, LARGEST_CHUNK, 40_000)
+COPIES = "import shutil; there, here = (os.path.dirname(noun.sequence) for noun in (shot.delivery, shot.plate)); " \
+         "[shutil.copy(os.path.join(here, name), os.path.join(there, name.replace('p.', 'look.'))) " \
+         "for name in os.listdir(here)]"  # a worker that delivers the plate
+
+
+@pytest.fixture
+def plate(tmp_path: Path) -> Path:
+    """A folder with files p.1001.exr and so on, whose bytes are random: the server looks into none."""
+    folder, choice = tmp_path / "here", random.Random(5)
+    folder.mkdir()
+    for number, size in enumerate(SIZES, 1001):
+        (folder / f"p.{number}.exr").write_bytes(choice.randbytes(size))
+    return folder
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    """The root of the server."""
+    (tmp_path / "box").mkdir()
+    return tmp_path / "box"
+
+
+def shot_of(plate: Path) -> Shot:
+    return Shot(plate=Plate(sequence=str(plate / "p.####.exr")), look=Look(prompt="ink"),
+                delivery=Delivery(sequence=str(plate.parent / "out" / "look.####.exr")), name="sh010")
+
+
+def sent(client: Client, plate: Path, key: str = "key", **options: Any) -> Job:
+    shot, sources = staged(shot_of(plate))
+    return upload(client, shot, sources, client_key=key, **options)
+
+
+def begun(client: Client, plate: Path, key: str = "key") -> tuple[Job, tuple[File, ...]]:
+    """A job that is submitted, and waits for its files."""
+    shot, sources = staged(shot_of(plate))
+    files = files_of(sources)
+    return client.request(Submit(shot=shot, client_key=key, files=files)).record, files
+
+
+def chunk(job: str, file: File, data: bytes, offset: int = 0, sha256: str | None = None) -> PutChunk:
+    digest = sha256 or hashlib.sha256(data).hexdigest()
+    return PutChunk(job=job, name=file.name, offset=offset, sha256=digest, data=data)
+
+
+def contents(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+def staged_files(box: Path) -> list[str]:
+    """All that lies in the server's folder."""
+    place = box / ".fresco-staged"
+    return sorted(str(path.relative_to(place)).partition("/")[2] for path in place.rglob("*") if path.is_file())
+
+
+def test_a_plate_goes_out_and_its_delivery_comes_back(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[transfer.Moved] = []
+    with with_worker(box, monkeypatch, COPIES) as running, running.client() as client:
+        record = sent(client, plate, told=moves.append)
+        assert record.output.startswith(str(box.resolve() / ".fresco-staged"))
+        assert ended(client, record.id).state is JobState.DELIVERED
+        assert sent(client, plate).id == record.id, "sent again, it is the same job"
+        found, paths = download(client, record.id, str(tmp_path / "back"), told=moves.append)
+        assert (found.state, len(paths)) == (JobState.DELIVERED, len(SIZES))
+        assert contents(tmp_path / "back") == contents(plate)
+        monkeypatch.setattr(transfer, "_grow", None)  # nothing is fetched twice
+        assert download(client, record.id, str(tmp_path / "back"))[1] == paths
+        client.request(Discard(job=record.id))
+        with pytest.raises(JobRefused, match="no files on the server"):
+            client.request(PutChunk(job=record.id, name="plate/p.1001.exr", offset=0, sha256="0" * 64, data=b"x"))
+    assert staged_files(box) == []
+    total = sum(SIZES)
+    assert {(moved.what, moved.total) for moved in moves} >= {
+        (what, total) for what in ("reading", "sending", "fetching")}
+    assert [moved.done for moved in moves if moved.what == "fetching"][-1] == total
+
+
+def test_the_commands_do_the_same(box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                  capsys: pytest.CaptureFixture[str]) -> None:
+    document = tmp_path / "shot.json"
+    document.write_text(shot_of(plate).to_json())
+    with with_worker(box, monkeypatch, COPIES) as running:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        assert cli.main(["submit", str(document), "--upload"]) == 0
+        job = capsys.readouterr().out.strip()
+        assert cli.main(["submit", str(document), "--upload", "--watch", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["record"]["id"] == job
+        assert cli.main(["download", job, "-o", str(tmp_path / "back")]) == 0
+        assert "4 files" in capsys.readouterr().err
+        assert contents(tmp_path / "back") == contents(plate)
+    assert staged_files(box) == []
+
+
+def test_of_a_job_that_goes_on_what_is_there_is_fetched(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(box) as running, running.client() as client:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        record = sent(client, plate)
+        (Path(record.output).parent / "look.1001.exr").write_bytes(b"a frame")
+        (Path(record.output).parent / ".look.1002.exr.1.part").write_bytes(b"half of one")
+        assert cli.main(["download", record.id, "-o", str(tmp_path / "back")]) == Busy.exit_code
+        assert contents(tmp_path / "back") == [b"a frame"]
+        assert "Run the same command again" in capsys.readouterr().err
+
+
+def test_the_delivery_of_a_job_without_upload_can_be_fetched(box: Path, tmp_path: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job = running.submit(client).id
+        for name in ("look.1001.exr", "look.-002.exr", "look.fresco.json", "look.exr.fresco.json", "lookout.1001.exr",
+                     "look.1001.png", "plate.1001.exr"):
+            (box / name).write_bytes(name.encode())
+        (box / "look.1003.exr").symlink_to("/etc/hostname")
+        with pytest.raises(PathRefused, match="outside of the server's roots"):
+            client.request(GetChunk(job=job, name="look.1003.exr", offset=0))
+        (box / "look.1003.exr").unlink()
+        for name in ("plate.1001.exr", "lookout.1001.exr", "state/queue.sqlite"):
+            with pytest.raises(PathRefused, match="no such file"):
+                client.request(GetChunk(job=job, name=name, offset=0))
+        _, paths = download(client, job, str(tmp_path / "back"))
+        assert [Path(path).name for path in paths] == ["look.-002.exr", "look.1001.exr", "look.exr.fresco.json",
+                                                       "look.fresco.json"]
+
+
+# Going on.
+
+class Breaking(Dealer):
+    """A connection that breaks at the fifth chunk, once."""
+
+    chunks = 0
+
+    def send(self, parts: Sequence[bytes]) -> None:
+        if b"put-chunk" in parts[0]:
+            Breaking.chunks += 1
+            if Breaking.chunks == 5:
+                self._socket.shutdown(2)
+                raise ServerLost("the connection broke", where=self.endpoint)
+        super().send(parts)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[Chunk]:
+    """The chunks that servers take."""
+    found: list[Chunk] = []
+    take = Staging.take
+
+    def noted(self: Staging, key: str, given: Chunk) -> int:
+        held = take(self, key, given)
+        found.append(given)
+        return held
+
+    monkeypatch.setattr(Staging, "take", noted)
+    return found
+
+
+def places(chunks: Sequence[Chunk]) -> list[tuple[str, int]]:
+    return [(given.name, given.offset) for given in chunks]
+
+
+def test_a_broken_connection_costs_no_chunk_that_had_arrived(
+        box: Path, plate: Path, taken: list[Chunk], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Breaking, "chunks", 0)
+    with serving(box) as running, running.client(dial=Breaking) as client:
+        record = sent(client, plate)
+        assert record.state is JobState.QUEUED
+        assert Breaking.chunks > 5
+        assert len(places(taken)) == len(set(places(taken))) == 6
+        assert contents(Path(record.output).parents[1] / "plate") == contents(plate)
+
+
+def test_a_server_that_starts_anew_has_what_had_arrived(box: Path, plate: Path, taken: list[Chunk]) -> None:
+    def stop(moved: transfer.Moved) -> None:
+        if moved.what == "sending" and moved.done >= 3 * LARGEST_CHUNK:
+            raise InterruptedError
+
+    with serving(box) as running, running.client() as client, pytest.raises(InterruptedError):
+        sent(client, plate, told=stop)
+    before = places(taken)
+    with serving(box) as running, running.client() as client:
+        job = client.request(ListJobs()).records[0]
+        assert job.state is JobState.SUBMITTED
+        held = client.request(Upload(job=job.id)).held
+        assert sum(held) == sum(len(given.data) for given in taken)
+        assert sent(client, plate).state is JobState.QUEUED
+        assert contents(Path(job.output).parents[1] / "plate") == contents(plate)
+    assert not set(before) & set(places(taken)[len(before):])
+    with serving(box) as running, running.client() as client:
+        assert client.request(ShowJob(job=job.id)).record.state is JobState.QUEUED
+
+
+def test_a_server_that_ends_before_it_has_compared_does_so_at_its_next_start(box: Path, plate: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        running.server.transfers.checksums.ask = lambda *_, **__: None  # type: ignore[method-assign]
+        job, files = begun(client, plate)
+        for file in files:
+            data = (plate / Path(file.name).name).read_bytes()
+            for offset in range(0, len(data), LARGEST_CHUNK):
+                client.request(chunk(job.id, file, data[offset:offset + LARGEST_CHUNK], offset))
+        assert client.request(Upload(job=job.id)).whole == 0
+    with serving(box) as running, running.client() as client:
+        assert waited(client, job.id, lambda record: record.state is JobState.QUEUED, 10)
+
+
+def test_a_fetch_that_was_stopped_goes_on(box: Path, plate: Path, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    with with_worker(box, monkeypatch, COPIES) as running, running.client() as client:
+        job = sent(client, plate).id
+        ended(client, job)
+        (tmp_path / "back").mkdir()
+        whole = (plate / "p.1001.exr").read_bytes()
+        (tmp_path / "back" / ".look.1001.exr.part").write_bytes(whole[:LARGEST_CHUNK + 3])
+        (tmp_path / "back" / ".look.1003.exr.part").write_bytes(b"something else")
+        asked: list[int] = []
+        get = transfers.Transfers.get
+
+        def noted(self: transfers.Transfers, request: GetChunk) -> ChunkGiven:
+            if request.name == "look.1001.exr":
+                asked.append(request.offset)
+            return get(self, request)
+
+        monkeypatch.setattr(transfers.Transfers, "get", noted)
+        download(client, job, str(tmp_path / "back"))
+        assert contents(tmp_path / "back") == contents(plate), "what was wrong was fetched anew"
+        assert asked == [count * LARGEST_CHUNK + 3 for count in (1, 2, 3)]
+
+
+# Refusals.
+
+def test_checksums_are_compared(box: Path, plate: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        shot, sources = staged(shot_of(plate))
+        files = tuple(replace(file, sha256="0" * 64) if file.name == "plate/p.1004.exr" else file
+                      for file in files_of(sources))
+        with pytest.raises(ChecksumWrong, match=r"plate/p\.1004\.exr"):
+            upload(client, shot, sources, client_key="key", files=files)
+        job = client.request(ListJobs()).records[0]
+        assert job.state is JobState.SUBMITTED
+        assert "plate/p.1004.exr" not in staged_files(box)
+        there = client.request(Upload(job=job.id))
+        assert (there.held[3], there.wrong) == (0, ("plate/p.1004.exr",))
+        with pytest.raises(ChecksumWrong, match="a chunk changed"):
+            client.request(chunk(job.id, files[3], b"some bytes", sha256="0" * 64))
+        assert client.request(Upload(job=job.id)).held[3] == 0
+
+
+def test_chunks_follow_each_other(box: Path, plate: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job, files = begun(client, plate)
+        data = (plate / "p.1001.exr").read_bytes()
+        assert client.request(chunk(job.id, files[0], data[:100])).held == 100
+        assert client.request(chunk(job.id, files[0], data[:100])).held == 100
+        assert client.request(chunk(job.id, files[0], data[50:150], 50)).held == 150
+        with pytest.raises(UsageError, match="do not follow"):
+            client.request(chunk(job.id, files[0], b"x", 151))
+        with pytest.raises(UsageError, match="do not follow"):
+            client.request(chunk(job.id, files[3], bytes(40_001)))
+        with pytest.raises(UsageError, match="without this file"):
+            client.request(chunk(job.id, replace(files[0], name="plate/other"), b"x"))
+
+
+TRICKS = (
+    "..", "../p", "plate/../../p", "/etc/passwd", "plate//p", "plate/", "/p", "", ".", ".hidden", "plate/.p", "a/b/c",
+    "plate\\p", "C:p", "plate/p:stream", "plate/nul", "plate/COM1.exr", "aux/p", "plate/p\0", "plate/p\n", "plate/p.",
+    "plate/p ", "x" * 256)
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_names_that_lead_elsewhere_are_none(name: str) -> None:
+    assert not is_file_name(name)
+    with pytest.raises(ShotError):
+        File(name=name, size=1, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("name", ["plate/p.1001.exr", "look.-001.exr", "plate/Gemälde 水.exr", "plate/com.1.exr", "a"])
+def test_good_names_are_some(name: str) -> None:
+    assert is_file_name(name)
+
+
+def test_a_server_does_not_trust_its_clients_names(box: Path, plate: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job, files = begun(client, plate)
+        bad = chunk(job.id, files[0], b"x")
+        object.__setattr__(bad, "name", "../../../../x")
+        with pytest.raises(MessageMalformed, match="found"):
+            client.request(bad)
+        shot, _ = staged(shot_of(plate))
+        for path in (f"{STAGED}../../../../etc/p.####.exr", "/etc/p.####.exr"):
+            with pytest.raises(PathRefused):
+                client.request(Submit(shot=replace(shot, plate=Plate(sequence=path)), client_key=fresh_key(),
+                                      files=files))
+        for path in (f"{STAGED}plate/look.####.exr", str(box / "look.####.exr")):
+            with pytest.raises(UsageError, match="delivered beside them"):
+                client.request(Submit(shot=replace(shot, delivery=Delivery(sequence=path)), client_key=fresh_key(),
+                                      files=files))
+        for name in ("delivery/x", "x"):
+            with pytest.raises(UsageError, match="needs a folder"):
+                client.request(Submit(shot=shot, client_key=fresh_key(), files=(replace(files[0], name=name),)))
+        with pytest.raises(UsageError, match="two files of one name"):
+            client.request(Submit(shot=shot, client_key=fresh_key(),
+                                  files=(files[0], replace(files[1], name="plate/P.1001.EXR"))))
+        with pytest.raises(PathRefused, match="no absolute path"):
+            client.request(Submit(shot=shot, client_key=fresh_key()))
+        with pytest.raises(UsageError, match="belongs to other files"):
+            client.request(Submit(shot=shot, client_key="key", files=files[:1]))
+        assert len(list((box / ".fresco-staged").iterdir())) == 1, "what was refused left nothing"
+    assert (box / ".fresco-staged").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of a file's size there")
+def test_on_a_full_disk_the_client_is_told_and_nothing_is_half_written(box: Path, plate: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving(box) as running, running.client() as client:
+        job, files = begun(client, plate)
+        data = (plate / "p.1001.exr").read_bytes()
+        client.request(chunk(job.id, files[0], data[:LARGEST_CHUNK]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_CHUNK + 1000, hard))
+        try:
+            with pytest.raises(DiskFull, match="disk of the server is full"):
+                sent(client, plate)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        part = Path(job.output).parents[1] / "plate" / ".p.1001.exr.part"
+        assert part.read_bytes() == data[:LARGEST_CHUNK]
+        assert client.request(Upload(job=job.id)).held[0] == LARGEST_CHUNK
+        assert sent(client, plate).state is JobState.QUEUED
+        assert contents(Path(job.output).parents[1] / "plate") == contents(plate)
+
+
+def test_what_has_no_room_is_refused_before_it_comes(
+        box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(box, upload_limit=sum(SIZES) + 5) as running, running.client() as client:
+        job, files = begun(client, plate)
+        with pytest.raises(Busy, match="of other uploads"):
+            begun(client, plate, "another")
+        client.request(Cancel(job=job.id))
+        monkeypatch.setattr(staging, "RESERVE", 2**60)
+        running.server.transfers._cleaned = 0.0
+        deadline = time.monotonic() + 5
+        while running.server.transfers.staging.keys:
+            assert time.monotonic() < deadline, "a cancelled upload is cleaned away"
+            time.sleep(0.05)
+        with pytest.raises(DiskFull, match="do not fit"):
+            begun(client, plate, "third")
+        with pytest.raises(UsageError, match="this server takes"):
+            client.request(Submit(shot=staged(shot_of(plate))[0], client_key="k",
+                                  files=(replace(files[0], size=2**50),)))
+        assert client.request(ListJobs(states=(JobState.SUBMITTED,))).total == 0
+    with serving(box, upload_limit=0) as running, running.client() as client, \
+            pytest.raises(UsageError, match="takes no files"):
+        begun(client, plate)
+
+
+def test_a_cancelled_upload_takes_nothing_more_and_cannot_be_tried_again(box: Path, plate: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job, files = begun(client, plate)
+        client.request(Cancel(job=job.id))
+        with pytest.raises(JobRefused, match="takes no files"):
+            client.request(chunk(job.id, files[0], b"x"))
+        with pytest.raises(JobRefused, match="not on the server"):
+            client.request(Retry(job=job.id))
+        with pytest.raises(JobRefused, match="files of a queued job are needed"):
+            client.request(Discard(job=running.submit(client).id))
+
+
+def test_what_is_old_or_nobodys_goes(box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = box / ".fresco-staged"
+    with serving(box) as running, running.client() as client:
+        job, _ = begun(client, plate)
+        (place / "what is none").mkdir()
+    with serving(box) as running, running.client() as client:
+        assert len(list(place.iterdir())) == 1
+        monkeypatch.setattr(staging, "KEPT", -1.0)
+        running.server.transfers._cleaned = 0.0
+        assert waited(client, job.id, lambda record: record.state is JobState.CANCELLED, 10)
+        deadline = time.monotonic() + 5
+        while list(place.iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_only_what_the_shot_needs_is_sent(plate: Path) -> None:
+    shot = shot_of(plate)
+    few = replace(shot, plate=replace(shot.plate, frames=parse_frames("1002-1003")))
+    assert sorted(staged(few).sources) == ["plate/p.1002.exr", "plate/p.1003.exr"]
+    handles = replace(few, delivery=replace(few.delivery, handles=1))
+    assert len(staged(handles).sources) == 4
+    assert staged(shot).shot.plate.sequence == "staged:plate/p.####.exr"
+    with pytest.raises(PlateMissing):
+        staged(replace(shot, plate=Plate(sequence=str(plate / "q.####.exr"))))
+
+
+def test_a_link_out_of_the_roots_is_no_place_for_files(box: Path, tmp_path: Path) -> None:
+    (box / ".fresco-staged").symlink_to(tmp_path)
+    with pytest.raises(PathRefused), serving(box):
+        pass
+
+
+def test_a_listing_comes_in_pages(box: Path, tmp_path: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job = running.submit(client).id
+        for number in range(1200):
+            (box / f"look.{number:04}.exr").touch()
+        page = client.request(ListDelivery(job=job, skip=1000))
+        assert (len(page.files), page.total) == (200, 1200)
+        assert len(download(client, job, str(tmp_path / "back"))[1]) == 1200
+
+
+def test_a_chunk_fits_a_message() -> None:
+    parts = encode(PutChunk(job="01234567", name="a", offset=0, sha256="0" * 64, data=bytes(LARGEST_CHUNK)), "t" * 64,
+                   id="0" * 32)
+    assert len(parts[4]) == LARGEST_CHUNK
+
+
