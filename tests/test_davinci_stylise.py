@@ -5,6 +5,8 @@ Every picture shows its own number, so that what lies on the timeline is read fr
 """
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from fresco_davinci.timeline import Host, collect, records
 from fresco_protocol.client import Client
 from fresco_protocol.errors import DiskFull, FrescoError, Interrupted, PathRefused
 from fresco_protocol.events import JobChanged
-from fresco_protocol.job import JobState, Problem
+from fresco_protocol.job import JobState
 from fresco_protocol.messages import Cancel, ListJobs
 from fresco_protocol.shot import FrameRange
 
@@ -267,21 +269,32 @@ def test_a_result_waits_until_resolve_is_free(world: World, line: Line, tmp_path
     assert numbers(item_of(world, record)) == [1005, 1006, 1007, 1008]
 
 
-def test_a_disk_that_runs_full_at_the_server(tmp_path: Path) -> None:
-    world = World()
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own, of 64 KiB."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    if sys.platform != "linux" or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)],
+                                                 capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts a disk of its own")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_runs_full_while_the_server_delivers(world: World, line: Line, tmp_path: Path,
+                                                         small_disk: Path) -> None:
+    """A real server, and a real disk: the job fails with a sentence, the timeline is untouched, and room mends it."""
     edited(world, tmp_path)
+    (small_disk / "somebody.else").write_bytes(bytes(40 * 1024))
     before = state(world)
-    host = Host(world.resolve)
-    with Router() as router:
-        steps = stylise(host, collect(host)[0], wish(tmp_path), Line(connection=router.write_connection(tmp_path)))
-        while not router.memory.jobs:
-            next(steps)
-        full = Problem.of(DiskFull("the disk is full", where="look.00000003.exr", remedy="Make room."))
-        job = replace(next(iter(router.memory.jobs.values())), state=JobState.FAILED, problem=full)
-        router.emit(lambda number: JobChanged(number=number, time=time.time(), job=job.id, record=job))
-        with pytest.raises(DiskFull, match="the disk is full"):
-            driven(steps)
-    assert (state(world), world.violations) == (before, [])
+    with pytest.raises(DiskFull, match="disk is full") as failed:
+        stylised(world, line, wish(tmp_path, input=Input.SOURCE))
+    assert (failed.value.exit_code, str(small_disk) in str(failed.value.where)) == (4, True)
+    assert failed.value.remedy
+    assert (state(world), len(world.timeline.tracks["video"]), world.pool.root.folders) == (before, 1, [])
+    (small_disk / "somebody.else").unlink()
+    _, _, record = stylised(world, line, wish(tmp_path, input=Input.SOURCE))
+    assert (record.version, numbers(item_of(world, record))) == (2, [1005, 1006, 1007, 1008])
 
 
 def test_a_job_that_fails_says_what_the_server_says(world: World, line: Line, tmp_path: Path) -> None:
@@ -311,13 +324,11 @@ def test_a_german_resolve(line: Line, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Untitled Project"])
-def test_a_project_without_a_name(line: Line, tmp_path: Path, name: str) -> None:
-    world = World()
+def test_a_project_without_a_name(world: World, line: Line, tmp_path: Path, name: str) -> None:
     world.project.name = name
     edited(world, tmp_path)
     _, _, record = stylised(world, line, wish(tmp_path))
     assert numbers(item_of(world, record)) == [1005, 1006, 1007, 1008]
-    assert world.violations == []
 
 
 def test_a_movie_counts_from_one_for_fresco_and_from_its_start_for_resolve(line: Line, tmp_path: Path) -> None:

@@ -35,10 +35,15 @@ from fresco_protocol.errors import (
 )
 from fresco_protocol.shot import FrameRange, Rate
 
+RELEASES = [(18, 6), (19, 1), (20, 2), (21, 0, 4)]
 
-@pytest.fixture(params=[(18, 6), (19, 1), (20, 2), (21, 0, 4)], ids=lambda found: ".".join(map(str, found)))
+
+@pytest.fixture(params=[(release, studio) for release in RELEASES for studio in (True, False)],
+                ids=lambda found: f"{'.'.join(map(str, found[0]))}-{'studio' if found[1] else 'free'}")
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World(request.param)
+    """Each release and edition; what a careful client would not have done fails the test."""
+    release, studio = request.param
+    world = World(release, studio=studio)
     yield world
     assert world.violations == []
 
