@@ -47,6 +47,8 @@ def add_otio(commands: Commands) -> None:
     command.add_argument("--return", dest="way", choices=["track", "reference"],
                          help="a track on top, or the clips' own media (default: track; for EDL reference)")
     command.add_argument("--rate", metavar="RATE", help="frames per second of an EDL, which does not say it")
+    command.add_argument("--plates", metavar="DIR", type=Path, help="folder in or below which lie the movies that an "
+                         "EDL only names, by clip or reel (default: beside it)")
     group = command.add_mutually_exclusive_group()
     group.add_argument("--bundle", metavar="DIR", type=Path, help="render nothing: write a farm's job bundle a clip")
     group.add_argument("--shots", metavar="DIR", type=Path, help="render nothing: write a shot document a clip")
@@ -56,13 +58,15 @@ def add_otio(commands: Commands) -> None:
 
 def _otio(arguments: argparse.Namespace) -> int:
     try:
-        from fresco_backend.otio import formats, results
+        from fresco_backend.otio import edl, formats, results
         from fresco_backend.otio.clips import usages, wanted_clips
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed",
                          remedy='Install it: pip install "fresco-post[otio]"') from error
     timeline = formats.read_timeline(arguments.timeline, _rate(arguments.rate))
-    formats.require_rate(timeline, arguments.output)
+    if arguments.timeline.suffix.lower() == ".edl":
+        edl.relink(timeline, arguments.plates or arguments.timeline.absolute().parent,
+                   below=arguments.plates is not None)
     clips = wanted_clips(timeline, arguments.clips)
     _require_speeds(clips, arguments.timeline, arguments.output)
     way = _way(arguments)
@@ -87,12 +91,17 @@ def _rate(text: str | None) -> Fraction | None:
 def _require_speeds(clips: Sequence[Any], source: Path, target: Path) -> None:
     """Raise UsageError for a clip whose speed one of the two formats would lose."""
     from fresco_backend.otio.clips import speed
-    from fresco_backend.otio.formats import format_of, retimed_in_file
+    from fresco_backend.otio.formats import format_of, is_retimed, of_other_rates, retimed_in_file
 
-    hidden = retimed_in_file(source)
+    hidden, others = retimed_in_file(source), of_other_rates(source)
     for clip in clips:
-        lost = format_of(source) if clip.name in hidden else format_of(target)
-        if clip.name in hidden or (speed(clip) != 1 and not lost.retimes):
+        if clip.name in others:
+            raise UsageError(f"the media of clip {clip.name} has another frame rate than the timeline", where=source,
+                             remedy="Export it as .otio, or conform that media first.")
+        untold = clip.name in hidden or is_retimed(clip)
+        losing = [kind for kind in map(format_of, (source, target)) if not kind.retimes]
+        if untold or (speed(clip) != 1 and losing):
+            lost = format_of(source) if untold else losing[0]
             raise UsageError(f"clip {clip.name} changes its speed, and {lost.name} loses that on the way",
                              remedy="Export and import as .otio, or render that clip in the editing program first.")
 

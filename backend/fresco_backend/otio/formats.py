@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import opentimelineio as otio
 
+from fresco_backend.otio import edl, fcpxml
+from fresco_backend.otio.clips import exact
 from fresco_protocol.errors import InputError, OutputDenied, UsageError
 
 Timeline = Any  # opentimelineio.schema.Timeline; the library carries no types
@@ -21,8 +25,7 @@ Timeline = Any  # opentimelineio.schema.Timeline; the library carries no types
 class Format:
     """What a kind of file can hold. package: of the adapter on the package index; None comes with OpenTimelineIO.
 
-    sequences: references to image sequences. tracks: more than one of pictures. retimes: changed speeds. fractional:
-    rates such as 24000/1001.
+    sequences: references to image sequences. tracks: more than one of pictures. retimes: changed speeds.
     """
 
     name: str
@@ -31,7 +34,6 @@ class Format:
     sequences: bool = False
     tracks: bool = True
     retimes: bool = False
-    fractional: bool = True
 
 
 _OTIO = Format(name="OpenTimelineIO", sequences=True, retimes=True)
@@ -39,10 +41,9 @@ _ARCHIVE = Format(name="OpenTimelineIO with its media", retimes=True)
 FORMATS = {
     ".otio": _OTIO, ".otiod": _ARCHIVE, ".otioz": _ARCHIVE,
     ".xml": Format(name="Final Cut Pro 7 XML", package="otio-fcp-adapter", module="otio_fcp_adapter"),
-    ".fcpxml": Format(name="FCPXML", package="otio-fcpx-xml-adapter", module="otio_fcpx_xml_adapter", fractional=False),
+    ".fcpxml": Format(name="FCPXML", package="otio-fcpx-xml-adapter", module="otio_fcpx_xml_adapter"),
     ".aaf": Format(name="AAF", package="otio-aaf-adapter", module="otio_aaf_adapter"),
-    ".edl": Format(name="EDL", package="otio-cmx3600-adapter", module="otio_cmx3600_adapter", tracks=False,
-                   retimes=True),
+    ".edl": Format(name="EDL", package="otio-cmx3600-adapter", module="otio_cmx3600_adapter", tracks=False),
 }  # fmt: skip
 
 
@@ -64,9 +65,11 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
     Raises InputError, and UsageError for an EDL without a rate or a file with several timelines.
     """
     format_of(path)
-    options = _reading(path, rate)
+    reads = _reader(path, rate)
     try:
-        found = otio.adapters.read_from_file(str(path), **options)
+        found = reads()
+    except InputError as error:
+        raise InputError(error.what, where=path, remedy=error.remedy) from None
     except Exception as error:  # adapters raise whatever their libraries do
         raise InputError(f"the timeline cannot be read: {_words(error)}", where=path,
                          remedy="Export it again, or as another format") from error
@@ -91,32 +94,40 @@ def _refer_to(folder: Path, timeline: Timeline) -> None:
                 reference.target_url = (folder / reference.target_url).as_uri()
 
 
-def _reading(path: Path, rate: Fraction | None) -> dict[str, Any]:
-    """The options with which an adapter reads. An archive is unpacked beside it, so that its plates can be read."""
+def _reader(path: Path, rate: Fraction | None) -> Callable[[], Any]:
+    """What reads a file. An archive is unpacked beside it, so that its plates can be read."""
     suffix = path.suffix.lower()
+    options: dict[str, Any] = {}
+    if suffix == ".fcpxml":
+        return partial(fcpxml.read, path)
+    if suffix == ".edl":
+        if rate is None:
+            raise UsageError("an EDL does not say its frame rate", where=path, remedy="Give it, for example --rate 24")
+        return partial(edl.read, path, rate)
     if suffix == ".otiod":
-        return {"absolute_media_reference_paths": True}
+        options = {"absolute_media_reference_paths": True}
     if suffix == ".otioz":
         _unpacked(path).mkdir(exist_ok=True)
-        return {"extract_to_directory": str(_unpacked(path))}
-    if suffix != ".edl":
-        return {}
-    if rate is None:
-        raise UsageError("an EDL does not say its frame rate", where=path, remedy="Give it, for example --rate 24")
-    return {"rate": float(rate)}
+        options = {"extract_to_directory": str(_unpacked(path))}
+    return partial(otio.adapters.read_from_file, str(path), **options)
 
 
 def write_timeline(timeline: Timeline, path: Path) -> None:
     """Write a timeline. Raises OutputDenied when it cannot be written as this format."""
     suffix = path.suffix.lower()
     options: dict[str, Any] = {"use_empty_mob_ids": True} if suffix == ".aaf" else {}
-    if suffix == ".edl":
-        options["rate"] = rate_of(timeline)
     if suffix in (".otiod", ".otioz"):
         options["media_policy"] = otio.adapters.file_bundle_utils.MediaReferencePolicy.MissingIfNotFile
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        otio.adapters.write_to_file(timeline.deepcopy(), str(path), **options)  # some adapters change what they write
+        if suffix == ".fcpxml":
+            fcpxml.write(timeline, path, exact(rate_of(timeline)))
+        elif suffix == ".edl":
+            edl.write(timeline, path, rate_of(timeline))
+        else:  # some adapters change what they write
+            otio.adapters.write_to_file(timeline.deepcopy(), str(path), **options)
+    except UsageError:
+        raise
     except Exception as error:  # adapters raise whatever their libraries do
         raise OutputDenied(f"the timeline cannot be written as {format_of(path).name}: {_words(error)}", where=path,
                            remedy="Write an .otio, which holds everything, or another format") from error
@@ -129,12 +140,14 @@ def rate_of(timeline: Timeline) -> float:
     return float(next((track.duration().rate for track in timeline.video_tracks()), 24.0))
 
 
-def require_rate(timeline: Timeline, path: Path) -> None:
-    """Raise UsageError when the format of `path` has no room for the timeline's rate."""
-    rate = rate_of(timeline)
-    if not format_of(path).fractional and abs(rate - round(rate)) > 1e-3:
-        raise UsageError(f"the adapter for FCPXML loses a rate of {rate:g}", where=path,
-                         remedy="Write .xml (Final Cut Pro 7), .aaf or .otio in its place.")
+def of_other_rates(path: Path) -> frozenset[str]:
+    """Names of clips whose media runs at a rate of its own, where the format's adapter has one rate for all."""
+    return fcpxml.of_other_rates(path) if path.suffix.lower() == ".fcpxml" else frozenset()
+
+
+def is_retimed(clip: Any) -> bool:
+    """Whether the file of a clip says a changed speed of which its adapter does not tell."""
+    return edl.KEPT in clip.metadata
 
 
 def retimed_in_file(path: Path) -> frozenset[str]:
