@@ -7,6 +7,10 @@ Each way is rendered by a process of its own, whose peak memory its side-car tel
 detail. Seams: where a tile begins or ends, the step from each row or column to the next, against the steps of all
 others; the same lines are measured in the picture that was made as a whole, which has no tiles, so that what the
 picture itself has there is seen. 1.00 is no seam.
+
+    .venv/bin/python benchmarks/tiles.py --step 768 [--tiles 512]
+
+One step of two frames by a random U-Net of Stable Diffusion's structure at half its width: memory and time.
 """
 
 from __future__ import annotations
@@ -16,17 +20,32 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.configuration_utils import FrozenDict
 
+from fresco_backend.bench import moving_plate
+from fresco_backend.engine.coherence import Coherence, FeatureGuidance, WindowGuidance
+from fresco_backend.engine.correspondence import Correspondence
+from fresco_backend.engine.denoise import DiffusionModels, Sampling, WindowInput, denoise_window
+from fresco_backend.engine.features import FeatureOptimisation
+from fresco_backend.engine.flow import Flow
+from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.engine.tiles import Tiling
 from fresco_backend.frames import FloatArray, read_frame
+from fresco_backend.record import peak_memory
 from fresco_backend.resolution import PIXELS_PER_LATENT, SHARED
 from fresco_backend.transfer import srgb_encode
 
 WHOLE = 8192
+WIDTHS = (160, 320, 640, 640)  # of Stable Diffusion 1.5: twice as many
 
 
 def edges(length: int, side: int) -> list[int]:
@@ -60,7 +79,9 @@ def rendered(options: argparse.Namespace, tile: int, folder: Path) -> tuple[dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plate", help="a sequence whose size is about the working size: nothing is enlarged then")
+    parser.add_argument(
+        "plate", nargs="?", help="a sequence whose size is about the working size: nothing is enlarged then"
+    )
     parser.add_argument("--frames", default="1001-1002", help="(default: %(default)s)")
     parser.add_argument("--working-size", type=int, default=576, help="(default: %(default)s)")
     parser.add_argument("--tile-size", type=int, default=384, help="(default: %(default)s)")
@@ -68,7 +89,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="(default: %(default)s)")
     parser.add_argument("--quality", default="draft", help="(default: %(default)s)")
     parser.add_argument("--pictures", type=Path, help="a folder in which the frames are left")
+    parser.add_argument("--step", type=int, metavar="SIDE", help="one step of a square picture, in place of a plate")
+    parser.add_argument("--tiles", type=int, metavar="SIDE", help="of that step")
     options = parser.parse_args()
+    if options.step:
+        measure_step(options.step, 2, options.tiles)
+        return
+    if not options.plate:
+        parser.error("name a plate, or --step")
     with tempfile.TemporaryDirectory() as temporary:
         found = {}
         for name, tile in (("whole", WHOLE), ("tiles", options.tile_size)):
@@ -91,6 +119,43 @@ def _seen(places: list[int], padded: int, delivered: int) -> list[int]:
     """The places without the even padding, as far as they are in the delivery."""
     margin = (padded - delivered) // 2
     return [place - margin for place in places if 0 < place - margin < delivered]
+
+
+class _FreeAutoencoder:
+    """Latents that cost nothing to make: what is measured is the U-Net."""
+
+    config = FrozenDict(latent_magnitude=1, scaling_factor=1.0)
+    dtype = torch.float32
+
+    def encode(self, images: torch.Tensor) -> Any:
+        small = torch.nn.functional.avg_pool2d(images, PIXELS_PER_LATENT)
+        return SimpleNamespace(latents=torch.cat([small, small.mean(1, keepdim=True)], dim=1))
+
+
+def measure_step(side: int, frames: int, tiles: int | None) -> None:
+    """One step of a window with all constraints by a random U-Net of Stable Diffusion's structure at half its width."""
+    with torch.device("meta"):
+        made = UNet2DConditionModel(block_out_channels=WIDTHS, cross_attention_dim=768, attention_head_dim=8)
+    unet = made.to_empty(device="cpu").eval().requires_grad_(False)
+    for weights in unet.parameters():
+        weights.normal_(std=0.02)
+    images = moving_plate(frames, side, side)
+    still = torch.zeros(frames, 2, side, side)
+    guidance = WindowGuidance(
+        coherence=Coherence(features=FeatureGuidance(optimisation=FeatureOptimisation(iterations=1)), pixels=None),
+        correspondence=Correspondence(frames=images, flow=Flow.between(images, still, still)),
+    )
+    text = torch.randn(frames, 77, 768)
+    window = WindowInput(frames=tuple(range(frames)), images=images, prompt=text, negative=text, guidance=guidance)
+    schedule = NoiseSchedule.of(DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"))
+    models = DiffusionModels(unet=unet, vae=_FreeAutoencoder(), schedule=schedule)
+    latents = (tiles or WHOLE) // PIXELS_PER_LATENT
+    tiling = Tiling(side=latents, overlap=latents // SHARED)
+    before, began = peak_memory() or 0, time.process_time()
+    deque(denoise_window(models, window, Sampling(steps=1, strength=1.0, guidance=1, tiling=tiling)), maxlen=0)
+    name = f"tiles of {tiles}" if tiles else "whole"
+    print(f"{side}x{side}, {frames} frames, {name}: {((peak_memory() or 0) - before) / 2**20:.0f} MiB above the "
+          f"networks, {time.process_time() - began:.0f} CPU-s a step")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def decoded(path: Path) -> list[oiio.ImageSpec]:
     """
     image = opened(path)
     try:
-        headers = []
+        headers: list[oiio.ImageSpec] = []
         while image.seek_subimage(len(headers), 0):
             headers.append(image.spec())
             _decode(image, headers[-1], len(headers) - 1, path)

@@ -92,7 +92,7 @@ def _packed(samples: FloatArray) -> NDArray[np.uint8]:
 def _unpacked(packed: NDArray[np.uint8]) -> FloatArray:
     codes = cv2.imdecode(packed, cv2.IMREAD_UNCHANGED)
     assert codes is not None, "the bytes are our own"
-    return np.asarray(codes, np.float32) / MOST
+    return np.asarray(codes, np.float32) / np.float32(MOST)
 
 
 def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
