@@ -3,8 +3,11 @@
 
 First against `wire.decode`, half of them well signed, so that the readers behind the signature are reached; then over
 the socket of a server in a process of its own. Any exception but a ProtocolError, a server that dies, memory that
-grows, or a good client that is not served afterwards ends it with 1. --atheris: libFuzzer chooses the bytes instead
-(pip install atheris); it needs no --messages, and stops with Ctrl-C or -atheris_runs=N.
+grows, or a good client that is not served afterwards ends it with 1.
+
+--atheris: libFuzzer chooses the bytes instead, guided by what they reach in the readers of headers, bodies, bytes of a
+peer and lines of a worker; it begins with one message of each kind. Atheris is no dependency: give it an environment of
+its own (`pip install atheris pyzmq`). Its options follow, such as -max_total_time=300 or -runs=1000000.
 """
 from __future__ import annotations
 
@@ -14,20 +17,34 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend"), str(ROOT / "tests")]
 
 import zmq  # noqa: E402
-from mutations import HARMLESS, TOKEN, mutated, mutated_bytes, signed  # noqa: E402
-from servers import Process  # noqa: E402
-from verbs import EXAMPLES  # noqa: E402
 
-from fresco_protocol.connection import read_connection  # noqa: E402
-from fresco_protocol.errors import ProtocolError  # noqa: E402
-from fresco_protocol.messages import Status  # noqa: E402
-from fresco_protocol.wire import decode  # noqa: E402
+if "--atheris" in sys.argv:  # it must see the modules as they are loaded
+    import atheris
+    watched = atheris.instrument_imports(include=["fresco_protocol", "fresco_backend"])
+else:
+    watched = nullcontext()
+with watched:
+    from mutations import HARMLESS, TOKEN, mutated, mutated_bytes, signed
+    from servers import Process
+    from verbs import EXAMPLES
+
+    from fresco_backend import worker_words
+    from fresco_backend.worker_words import Halt
+    from fresco_protocol import wire, zmtp
+    from fresco_protocol.connection import read_connection
+    from fresco_protocol.errors import FrescoError, ProtocolError
+    from fresco_protocol.messages import Status
+    from fresco_protocol.wire import decode
+    from fresco_protocol.zmtp import GREETING, READY
 
 
 def bad(number: int, choice: random.Random, token: str) -> list[bytes]:
@@ -96,22 +113,47 @@ def memory(process: int) -> int:
     return int(rows["VmRSS"].split()[0])
 
 
-def fuzz_atheris(words: list[str]) -> None:
-    """libFuzzer looks for an exception that is no refusal."""
-    import atheris
+def fuzz_atheris(words: list[str], folder: Path) -> None:
+    """libFuzzer looks for an exception that is no refusal. folder: for the bytes that it begins with."""
+    for number, example in enumerate(EXAMPLES):
+        header, _, _, body, *_ = signed(example)
+        (folder / f"body-{number}").write_bytes(bytes([0, number]) + body)
+        (folder / f"header-{number}").write_bytes(bytes([1, number]) + header)
+    (folder / "peer").write_bytes(bytes([2, 9]) + GREETING + READY)
+    (folder / "worker").write_bytes(bytes([3, 0]) + Halt().to_bytes())
 
     def one(data: bytes) -> None:
-        provider = atheris.FuzzedDataProvider(data)
-        parts = signed(EXAMPLES[provider.ConsumeIntInRange(0, len(EXAMPLES) - 1)])
-        parts[3] = provider.ConsumeBytes(4000)
+        target, which, rest = data[:1], data[1:2], data[2:]
         try:
-            decode(signed(parts), TOKEN)
-        except ProtocolError:
+            _TARGETS[target[0] % len(_TARGETS) if target else 0](which[0] if which else 0, rest)
+        except (FrescoError, UnicodeDecodeError):  # the second one of a worker's line, which the server expects
             return
 
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], *words], one)
+    atheris.Setup([sys.argv[0], *words, str(folder)], one)
     atheris.Fuzz()
+
+
+def _part(index: int, which: int, data: bytes) -> None:
+    parts = signed(EXAMPLES[which % len(EXAMPLES)])
+    parts[index] = data
+    wire.decode(signed(parts), TOKEN)
+
+
+def _peer(cut: int, data: bytes) -> None:
+    decoder = zmtp.Decoder()
+    for piece in (data[:cut], data[cut:]):
+        decoder.feed(piece)
+        while decoder.take() is not None:
+            pass
+
+
+def _line(_which: int, data: bytes) -> None:
+    line = worker_words.line_of(data)
+    if isinstance(line, worker_words.Told):
+        line.event()
+
+
+_TARGETS: tuple[Callable[[int, bytes], None], ...] = (partial(_part, 3), partial(_part, 0), _peer, _line)
 
 
 if __name__ == "__main__":
@@ -121,8 +163,8 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--atheris", action="store_true", help="the rest of the words go to libFuzzer")
     arguments, rest = parser.parse_known_args()
-    if arguments.atheris:
-        fuzz_atheris(rest)
-    fuzz_wire(arguments.messages, arguments.seed)
     with tempfile.TemporaryDirectory() as name:
+        if arguments.atheris:
+            fuzz_atheris(rest, Path(name))
+        fuzz_wire(arguments.messages, arguments.seed)
         fuzz_socket(arguments.over_socket, arguments.seed, Path(name))
