@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from snippets import fenced
 
-from fresco_backend import failure
+from fresco_backend import failure, settings
 from fresco_backend.cli import ENVIRONMENT, parser
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def test_every_exit_code_is_listed_with_its_meaning() -> None:
 def test_every_variable_exists() -> None:
     named = set(re.findall(r"`(FRESCO_[A-Z]+)`", PAGE))
     assert named
-    assert named <= set(re.findall(r"FRESCO_[A-Z]+", ENVIRONMENT))
+    assert named <= set(re.findall(r"FRESCO_[A-Z]+", ENVIRONMENT + str(settings.__doc__)))
 
 
 def test_links_lead_somewhere() -> None:
