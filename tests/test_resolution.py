@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fresco_backend.frames import Size, Window
-from fresco_backend.resolution import MULTIPLE, fit, resized
+from fresco_backend.resolution import MULTIPLE, fit, resized, tile_side, tiling
 
 
 @pytest.mark.parametrize("plate", [Size(1920, 1080), Size(1998, 1080), Size(720, 1280), Size(333, 777), Size(64, 64)])
@@ -75,3 +75,20 @@ def test_pixels_that_are_not_square_are_in_the_engine_and_are_not_after() -> Non
     assert size.scaled == (960, 400)
     picture = smooth(plate)
     assert (size.to_region(size.to_working(picture)) - picture).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(("short_side", "tiles"), [(384, 1), (512, 1), (576, 4 * 2), (1080, 7 * 4)])
+def test_a_picture_much_larger_than_the_model_likes_is_divided(short_side: int, tiles: int) -> None:
+    working = fit(Size(1920, 1080), short_side)
+    found = tiling(working, tile_side(working, 384))
+    width, height = working.padded
+    assert (1 if found is None else len(found.tiles((height // 8, width // 8)))) == tiles
+
+
+def test_a_tile_of_any_size_is_one_that_the_model_divides() -> None:
+    working = fit(Size(1920, 1080), 384)
+    found = tiling(working, 300)
+    assert found is not None and found.side * 8 == 256
+    smallest = tiling(working, 64)
+    assert smallest is not None and smallest.overlap == 2
+    assert tiling(working, 8192) is None

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from shots import delivered, rendered, small_shot, with_delivery, write_plate
 from test_denoise import FAST, FULL, bits, guidance_of, latents_of, models, same, text, window_of
 from test_predictors import EDIT, propagating, source_of
 
@@ -18,7 +21,12 @@ import tiny
 from fresco_backend.engine.denoise import Control, DiffusionModels, WindowInput
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.invert import Injection
+from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.tiles import TiledUNet, Tiling, autoencoder_in_tiles
+from fresco_backend.estimate import device_memory, loaded
+from fresco_backend.events import Planned, Warned
+from fresco_backend.job import open_job
+from fresco_backend.plan_text import plan_lines
 
 __all__ = ["models"]  # a fixture
 
@@ -141,3 +149,28 @@ def test_tiles_that_share_as_much_as_they_hold_are_refused() -> None:
 
 def test_frame_by_frame_is_tiled_too(models: DiffusionModels) -> None:
     assert latents_of(models, replace(large(2), guidance=None), replace(FAST, tiling=SMALL)).shape == (2, 4, 8, 16)
+
+
+def test_a_shot_larger_than_its_model_likes_is_tiled_and_says_so(tmp_path: Path, tiny_model: Path) -> None:
+    shot = with_delivery(small_shot(write_plate(tmp_path / "plate", 3), tiny_model, tmp_path / "out" / "look.####.png"),
+                         working_size=128)  # fmt: skip
+    events = rendered(shot)
+    planned = next(event for event in events if isinstance(event, Planned))
+    assert (planned.working_size, planned.tiles) == ((128, 128), 9)
+    assert "in 9 tiles" in "\n".join(plan_lines(planned))
+    said = [event.text for event in events if isinstance(event, Warned) and event.code == "tiles"]
+    assert len(said) == 1 and "9 overlapping tiles of 64x64" in said[0]
+    assert delivered(events) == [1001, 1002, 1003]
+    document = json.loads((tmp_path / "out" / "look.png.fresco.json").read_text(encoding="utf-8"))
+    assert (document["plate"]["tiles"], document["shot"]["delivery"]["tile_size"]) == (9, 64)
+
+
+def test_tiles_are_left_out_on_request_and_cost_less_memory(tmp_path: Path, tiny_model: Path) -> None:
+    shot = with_delivery(small_shot(write_plate(tmp_path / "plate", 3), tiny_model, tmp_path / "out" / "look.####.png"),
+                         working_size=128)  # fmt: skip
+    window = Window(anchors=(), keys=(1001, 1003))
+    with closing(open_job(shot)) as tiled, closing(open_job(with_delivery(shot, tile_size=8192))) as whole:
+        assert whole.tiling is None and len(whole.tiles) == 1
+        memory = [device_memory(job, [window], torch.float32) - loaded(job, torch.float32) for job in (tiled, whole)]
+        assert memory[0] < 0.3 * memory[1]
+        assert tiled.identity != whole.identity
