@@ -46,9 +46,11 @@ LIVE = 3  # jobs that have not ended, at a time
 
 @dataclass(kw_only=True)
 class Chaos:
-    """One run. said: jobs that the server confirmed, by their delivery's name. seen: files at each kill."""
+    """One run. stop: seconds that the server is stopped at each strike, in place of kills; 0 kills. said: jobs that
+    the server confirmed, by their delivery's name. seen: files at each kill."""
 
     folder: Path
+    stop: float
     choice: random.Random
     process: Process
     said: dict[str, str] = field(default_factory=dict)
@@ -74,6 +76,13 @@ class Chaos:
     def strike(self) -> None:
         """Kill the server or a worker, or freeze a worker until the server replaces it."""
         assert self.process.child is not None
+        if self.stop:
+            self.process.child.send_signal(signal.SIGSTOP)
+            time.sleep(self.stop)
+            self.note_files()
+            self.process.child.send_signal(signal.SIGCONT)
+            self.counts["stopped"] = self.counts.get("stopped", 0) + 1
+            return
         workers = children(self.process.child.pid)
         kind = self.choice.choices(("server", "worker", "frozen"), (5, 4, 1))[0]
         if kind == "server" or not workers:
@@ -163,12 +172,12 @@ def children(process: int) -> list[int]:
     return [int(word) for word in listed.read_text().split()] if listed.exists() else []
 
 
-def main(kills: int, seed: int, longest_pause: float, folder: Path) -> int:
+def main(kills: int, seed: int, longest_pause: float, stop: float, folder: Path) -> int:
     """Run, print what happened, and give the exit code."""
     write_plate(folder / "plate", FRAMES)
     tiny.save_pipeline(folder / "model")
     process = Process(folder=folder, words=("--device", "cpu"))
-    chaos = Chaos(folder=folder, choice=random.Random(seed), process=process)
+    chaos = Chaos(folder=folder, stop=stop, choice=random.Random(seed), process=process)
     rendered(chaos.shot("whole"))
     began = time.monotonic()
     process.start()
@@ -187,8 +196,8 @@ def main(kills: int, seed: int, longest_pause: float, folder: Path) -> int:
     finally:
         process.end()
     faults = chaos.faults(records, bits(folder / "whole"))
-    print(f"seed {seed}: {chaos.counts} killed or frozen in {time.monotonic() - began:.0f} s; {len(chaos.said)} jobs, "
-          f"{len(chaos.said) * FRAMES} frames, {len(chaos.seen)} of them there at a kill, {len(chaos.numbers)} events; "
+    print(f"seed {seed}: {chaos.counts} killed, frozen or stopped in {time.monotonic() - began:.0f} s; "
+          f"{len(chaos.said)} jobs, {len(chaos.said) * FRAMES} frames, {len(chaos.seen)} of them there at a kill, {len(chaos.numbers)} events; "
           f"{sum(record.attempt for record in records)} attempts, {chaos.retried} tried again by hand")
     print("\n".join(faults) or "nothing lost, torn, twice or out of order")
     return 1 if faults else 0
@@ -199,9 +208,11 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--pause", type=float, default=5.0, help="longest, in seconds, before a kill")
+    parser.add_argument("--stop", type=float, default=0, metavar="SECONDS",
+                        help="do not kill: stop the server for so long (SIGSTOP), and let it go on")
     arguments = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="fresco-chaos-"))
-    code = main(arguments.kills, arguments.seed, arguments.pause, place)
+    code = main(arguments.kills, arguments.seed, arguments.pause, arguments.stop, place)
     if code == 0:
         shutil.rmtree(place)
     else:

@@ -556,7 +556,14 @@ def filled(server: Server, *, full: bool) -> None:
     connection.execute(f"PRAGMA max_page_count = {pages if full else 10**9}")
 
 
-def test_on_a_full_disk_nothing_is_lost_and_clients_are_told(tmp_path: Path) -> None:
+def read_only(server: Server, *, full: bool) -> None:
+    """Let SQLite refuse to write, as on a disk that was remounted; or let it write again."""
+    server.queue._database._connection.execute(f"PRAGMA query_only = {'ON' if full else 'OFF'}")
+
+
+@pytest.mark.parametrize(("filled", "error"), [(filled, DiskFull), (read_only, OutputDenied)])
+def test_on_a_disk_that_refuses_nothing_is_lost_and_clients_are_told(
+        tmp_path: Path, filled: Callable[..., None], error: type[Exception]) -> None:
     (tmp_path / "state").mkdir()
     options = Options(queue=tmp_path / "state" / "queue.sqlite", connection=tmp_path / "state" / "connection.json",
                       roots=Roots.declared([tmp_path]), devices=())
@@ -568,8 +575,9 @@ def test_on_a_full_disk_nothing_is_lost_and_clients_are_told(tmp_path: Path) -> 
         event = Warned(number=0, time=0, job=job, code="test", text="x" * 50_000)
         filled(server, full=True)
         assert not server.work.took(Heard(worker, Told.of(event)))
-        with pytest.raises(DiskFull):
+        with pytest.raises(error):
             server.answers.reply(submit)
+        assert server.answers.reply(ListJobs()).total == 1, "it still answers"  # type: ignore[attr-defined]
         server._tend()
         assert server.work.waits, "the word waits"
         assert server.queue.status(job).state is JobState.RUNNING
