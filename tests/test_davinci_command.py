@@ -161,7 +161,7 @@ def test_the_doctor_compares_a_resolve_with_the_table(world: World, tmp_path: Pa
     found = json.loads(report.read_text())["resolve"]
     assert (found["edition"], found["lacking"], found["not examined"]) == ("DaVinci Resolve Studio 21.0.4", [], [])
     assert found["probe"]["append"]["endFrame"] == "exclusive"
-    assert found["probe"]["append"]["start"] == 0
+    assert (found["probe"]["append"]["start"], found["probe"]["append"]["speed in OTIO"]) == (0, 1)
     assert (world.project.current, world.project.timelines, world.pool.root.clips) == before
 
 

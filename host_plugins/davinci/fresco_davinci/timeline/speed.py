@@ -22,20 +22,26 @@ Document = dict[str, Any]
 
 
 def speed_of(host: Host, clip: Clip) -> Optional[Fraction]:
+    """The speed of a clip, as `speed_at` gives it."""
+    return speed_at(host, track=clip.track, first=clip.first, count=clip.count, rate=clip.rate.fraction)
+
+
+def speed_at(host: Host, *, track: int, first: int, count: int, rate: Fraction) -> Optional[Fraction]:
     """Frames of the media for one of the timeline, negative backwards, 0 for what does not run evenly.
 
-    None when Resolve does not export the timeline, or the clip is not found in what it wrote.
+    track, first, count: where the clip lies. None when Resolve does not export the timeline, or no clip lies there in
+    what it wrote.
     """
     timeline = host.timeline
-    begin, tracks = clip.first - int(timeline.GetStartFrame()), int(timeline.GetTrackCount("video"))
+    place, tracks = (first - int(timeline.GetStartFrame()), count), int(timeline.GetTrackCount("video"))
     try:
         written = _video_tracks(_exported(host))
-        asked = [written[clip.track - 1]] if len(written) == tracks else written  # else it leaves some out
-        found = [_speed(item) for track in asked for item, first, count in _placed(track, clip)
-                 if (first, count) == (begin, clip.count) and str(item["OTIO_SCHEMA"]).startswith("Clip.")]
+        asked = [written[track - 1]] if len(written) == tracks else written  # else it leaves some out
+        found = {_speed(item) for one in asked for item, *there in _placed(one, rate)
+                 if tuple(there) == place and str(item["OTIO_SCHEMA"]).startswith("Clip.")}
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):  # not what an OTIO looks like
         return None
-    return found[0] if found and len(set(found)) == 1 else None
+    return found.pop() if len(found) == 1 else None
 
 
 def _exported(host: Host) -> Document:
@@ -52,13 +58,13 @@ def _video_tracks(document: Document) -> list[Document]:
     return [track for track in document["tracks"]["children"] if track["kind"] == "Video"]
 
 
-def _placed(track: Document, clip: Clip) -> Iterator[tuple[Document, int, int]]:
+def _placed(track: Document, rate: Fraction) -> Iterator[tuple[Document, int, int]]:
     """What lies on a track, with its first frame, counted from the timeline's start, and its frames."""
     at = Fraction(0)
     for item in track["children"]:
         if str(item["OTIO_SCHEMA"]).startswith("Transition."):
             continue  # lies over its neighbours
-        end = at + _frames((item.get("source_range") or _available(item))["duration"], clip)
+        end = at + _frames((item.get("source_range") or _available(item))["duration"], rate)
         yield item, round(at), round(end) - round(at)
         at = end
 
@@ -69,10 +75,10 @@ def _available(item: Document) -> Document:
     return found
 
 
-def _frames(time: Document, clip: Clip) -> Fraction:
+def _frames(time: Document, rate: Fraction) -> Fraction:
     """A time in frames of the timeline; Resolve's rate is rounded (23.976), which must not add up over hours."""
-    value, rate = Fraction(float(time["value"])), float(time["rate"])
-    return value if abs(rate - float(clip.rate.fraction)) < 0.01 else value / Fraction(rate) * clip.rate.fraction
+    value, own = Fraction(float(time["value"])), float(time["rate"])
+    return value if abs(own - float(rate)) < 0.01 else value / Fraction(own) * rate
 
 
 def _speed(item: Document) -> Fraction:
