@@ -197,7 +197,8 @@ def main(kills: int, seed: int, longest_pause: float, stop: float, folder: Path)
         process.end()
     faults = chaos.faults(records, bits(folder / "whole"))
     print(f"seed {seed}: {chaos.counts} killed, frozen or stopped in {time.monotonic() - began:.0f} s; "
-          f"{len(chaos.said)} jobs, {len(chaos.said) * FRAMES} frames, {len(chaos.seen)} of them there at a kill, {len(chaos.numbers)} events; "
+          f"{len(chaos.said)} jobs, {len(chaos.said) * FRAMES} frames, {len(chaos.seen)} of them there at a kill, "
+          f"{len(chaos.numbers)} events; "
           f"{sum(record.attempt for record in records)} attempts, {chaos.retried} tried again by hand")
     print("\n".join(faults) or "nothing lost, torn, twice or out of order")
     return 1 if faults else 0
