@@ -73,7 +73,7 @@ FULL = Shot(  # every field differs from its default
                         compat=Compat.REFERENCE),
     delivery=Delivery(sequence="out.mov", color_space="ACEScct", bit_depth=BitDepth.HALF, compression="dwaa:45",
                       handles=8, working_size=768, highlights=Highlights.MODEL,
-                      upsampling=Upsampling.BICUBIC, grain=Grain.MATCH, tile_size=512,
+                      upsampling=Upsampling.BICUBIC, grain=Grain.MATCH, tile_size=512, upscaler="4x.safetensors",
                       overwrite=True))
 
 

@@ -40,3 +40,5 @@ def add_pixels(group: Any) -> None:
                choices=values(Grain))
     add_option(group, "--upsampling", "delivery.upsampling", "how the model's picture comes to the plate's resolution",
                choices=values(Upsampling))
+    add_option(group, "--upscaler", "delivery.upscaler", "a .safetensors file of an upsampling network (ESRGAN, SwinIR "
+               'and others) that does it instead; needs: pip install "fresco-post[upscale]"', metavar="FILE")

@@ -12,6 +12,7 @@ from fresco_backend.grain import put_back
 from fresco_backend.ingest import Ingested
 from fresco_backend.job import Job
 from fresco_backend.mattes import composite
+from fresco_backend.upscaler import enlarged
 from fresco_protocol.shot import Upsampling
 
 
@@ -35,6 +36,8 @@ def finished(job: Job, number: int, image: Tensor, plate: Frame, ingested: Inges
 def _enlarged(job: Job, image: Tensor, ingested: Ingested) -> Tensor:
     """The image at the plate's resolution, (3, H, W) of the region."""
     small = image[None].float().cpu()
+    if job.shot.delivery.upscaler is not None:
+        return enlarged(job.shot.delivery.upscaler, job.working.without_padding(small), job.working.region.size)[0]
     if job.shot.delivery.upsampling is Upsampling.BICUBIC:
         return job.working.to_region(small)[0]
     return with_plate_detail(job.working.without_padding(small), ingested.seen[None])[0]

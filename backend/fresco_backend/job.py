@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from fresco_backend import __version__, settings
+from fresco_backend import __version__, settings, upscaler
 from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
 from fresco_backend.color_config import ColorSpace, color_space, configuration_facts, nearly_equal
 from fresco_backend.deliveries import DeliveryWriter, Encoding, file_type
@@ -146,7 +146,7 @@ class Job:
         del document["name"], document["delivery"]["overwrite"], document["delivery"]["sequence"]
         facts = {
             "shot": document, "color": configuration_facts(), "frames": self.frames, "files": _file_facts(self),
-            "weights": self.weights, "configurations": self.configurations,
+            "weights": self.weights, "configurations": self.configurations, "upscaler": self.upscaler,
         }  # fmt: skip
         text = json.dumps({"version": __version__, **facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
@@ -157,6 +157,12 @@ class Job:
         if self.pins is not None:
             return dict(self.pins.weights)
         return {name: digest for part in self.inventory.all_components for name, digest in part.hashes().items()}
+
+    @cached_property
+    def upscaler(self) -> str | None:
+        """SHA-256 in hexadecimal of the file of the learned upsampler; None where there is none."""
+        named = self.shot.delivery.upscaler
+        return None if named is None else sha256(Path(named))
 
     @cached_property
     def configurations(self) -> dict[str, str]:
@@ -223,6 +229,8 @@ def open_job(
     else:
         inventory = pins.inventory(shot.look.model)
     inventory.require()
+    if shot.delivery.upscaler is not None:
+        upscaler.require(shot.delivery.upscaler)
     with ExitStack() as opened:
         plate = opened.enter_context(closing(open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)))
         matte = None if shot.matte is None else open_matte(shot.matte, plate)
@@ -339,6 +347,8 @@ def _without_folders(document: dict[str, Any]) -> dict[str, Any]:
         if noun and noun["sequence"]:
             noun["sequence"] = Path(noun["sequence"]).name
     document["look"]["model"] = Path(document["look"]["model"]).name
+    if document["delivery"]["upscaler"]:
+        document["delivery"]["upscaler"] = Path(document["delivery"]["upscaler"]).name
     return document
 
 

@@ -83,4 +83,5 @@ class PathMapping:
             matte=shot.matte and replace(shot.matte, sequence=self.path(shot.matte.sequence)),
             look=replace(look, controls=controls, loras=loras, model=self.path(look.model),
                          vae=look.vae and self.path(look.vae)),
-            delivery=replace(shot.delivery, sequence=self.path(shot.delivery.sequence)))
+            delivery=replace(shot.delivery, sequence=self.path(shot.delivery.sequence),
+                             upscaler=shot.delivery.upscaler and self.path(shot.delivery.upscaler)))

@@ -98,7 +98,7 @@ def write(job: Job, measures: Measures) -> Path:
         "weights": job.weights,
         "plate": {
             "size": list(job.plate.size), "working_size": list(job.working.padded),
-            "tiles": len(job.tiles),
+            "tiles": len(job.tiles), "upscaler": job.upscaler,
             "rate": None if job.rate is None else str(job.rate), "color_space": str(job.space),
             "color_config": job.space.config, "rendering": job.showing.rendering.value,
             "highlights": job.showing.method.value, "region": list(job.working.region),

@@ -76,6 +76,7 @@ class Delivery:
     working_size: short side in pixels at which the engine works; None is the model's own.
     tile_size: side in pixels of the overlapping tiles in which a larger picture is denoised; one that holds the picture
     leaves it whole. None is the model's own size where the picture is 1.5 times that or more, else the whole picture.
+    upscaler: a .safetensors file of an upsampling network that does it in place of `upsampling`.
     grain: None leaves the plate's grain to the model. overwrite: render frames again that were delivered already.
     """
 
@@ -88,5 +89,6 @@ class Delivery:
     tile_size: Optional[Annotated[int, within(64, 8192)]] = None
     highlights: Highlights = Highlights.PRESERVE
     upsampling: Upsampling = Upsampling.GUIDED
+    upscaler: Optional[Text] = None
     grain: Optional[Grain] = None
     overwrite: bool = False

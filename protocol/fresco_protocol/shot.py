@@ -288,4 +288,5 @@ class Shot:
                        plate=replace(self.plate, sequence=placed(self.plate.sequence)),
                        matte=self.matte and replace(self.matte, sequence=placed(self.matte.sequence)),
                        look=replace(self.look, controls=controls),
-                       delivery=replace(self.delivery, sequence=placed(self.delivery.sequence)))
+                       delivery=replace(self.delivery, sequence=placed(self.delivery.sequence),
+                                        upscaler=self.delivery.upscaler and placed(self.delivery.upscaler)))
