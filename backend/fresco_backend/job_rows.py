@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from fresco_backend.job_state import LIVE, JobStatus, Progress, Wish
@@ -107,6 +108,7 @@ def _found(connection: sqlite3.Connection, which: str, *values: object) -> tuple
     return tuple(_job(tuple(row)) for row in rows)
 
 
+@lru_cache(maxsize=4096)  # a list of jobs is asked for again and again, and few of them have changed
 def _job(values: tuple[Any, ...]) -> JobStatus:
     row: dict[str, Any] = dict(zip(_PLAIN + _PROGRESS, values, strict=True))
     row |= {"state": _STATES[row["state"]], "wish": _WISHES[row["wish"]], "stage": _STAGES[row["stage"]]}

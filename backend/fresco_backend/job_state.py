@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 
 from fresco_protocol.errors import FrescoError
@@ -108,7 +109,7 @@ class JobStatus:
     claimed_at: float | None
     ended_at: float | None
 
-    @property
+    @cached_property
     def record(self) -> Job:
         """The job as the protocol tells it."""
         return Job(

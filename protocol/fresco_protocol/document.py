@@ -2,7 +2,8 @@
 """Nouns and their JSON documents: one strict reader and one writer, both driven by the fields of the dataclasses.
 
 A type tells all that a value must be: `Annotated[float, within(0, 1)]` is checked on construction in Python and on
-reading alike, and is what an error quotes as allowed. Errors carry a path relative to the noun; who holds it adds `at`.
+reading alike, and is what an error quotes as allowed. Errors carry a path relative to the noun; who holds it adds the
+place. What a type asks for is worked out once: lists of jobs have thousands of values.
 """
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -26,10 +26,11 @@ else:
         return lambda function: function
 
 T = TypeVar("T")
+Turn = Callable[[Any], Any]  # what becomes of one value
 
-_origin: Callable[[Any], Any] = functools.lru_cache(maxsize=None)(get_origin)
 UNIONS = (Union,) if sys.version_info < (3, 10) else (Union, type(int | str))  # Optional[X], and X | None
 
+_AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})  # in JSON
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -71,54 +72,76 @@ def noun(kind: type[T]) -> type[T]:
 
     @functools.wraps(construct)
     def checked(self: T, **values: object) -> None:
-        hints = _hints(cast(Any, made))
-        for name in [name for name in values if name in hints]:  # a wrong name is left to the constructor's TypeError
-            try:  # not `at`, for lists of jobs have thousands of fields
-                values[name] = admit(values[name], hints[name])
-            except ShotError as error:
-                raise error.inside(name) from None
+        gates = _gates(cast(Any, made))
+        name = ""
+        try:  # not `at`, for lists of jobs have thousands of fields
+            for name, value in values.items():
+                if name in gates:  # a wrong name is left to the constructor's TypeError
+                    values[name] = gates[name](value)
+        except ShotError as error:
+            raise error.inside(name) from None
         construct(self, **values)
 
     made.__init__ = checked  # type: ignore[method-assign,assignment]
     return made
 
 
-@contextmanager
-def at(place: str) -> Iterator[None]:
-    """Puts `place` before the path of every ShotError from inside."""
-    try:
-        yield
-    except ShotError as error:
-        raise error.inside(place) from None
+def admit(value: object, hint: Any) -> object:
+    """`value` if its type and rules are those of `hint` (a whole number becomes a float where one is due)."""
+    return _gate(hint, hint)(value)
 
 
-def admit(value: object, hint: Any, declared: Any = None) -> object:
-    """`value` if its type and rules are those of `hint` (a whole number becomes a float where one is due).
-
-    declared: the whole type that `hint` is a part of, for the error.
-    """
-    declared, origin = declared or hint, _origin(hint)
+@functools.lru_cache(maxsize=None)
+def _gate(hint: Any, declared: Any) -> Turn:
+    """What admits values of a type. declared: the whole type that `hint` is a part of, for the error."""
+    origin = get_origin(hint)
     if origin is Annotated:
-        kind, *rules = get_args(hint)
-        value = admit(value, kind, declared)
-        return value if all(rule.holds(value) for rule in rules) else _refuse(value, declared)
+        return _ruled_gate(hint, declared)
     if origin in UNIONS:
-        return None if value is None else admit(value, _present(hint), declared)
+        inner = _gate(_present(hint), declared)
+        return lambda value: None if value is None else inner(value)
     if origin is tuple:
-        return _admit_items(value, get_args(hint)[0]) if isinstance(value, tuple) else _refuse(value, declared)
-    if hint is float and type(value) is int and abs(value) < 2**53:  # beyond, a float would be another number
+        item = _gate(get_args(hint)[0], get_args(hint)[0])
+        return lambda value: _each(value, item) if isinstance(value, tuple) else _refuse(value, declared)
+    if hint is float:
+        return lambda value: _float(value, declared)
+
+    def gate(value: object) -> object:
+        fits = type(value) is hint or (isinstance(value, hint) and not isinstance(value, bool))
+        return value if fits else _refuse(value, declared)
+
+    return gate
+
+
+def _ruled_gate(hint: Any, declared: Any) -> Turn:
+    kind, *rules = get_args(hint)
+    inner, conditions = _gate(kind, declared), tuple(rule.holds for rule in rules)
+
+    def gate(value: object) -> object:
+        value = inner(value)
+        for holds in conditions:
+            if not holds(value):
+                _refuse(value, declared)
+        return value
+
+    return gate
+
+
+def _float(value: object, declared: Any) -> float:
+    if type(value) is int and abs(value) < 2**53:  # beyond, a float would be another number
         return float(value)
-    fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    finite = not isinstance(value, float) or math.isfinite(value)
-    return value if fits and finite else _refuse(value, declared)
+    return value if isinstance(value, float) and math.isfinite(value) else _refuse(value, declared)
 
 
-def _admit_items(values: tuple[object, ...], kind: Any) -> tuple[object, ...]:
-    admitted = []
-    for index, value in enumerate(values):
-        with at(f"[{index}]"):
-            admitted.append(admit(value, kind))
-    return tuple(admitted)
+def _each(values: Any, turn: Turn) -> tuple[object, ...]:
+    """What becomes of each value; an error tells its index."""
+    found: list[object] = []
+    try:
+        for value in values:
+            found.append(turn(value))
+    except ShotError as error:
+        raise error.inside(f"[{len(found)}]") from None
+    return tuple(found)
 
 
 def parse_list(kind: type[T], text: str) -> tuple[T, ...]:
@@ -126,51 +149,72 @@ def parse_list(kind: type[T], text: str) -> tuple[T, ...]:
     return tuple(cast(Any, kind).parse(part.strip()) for part in text.split(","))
 
 
-def read(found: object, hint: Any, declared: Any = None) -> Any:
+def read(found: object, hint: Any) -> Any:
     """The value of type `hint` that a parsed JSON value stands for; ShotError names the place, else.
 
     Numbers, texts and truth values pass as they are: the noun that receives them checks them.
     """
-    declared, origin = declared or hint, _origin(hint)
+    return _reader(hint, hint)(found)
+
+
+@functools.lru_cache(maxsize=None)
+def _reader(hint: Any, declared: Any) -> Turn:
+    """What reads values of a type. declared: the whole type that `hint` is a part of, for the error."""
+    origin = get_origin(hint)
     if origin is Annotated:
-        return read(found, get_args(hint)[0], declared)
+        return _reader(get_args(hint)[0], declared)
     if origin in UNIONS:
-        return None if found is None else read(found, _present(hint), declared)
+        inner = _reader(_present(hint), declared)
+        return lambda found: None if found is None else inner(found)
     if origin is tuple:
-        return _read_items(found, get_args(hint)[0], declared)
+        return _items_reader(get_args(hint)[0], declared)
     if issubclass(hint, Enum):
-        return hint(found) if found in [member.value for member in hint] else _refuse(found, declared)
+        members = {member.value: member for member in hint}
+        return lambda found: members[found] if isinstance(found, str) and found in members else _refuse(found, declared)
     if issubclass(hint, Written):
-        return hint.parse(found) if isinstance(found, str) else _refuse(found, declared)
+        return lambda found: hint.parse(found) if isinstance(found, str) else _refuse(found, declared)
     if is_dataclass(hint):
-        return _read_noun(found, hint) if isinstance(found, dict) else _refuse(found, declared)
-    return found
+        return lambda found: _read_noun(found, hint) if isinstance(found, dict) else _refuse(found, declared)
+    return lambda found: found
 
 
-def _read_items(found: object, kind: Any, declared: Any) -> tuple[object, ...]:
+def _items_reader(kind: Any, declared: Any) -> Turn:
     if isinstance(kind, type) and issubclass(kind, Written):
-        return parse_list(kind, found) if isinstance(found, str) else _refuse(found, declared)
-    if not isinstance(found, list):
-        _refuse(found, declared)
-    values = []
-    for index, item in enumerate(found):
-        with at(f"[{index}]"):
-            values.append(read(item, kind))
-    return tuple(values)
+        return lambda found: parse_list(kind, found) if isinstance(found, str) else _refuse(found, declared)
+    item = _reader(kind, kind)
+    return lambda found: _each(found, item) if isinstance(found, list) else _refuse(found, declared)
+
+
+class _Field(NamedTuple):
+    """A field of a noun, as documents have it."""
+
+    name: str
+    read: Turn
+    required: bool
+    allowed: Any
+
+
+@functools.lru_cache(maxsize=None)
+def _fields(kind: Any) -> tuple[_Field, ...]:
+    hints = _hints(kind)
+    return tuple(_Field(field.name, _reader(hints[field.name], hints[field.name]), _required(field), hints[field.name])
+                 for field in fields(kind))
 
 
 def _read_noun(found: dict[str, object], kind: Any) -> object:
-    hints = _hints(kind)
+    names = _hints(kind)
     for key in found:
-        if key not in hints:
-            raise ShotError(key, "an unknown key", _known(key, list(hints)))
+        if key not in names:
+            raise ShotError(key, "an unknown key", _known(key, list(names)))
     values = {}
-    for field in fields(kind):
-        with at(field.name):
-            if field.name in found:
-                values[field.name] = read(found[field.name], hints[field.name])
-            elif _required(field):
-                raise ShotError("", "nothing", describe(hints[field.name]))
+    for field in _fields(kind):
+        if field.name in found:
+            try:
+                values[field.name] = field.read(found[field.name])
+            except ShotError as error:
+                raise error.inside(field.name) from None
+        elif field.required:
+            raise ShotError("", "nothing", describe(field.allowed)).inside(field.name)
     return kind(**values)
 
 
@@ -185,14 +229,17 @@ def _known(key: str, names: list[str]) -> str:
 
 def write(value: object) -> Any:
     """The JSON value (dict, list, text, number, truth value or None) of a noun or of a field of one."""
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) if value and isinstance(value[0], Written) else [write(item) for item in value]
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Written):
         return str(value)
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) if value and isinstance(value[0], Written) else [write(item) for item in value]
-    if is_dataclass(value):
-        return {field.name: write(getattr(value, field.name)) for field in fields(value)}
+    if is_dataclass(kind):
+        return {name: write(getattr(value, name)) for name in _hints(kind)}
     return value
 
 
@@ -240,6 +287,11 @@ def _shown(found: object) -> str:
         return "an object" if isinstance(found, dict) else "a list"
     text = json.dumps(found, default=repr, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@functools.lru_cache(maxsize=None)
+def _gates(kind: Any) -> dict[str, Turn]:
+    return {name: _gate(hint, hint) for name, hint in _hints(kind).items()}
 
 
 @functools.lru_cache(maxsize=None)
