@@ -13,9 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from shots import bits
+from davinci import served
+from shots import bits, small_shot, write_plate
 
 from fresco_backend import cli
+from fresco_protocol.client import Client
+from fresco_protocol.job import JobState
+from fresco_protocol.messages import ListJobs
 from fresco_protocol.shot import Delivery, Keyframing, Look, Plate, Shot, parse_frames
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +84,7 @@ def test_a_killed_run_goes_on_and_makes_no_finished_frame_again(bundle: Path) ->
     out = bundle.parent / "out"
     code, said = killed_at(bundle, "openjd_status: deliver 1/3, frame 1001")
     assert code == 1
-    assert "openjd_status: keyframes 1/" in said
+    assert "openjd_status: keyframes step 1/" in said
     there = {path.name: path.stat().st_mtime_ns for path in out.glob("look.*.png")}
     assert there
     assert len(there) < 6
@@ -101,3 +105,57 @@ def test_a_chunk_that_fails_fails_the_job_and_says_why(bundle: Path) -> None:
                  '[{"Frame": "1004-1006"}]')
     assert run.returncode == 1
     assert "openjd_fail: " in run.stdout
+
+
+@pytest.fixture
+def served_bundle(tiny_model: Path, tmp_path: Path) -> Path:
+    """A bundle with a server's environment; the submitter's folder is elsewhere on the worker, `rules.json` says."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    shutil.copytree(tiny_model, there / "model")
+    shot = small_shot(write_plate(there / "plate", 4), there / "model", there / "out" / "look.####.png")
+    (tmp_path / "shot.json").write_text(shot.to_json(), encoding="utf-8")
+    options = ["-o", str(tmp_path / "bundle"), "--server", "--device=cpu", "--command", PROGRAM]
+    assert cli.main(["farm", "bundle", str(tmp_path / "shot.json"), *options]) == 0
+    there.rename(here)
+    rules = [{"source_path_format": "POSIX", "source_path": str(there), "destination_path": str(here)}]
+    (tmp_path / "rules.json").write_text(json.dumps({"version": "pathmapping-1.0", "path_mapping_rules": rules}))
+    return tmp_path / "bundle"
+
+
+def run_mapped(bundle: Path) -> subprocess.CompletedProcess[str]:
+    rules = f"file://{bundle.parent / 'rules.json'}"
+    return openjd("run", str(bundle / "template.json"), "--path-mapping-rules", rules, "--output", "json")
+
+
+def test_a_session_with_a_server_renders_with_the_paths_of_the_worker(served_bundle: Path) -> None:
+    ran = run_mapped(served_bundle)
+    assert ran.returncode == 0, ran.stdout
+    folder = served_bundle.parent
+    assert sorted(bits(folder / "here" / "out")) == [f"look.{frame}.png" for frame in range(1001, 1005)]
+    assert "openjd_status: " in ran.stdout
+    assert "openjd_progress: 80.0" in ran.stdout, "the server rendered the keyframes, and the step told so"
+    assert not (folder / "there").exists()
+
+
+def test_a_session_on_a_node_that_differs_ends_before_a_server_starts(served_bundle: Path) -> None:
+    pins = json.loads((served_bundle / "pins.json").read_bytes())
+    pins["versions"]["torch"] = "0.1"
+    (served_bundle / "pins.json").write_text(json.dumps(pins), encoding="utf-8")
+    ran = run_mapped(served_bundle)
+    assert ran.returncode == 1
+    assert "this node differs from the one that planned the job: torch is" in ran.stdout
+    assert not bits(served_bundle.parent / "here" / "out")
+
+
+def test_a_server_of_the_site_takes_the_tasks_of_every_session(served_bundle: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    (served_bundle.parent / "site").mkdir()
+    with served(served_bundle.parent / "site") as line:
+        monkeypatch.setenv("FRESCO_CONNECTION", str(line.connection))
+        for _ in range(2):
+            ran = openjd("run", str(served_bundle / "template.json"), "--step", "Keyframes", "--path-mapping-rules",
+                         f"file://{served_bundle.parent / 'rules.json'}", "--output", "json")
+            assert ran.returncode == 0, ran.stdout
+            assert "a server of this node answers" in ran.stdout
+        with Client(line.connection, software="tests") as client:
+            assert [job.state for job in client.request(ListJobs()).records] == [JobState.DELIVERED] * 2

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import pytest
 
 from fresco_backend import failure
 from fresco_backend.events import Advanced, Finished, Stage, Waited, Warned
 from fresco_backend.farm_stage import FarmStage
-from fresco_backend.openjd_progress import OpenJDProgress
+from fresco_backend.openjd_progress import OpenJDProgress, ServedProgress
 from fresco_backend.progress import MOST
+from fresco_protocol import events as e
 from fresco_protocol.errors import DiskFull
 
 
@@ -78,3 +80,16 @@ def test_a_failure_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> No
     error = DiskFull("the disk is full:\nno room", where="/out/look.1001.exr")
     assert failure.report(error, as_json=False, as_openjd=True, command=[]) == 4
     assert capsys.readouterr().out == "openjd_fail: the disk is full: no room (/out/look.1001.exr) [disk-full]\n"
+
+
+def test_a_job_that_a_server_renders_is_told_the_same_way() -> None:
+    stream = io.StringIO()
+    served = ServedProgress(stream)
+    times: dict[str, Any] = {"number": 1, "time": 0.0, "job": "job-00000001"}
+    for stage, made, total in ((e.Stage.KEYFRAMES, 2, 4), (e.Stage.DELIVER, 1, 4), (e.Stage.KEYFRAMES, 4, 4)):
+        served.tell(e.Advanced(**times, stage=stage, done=made, total=total), f"{stage.value} {made}/{total}")
+    served.tell(e.ServerStopping(number=2, time=0.0), None)
+    done = e.Finished(**times, rendered=4, reused=0, seconds=1.0, sidecar="/a.json", outputs=("/a.1.png",))
+    served.tell(done, "done")
+    assert percentages(stream.getvalue()) == [40.0, 45.0, 85.0, 100.0]
+    assert stream.getvalue().startswith("openjd_status: keyframes step 2/4\nopenjd_progress: 40.0\n")

@@ -82,6 +82,8 @@ def _add_submit(commands: Commands) -> None:
     group.add_argument("--upload", action="store_true", help="send plate, matte and controls to a server that shares "
                        "no disk; the same command goes on where it stopped. Then: fresco download JOB -o DIR")
     group.add_argument("--no-start", action="store_true", help="fail where no server runs")
+    group.add_argument("--progress", choices=["plain", "openjd"], default="plain", help="of --watch: lines for people, "
+                       "or for Open Job Description")
     group.add_argument("--path-mapping", metavar="FILE", type=Path, default=argparse.SUPPRESS,
                        help="a farm's rules for the paths in the shot document (Open Job Description's JSON)")
     group.add_argument("--json", action="store_true", help="JSON lines on stdout")
@@ -99,6 +101,7 @@ def connected() -> Client:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
+    from fresco_backend.openjd_progress import ServedProgress
     from fresco_backend.shot_arguments import shot_of
 
     shot, selection = shot_of(arguments)
@@ -127,7 +130,10 @@ def _submit(arguments: argparse.Namespace) -> int:
             sys.stderr.write(f"job {record.id} is {record.state.value}; see: fresco watch {record.id}\n")
             if not arguments.watch:
                 sys.stdout.write(record.id + "\n")
-        return _watched(client, record.id, 0, as_json=arguments.json) if arguments.watch else 0
+        if not arguments.watch:
+            return 0
+        tell = ServedProgress(sys.stdout).tell if arguments.progress == "openjd" else None
+        return _watched(client, record.id, 0, as_json=arguments.json, tell=tell)
 
 
 def _ensure(client: Client, shot: Any) -> None:
@@ -171,15 +177,19 @@ def _watch(arguments: argparse.Namespace) -> int:
         return _watched(client, arguments.job, since, as_json=arguments.json)
 
 
-def _watched(client: Client, job: str | None, since: int, *, as_json: bool) -> int:
-    """Tells events until the job has ended; gives its exit code."""
+def _watched(client: Client, job: str | None, since: int, *, as_json: bool,
+             tell: Callable[[e.Event, str | None], None] | None = None) -> int:
+    """Tells events until the job has ended; gives its exit code. tell: in place of people."""
     if job is not None:
         _shown(client, job)  # an unknown job is said at once
     client.watch(since=since, job=job)
     lost_at = None
     while True:
         for event in client.poll():
-            _tell(event, as_json=as_json)
+            if tell is not None:
+                tell(event, event_line(event))
+            else:
+                _tell(event, as_json=as_json)
             ended = isinstance(event, e.JobChanged) and event.record.state in ENDS
             if job is not None and ended and (last := _shown(client, job)).state in ENDS:  # else it was tried again
                 return _exit_code(last)

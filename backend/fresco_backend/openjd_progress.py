@@ -13,6 +13,7 @@ from typing import TextIO
 from fresco_backend.events import Advanced, Finished, Stage
 from fresco_backend.farm_stage import FarmStage
 from fresco_backend.progress import Clock, PlainProgress
+from fresco_protocol import events as e
 
 # What each stage of a render counts in a run of all stages: denoising takes most of the time.
 _SHARES = {
@@ -53,3 +54,23 @@ class OpenJDProgress(PlainProgress):
     def finish(self, event: Finished) -> None:
         self._done = dict.fromkeys(self._shares, 1.0)
         super().finish(event)
+
+
+class ServedProgress:
+    """The same of a job that a server renders, from the protocol's events."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._done: dict[str, float] = {}
+
+    def tell(self, event: e.Event, line: str | None) -> None:
+        """An event, and what people read of it."""
+        if line:
+            self._stream.write(f"openjd_status: {line}\n")
+        if isinstance(event, e.Advanced):
+            self._done[event.stage.value] = event.done / max(event.total, 1)
+            whole = sum(share * self._done.get(stage.value, 0.0) for stage, share in _SHARES[None].items())
+            self._stream.write(f"openjd_progress: {round(100 * whole, 1)}\n")
+        elif isinstance(event, e.Finished):
+            self._stream.write("openjd_progress: 100.0\n")
+        self._stream.flush()

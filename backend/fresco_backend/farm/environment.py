@@ -66,4 +66,4 @@ def submission(plan: FarmPlan) -> dict[str, Any]:
     """The action of the first step where that server runs: it renders the whole shot, and later steps find it done."""
     program, *words = plan.site.command
     return {"command": program, "args": [*words, "submit", "{{Param.Shot}}", "--watch", "--no-start",
-                                         "--path-mapping={{Session.PathMappingRulesFile}}"]}
+                                         "--path-mapping={{Session.PathMappingRulesFile}}", "--progress=openjd"]}
