@@ -3,6 +3,7 @@
 
 The server is a process of `fresco serve` without a worker, the watchers are another process, and this one asks. Wall
 time is what a client waits, on whatever else the machine does; the server's processor time does not depend on that.
+The last figures are of a server whose worker renders a shot of a tiny model, which tells many events a second.
 """
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend"), str(ROOT / "tests
 from servers import Process, shot_in  # noqa: E402
 
 from fresco_protocol.client import Client  # noqa: E402
-from fresco_protocol.messages import ListJobs, SetPriority, Status, Submit, fresh_key  # noqa: E402
+from fresco_protocol.job import JobState  # noqa: E402
+from fresco_protocol.messages import ListJobs, SetPriority, ShowJob, Status, Submit, fresh_key  # noqa: E402
 
 IDLE = 20.0  # seconds
+FRAMES = 500  # of the shot that is rendered meanwhile
 
 
 def processor(process: int) -> float:
@@ -97,6 +100,38 @@ def main(jobs: int, watchers: int, times: int, folder: Path) -> None:
         process.end()
 
 
+def main_working(times: int, folder: Path) -> None:
+    """Measure while a worker works; the job must still run at the end."""
+    from shots import small_shot, write_plate
+
+    import tiny
+
+    write_plate(folder / "plate", FRAMES)
+    tiny.save_pipeline(folder / "model")
+    shot = small_shot(folder / "plate" / "plate.####.png", folder / "model", folder / "out" / "look.####.png")
+    process = Process(folder=folder, words=("--device", "cpu"))
+    process.start()
+    try:
+        process.connected().close()
+        assert process.child is not None
+        server = process.child.pid
+        with Client(process.file, software="load", seconds=60) as client:
+            job = client.request(Submit(shot=shot, client_key=fresh_key())).record.id
+            while client.request(ShowJob(job=job)).record.done < 3:
+                time.sleep(0.1)
+            first, began = client.request(Status()).last, time.monotonic()
+            measure("status, a worker works", times, server, lambda _: client.request(Status()))
+            measure("jobs, a worker works", times, server, lambda _: client.request(ListJobs()))
+            measure("show, a worker works", times, server, lambda _: client.request(ShowJob(job=job)))
+            told = (client.request(Status()).last - first) / (time.monotonic() - began)
+            record = client.request(ShowJob(job=job)).record
+            if record.state is not JobState.RUNNING:
+                raise SystemExit(f"the job is {record.state.value} too early: {record.problem}")
+            print(f"meanwhile the worker told {told:.0f} events a second; {record.done} of {record.total} frames")
+    finally:
+        process.end()
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1_000)
@@ -108,3 +143,5 @@ if __name__ == "__main__":
         watch(arguments.watch, arguments.watchers)
     with tempfile.TemporaryDirectory() as name:
         main(arguments.jobs, arguments.watchers, arguments.times, Path(name))
+    with tempfile.TemporaryDirectory() as name:
+        main_working(arguments.times, Path(name))
