@@ -72,6 +72,23 @@ def test_a_clipped_picture_would_not_pass_that_test() -> None:
     assert log_energy(np.minimum(RAMP, 1)) < 0.5 * log_energy(RAMP)
 
 
+@pytest.mark.parametrize("hue", [(1, 0.9, 0.6), (0.85, 0.95, 1)])
+def test_a_style_of_another_hue_keeps_the_luminance_of_a_light(hue: tuple[float, ...]) -> None:
+    weights = np.array([0.272229, 0.674082, 0.053689])  # of ACEScg, S-2014-004
+    light = back(seen(RAMP) * np.float32(hue), RAMP)
+    over = RAMP[0, :, 1] > 16
+    error = np.log2((light @ weights) / (RAMP @ weights))[0, over]
+    assert np.abs(error).max() < 0.05
+    assert light[0, -1].argmax() == np.argmax(hue), "and has the hue of the style"
+
+
+def test_a_lamp_that_was_painted_blue_does_not_glare() -> None:
+    """Blue is a twentieth of luminance: as bright as white it would be twenty times as much."""
+    lamp = np.full((1, 1, 3), 40, np.float32)
+    light = back(np.array([[[0.4, 0.5, 1]]], np.float32), lamp)
+    assert 40 < light.max() < 40 * 2**0.6
+
+
 def test_noise_of_the_model_does_not_shake_the_highlights() -> None:
     wobble = (noise(1, 400, 3) - 0.5) * np.float32(4 / 255)
     bright = RAMP[0, :, 1] > 4

@@ -17,12 +17,38 @@ import tiny
 from fresco_backend.frames import FloatArray, read_frame
 from fresco_backend.job import open_job
 from fresco_protocol.errors import FrescoError, InputError
-from fresco_protocol.shot import Grain, Highlights, Matte, Shot
+from fresco_protocol.shot import Delivery, Grain, Highlights, Look, Matte, Plate, Shot
 
 SIDE, COUNT = 64, 3
 # Written by the delivery for itself, so that it may differ from the plate.
 OWN = {"fresco:job_hash", "DateTime", "Software", "oiio:subimages", "ImageDescription", "DocumentName",
        "oiio:RowsPerChunk", "png:compressionLevel", "png:filter", "openexr:chunkCount"}  # fmt: skip
+
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. ITU-R BT.709-6, item 3.2
+
+
+def test_light_up_to_64_keeps_its_order_and_its_energy_through_the_whole_loop(tmp_path: Path) -> None:
+    """A ramp, painted by the embedded model at its own strength: what the model cannot see comes back.
+
+    Order: of stretches of half a stop, since a brush stroke is as wide. Energy: sum of squares of stops over middle
+    grey, where the plate is over white.
+    """
+    ramp = np.exp2(np.linspace(-6, 6, 192))[None, :, None] * np.ones((128, 1, 3))
+    plate = np.asarray(ramp.astype(np.float16), np.float32)
+    pattern = write(tmp_path / "plate", "exr", "half", plate[None])
+    shot = Shot(plate=Plate(sequence=pattern), look=Look(prompt="an oil painting", steps=8),
+                delivery=Delivery(sequence=str(tmp_path / "out" / "look.####.exr"), working_size=128))  # fmt: skip
+    rendered(shot)
+    painted = read_frame(tmp_path / "out" / "look.1001.exr").pixels
+    assert np.abs(painted - plate).max() > 1, "it was painted"
+    before, after = (np.log2(np.maximum(picture @ LUMINANCE, 1e-6)) for picture in (plate, painted))
+    over = before[0] > 0
+    stretches = np.median(after[:, over], axis=0).reshape(-1, 8).mean(axis=1)
+    assert np.all(np.diff(stretches) > 0)
+    energy = [np.square(light[:, over] - np.log2(0.18)).sum() for light in (before, after)]
+    assert energy[1] >= 0.95 * energy[0]
+    assert after.max() > 5.9
 
 
 def stops(low: float, high: float, seed: int) -> FloatArray:
@@ -38,7 +64,7 @@ def write(folder: Path, name: str, kind: str, pixels: FloatArray, **attributes: 
     folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pixels, 1001):
         path = str(folder / f"plate.{number}.{name}")
-        spec = oiio.ImageSpec(SIDE, SIDE, 3, kind)
+        spec = oiio.ImageSpec(picture.shape[1], picture.shape[0], 3, kind)
         for key, value in attributes.items():
             if key == "windows" and isinstance(value, tuple):
                 spec.x, spec.y, spec.full_width, spec.full_height = value

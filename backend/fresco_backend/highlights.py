@@ -33,6 +33,7 @@ KNEE_LIGHT = {Rendering.ACES: 1.271, Rendering.SRGB: 1.0}  # scene light that is
 SLOPE = 7.9  # stops of light over the whole range of the display: that of the inverse of ACES 2.0 just below the knee
 BLEND = 4.0  # stops above the knee, over which the plate's own light takes over
 FLOOR = 1 / 64  # scene light added to both sides of a ratio, so that black has none
+HUE = 0.5  # stops by which a highlight's brightest channel may rise or fall for the sake of its luminance
 NEAR = 0.2  # of the display: a pixel painted further from the plate keeps nothing that the display could not show
 # Rec. ITU-R BT.709-6, item 3.2; of display codes, so a luma.
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
@@ -65,9 +66,9 @@ def restored(painted: FloatArray, display: FloatArray, plate: FloatArray, space:
     painted, display: what the model made and what it saw, (H, W, 3) in [0, 1]. plate: the light itself, in `space`.
     PRESERVE: out = base * 2^(g w) + n (plate - held) with held = base0 * 2^g. base and base0 are the light of what was
     painted and shown. g are the stops by which the plate is brighter than base0, and, the further it is above the knee,
-    those by which base0 is brighter than base: high up only the hue is the style's. w says how little the style went
-    dark, n how near painted and shown are. So painted as shown gives the plate, colours outside the display's gamut
-    included. MODEL: log out. DISPLAY: the exact inverse, nothing of the plate.
+    those by which base0 is brighter than base, by luminance: high up only the hue is the style's. w says how little the
+    style went dark, n how near painted and shown are. So painted as shown gives the plate, colours outside the
+    display's gamut included. MODEL: log out. DISPLAY: the exact inverse, nothing of the plate.
     """
     if showing.method is Highlights.DISPLAY:
         return _light(painted, space, showing.rendering)
@@ -79,7 +80,7 @@ def restored(painted: FloatArray, display: FloatArray, plate: FloatArray, space:
         free = 1 - _smoothstep(over / BLEND)
         base, shown_base = (_base(picture, free, space, showing.rendering) for picture in (painted, display))
         gain = np.minimum(_gain(plate, shown_base, space), over)
-        lifted = gain + (1 - free) * (_peak_stops(shown_base) - _peak_stops(base))
+        lifted = gain + (1 - free) * _dimmed(base, shown_base, space)
         carried, held = base * np.exp2(lifted * kept_share(painted, display)), shown_base * np.exp2(gain)
     # Summed so that nothing is rounded where nothing was painted.
     return np.asarray(plate + (carried - held) - (1 - nearness(painted, display)) * (plate - held), np.float32)
@@ -100,8 +101,22 @@ def nearness(painted: FloatArray, display: FloatArray) -> FloatArray:
     return 1 - _smoothstep(np.abs(painted - display).max(axis=-1, keepdims=True) / NEAR)
 
 
+def _dimmed(painted: FloatArray, held: FloatArray, space: ColorSpace) -> FloatArray:
+    """Stops by which what was painted is less bright than what was shown, (H, W, 1): by luminance, so that another hue
+    is as bright; but no further than `HUE` from what the brightest channels say, or a lamp painted blue would glare.
+    """
+    weights = np.array(luminance_weights(space), np.float32)
+    luminance, peak = (measure(held) - measure(painted) for measure in (
+        lambda light: _stops((light @ weights)[..., None]), _peak_stops))
+    return np.asarray(np.clip(luminance, peak - HUE, peak + HUE), np.float32)
+
+
+def _stops(light: FloatArray) -> FloatArray:
+    return np.asarray(np.log2(np.maximum(light, np.float32(FLOOR))), np.float32)
+
+
 def _peak_stops(light: FloatArray) -> FloatArray:
-    return np.asarray(np.log2(np.maximum(light.max(axis=-1, keepdims=True), np.float32(FLOOR))), np.float32)
+    return _stops(light.max(axis=-1, keepdims=True))
 
 
 def _stops_over(plate: FloatArray, knee: float) -> FloatArray:
