@@ -171,7 +171,6 @@ def test_the_delivery_of_a_job_without_upload_can_be_fetched(box: Path, tmp_path
         (box / "look.1003.exr").symlink_to("/etc/hostname")
         with pytest.raises(PathRefused, match="outside of the server's roots"):
             client.request(GetChunk(job=job, name="look.1003.exr", offset=0))
-        (box / "look.1003.exr").unlink()
         for name in ("plate.1001.exr", "lookout.1001.exr", "state/queue.sqlite"):
             with pytest.raises(PathRefused, match="no such file"):
                 client.request(GetChunk(job=job, name=name, offset=0))

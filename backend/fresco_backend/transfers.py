@@ -182,7 +182,8 @@ class Transfers:
     def _files(self, status: JobStatus) -> tuple[Path, ...]:
         place = self._place(status)
         try:
-            return tuple(sorted(path for path in place.folder.iterdir() if place.has(path.name) and path.is_file()))
+            return tuple(sorted(path for path in place.folder.iterdir()
+                                if place.has(path.name) and path.is_file() and not path.is_symlink()))
         except OSError:  # nothing is delivered yet
             return ()
 
