@@ -8,6 +8,7 @@ from . import (
     operators,
     panels,
     preferences,
+    preset_operators,
     properties,
     queue_operators,
     server_operators,
@@ -16,7 +17,8 @@ from . import (
     translations,
 )
 
-CLASSES = (*operators.CLASSES, *queue_operators.CLASSES, *server_operators.CLASSES, *panels.CLASSES)
+CLASSES = (*operators.CLASSES, *queue_operators.CLASSES, *server_operators.CLASSES, *preset_operators.CLASSES,
+           *panels.CLASSES)
 PARTS = (preferences, properties, thumbnails, translations)
 SHORTCUTS = (("fresco.stylise", "F"), ("fresco.test_frame", "T"))  # with Shift and Alt
 

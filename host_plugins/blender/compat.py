@@ -80,6 +80,12 @@ def trim(strip: Any, head: int, tail: int) -> None:
         strip.frame_offset_start, strip.frame_offset_end = head, tail
 
 
+def place(strip: Any, content: int, start: int, end: int) -> None:
+    """Puts the first frame of its media at timeline frame `content`, and shows timeline frames [start, end)."""
+    setattr(strip, "content_start" if RENAMED_FRAMES else "frame_start", content)
+    trim(strip, start - content, content + content_duration(strip) - end)
+
+
 def reveal(strip: Any, head: int, tail: int) -> None:
     """Shows frames of the media that trims hide at both ends."""
     if head or tail:

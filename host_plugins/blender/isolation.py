@@ -20,6 +20,7 @@ import bpy
 from fresco_protocol.errors import InputError
 
 from . import compat
+from .folders import erase
 
 LAST_WORDS = 600  # characters of a child's log that an error quotes
 WORKING_SPACE = "Linear Rec.709"
@@ -116,13 +117,29 @@ def isolated(export: Export) -> Iterator[Any]:
 
 def _keep_only(editor: Any, export: Export) -> None:
     strips, name = compat.strips_of(editor), export.strip
-    kept = _with_sources(strips[name])
-    for other in [strip.name for strip in strips]:
-        if other not in kept and other in strips:
-            strips.remove(strips[other])
+    _lift(editor, name)
+    _drop_others(strips, _with_sources(strips[name]))
     strip = strips[name]
     strip.mute, strip.blend_type, strip.blend_alpha = False, "REPLACE", 1.0
     compat.reveal(strip, export.head, export.tail)
+
+
+def _lift(editor: Any, name: str) -> None:
+    """Takes a strip out of the meta strips around it, whose trims and transforms act on its result as on itself."""
+    strips = compat.strips_of(editor)
+    strip = compat.all_strips_of(editor)[name]
+    around: list[str] = []
+    while (strip := strip.parent_meta()) is not None:
+        around.insert(0, strip.name)
+    for meta in around:
+        _drop_others(strips, {meta})
+        strips[meta].separate()
+
+
+def _drop_others(strips: Any, kept: set[str]) -> None:
+    for other in [strip.name for strip in strips]:
+        if other not in kept and other in strips:  # an effect goes with its input
+            strips.remove(strips[other])
 
 
 def _with_sources(strip: Any) -> set[str]:
@@ -137,9 +154,7 @@ def _with_sources(strip: Any) -> set[str]:
 
 def _show_mask(editor: Any, export: Export) -> None:
     strips = compat.strips_of(editor)
-    for other in [strip.name for strip in strips]:
-        if other in strips:
-            strips.remove(strips[other])
+    _drop_others(strips, set())
     strip = strips.new_mask(name="matte", mask=bpy.data.masks[str(export.mask)], channel=1, frame_start=export.first)
     if export.total > 1:
         compat.trim(strip, 0, compat.span(strip)[1] - export.last - 1)
@@ -220,4 +235,4 @@ class ChildExport:
         """Ends the child; what it wrote goes too."""
         self._child.kill()
         self._child.wait()
-        shutil.rmtree(self.export.folder, ignore_errors=True)
+        erase(self.export.folder)

@@ -2,105 +2,60 @@
 """The queue as Blender sees it: each job from the export of its plate to the last frame on the timeline.
 
 The server keeps the jobs; here are the rows that show them. Rows live outside Blender's data, so that undo does not
-forget a job that runs, and are written into the scene when the .blend is saved.
+forget a job that runs, and are written into the scene when the .blend is saved. Nothing here waits for the server.
 """
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any, Optional
+from dataclasses import replace
+from typing import Any, NamedTuple, Optional, cast
 
 import bpy
 
-from fresco_protocol.document import read, write
-from fresco_protocol.errors import FrescoError, OutputDenied, UsageError
+from fresco_protocol.errors import FrescoError, JobUnknown, OutputDenied, UsageError
 from fresco_protocol.events import Advanced, Delivered, Event, JobChanged, JobEvent, Previewed, Warned
-from fresco_protocol.job import Job, JobState, Problem
-from fresco_protocol.messages import Cancel, Retry, Submit, fresh_key
-from fresco_protocol.shot import Rate, Shot
+from fresco_protocol.messages import Cancel, Changed, ListModels, Models, Retry, Submit, Submitted, fresh_key
+from fresco_protocol.shot import Rate
 
 from . import compat, timeline
+from .alignment import misplaced
 from .choices import Choices, Footage, Keyframes, extension_of, shot_of
-from .isolation import ChildExport, Export, export_here
-from .link import Link
+from .folders import erase, safe, write_shot
+from .isolation import ChildExport, export_here
+from .link import Answer, Link
+from .rows import Row, Step, Wish, of_json, to_json
 from .timeline import Clip, Extraction
 
 QUEUE = "fresco_queue"  # custom property of a scene: rows as JSON
-ENDS = (JobState.DELIVERED, JobState.FAILED, JobState.CANCELLED)
-SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+TRIED_AGAIN = 69  # exit code of errors about a server that is away
 
 
-class Step(Enum):
-    """Where a row stands before the server has its job, or without one."""
+class News(NamedTuple):
+    """Something that a person is told once."""
 
-    EXPORTING = "exporting"
-    WAITING = "waiting"  # for the server
-    SENT = "sent"  # the job's state tells the rest
-    STOPPED = "stopped"  # by the user, before it was sent
-    FAILED = "failed"  # before it was sent
-
-
-@dataclass
-class Row:
-    """One job. key: the client key, which the result strip carries too. group: of all versions of one result.
-
-    folder: of this version. shot_folder: of all versions, with the exported plate. exports: still to be done.
-    """
-
-    key: str
-    group: str
-    version: int
-    clip: Clip
-    shot: Shot
-    choices: Choices
-    folder: str
-    shot_folder: str
-    step: Step
-    exports: tuple[Export, ...] = ()
-    job: Optional[Job] = None
-    problem: Optional[Problem] = None
-    warning: Optional[str] = None
-    preview: Optional[bytes] = None
-    stage: Optional[Advanced] = None
-    child: Optional[ChildExport] = field(default=None, repr=False)
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nothing more happens by itself."""
-        if self.step is Step.SENT:
-            return self.job is not None and self.job.state in ENDS
-        return self.step in (Step.STOPPED, Step.FAILED)
-
-    @property
-    def state(self) -> str:
-        """The state in one word, for people."""
-        return self.job.state.value if self.step is Step.SENT and self.job is not None else self.step.value
-
-    @property
-    def fraction(self) -> float:
-        """How much is done of what runs now, in [0, 1]."""
-        if self.step is Step.EXPORTING and self.exports:
-            return self.exports[0].done() / self.exports[0].total
-        if self.stage is not None and self.stage.total:
-            return self.stage.done / self.stage.total
-        return 1.0 if self.state == "delivered" else 0.0
+    text: str
+    is_bad: bool
 
 
 class Queue:
     """All rows of the open .blend, the newest last.
 
-    finished: rows that ended since somebody looked, for notices. connection_file: None is the usual one.
+    news: not told yet. misplaced: keys of results that lie elsewhere than their sources would have.
+    connection_file: None is the usual one. models: of the server, None until it was asked.
     """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.link = Link()
-        self.finished: list[Row] = []
+        self.news: list[News] = []
+        self.misplaced: frozenset[str] = frozenset()
         self.connection_file: Optional[str] = None
+        self.models: Optional[Models] = None
+        self._models_asked: Optional[Answer] = None
+        self._models_known = self._models_wanted = False
+        self._unread: list[Any] = []  # rows of the .blend that cannot be read; they are saved as they were
 
     def row(self, key: str) -> Row:
         """The row of a key. Raises UsageError."""
@@ -111,16 +66,17 @@ class Queue:
 
     def versions(self, group: str) -> list[Row]:
         """The versions of a result, the oldest first."""
-        return sorted((row for row in self.rows if row.group == group), key=lambda row: row.version)
+        return sorted((row for row in self.rows if row.group == group and not row.leaving),
+                      key=lambda row: row.version)
 
     def add(self, clip: Clip, choices: Choices, base: str) -> Row:
         """A new job: its result strip is on the timeline at once. Raises the InputError that stands in the way."""
         timeline.validate(clip)
         key = fresh_key()
-        shot_folder = os.path.join(base, f"{_safe(clip.strip)}_{key[:8]}")
+        shot_folder = os.path.join(base, f"{safe(clip.strip)}_{key[:8]}")
         extraction = timeline.extract(clip, shot_folder)
         row = _row(key, key, 1, clip, choices, extraction, shot_folder)
-        _write_shot(row)
+        write_shot(row.shot, row.folder)
         timeline.integrate(_result(row))
         self.rows.append(row)
         return row
@@ -132,9 +88,9 @@ class Queue:
                              remedy="Stylise the strip again.")
         extraction = Extraction(plate=old.shot.plate.sequence, color_space=old.shot.plate.color_space or "srgb",
                                 matte=old.shot.matte.sequence if old.shot.matte else None, exports=())
-        version = max(row.version for row in self.versions(old.group)) + 1
+        version = max(row.version for row in self.rows if row.group == old.group) + 1
         row = _row(fresh_key(), old.group, version, old.clip, choices, extraction, old.shot_folder)
-        _write_shot(row)
+        write_shot(row.shot, row.folder)
         _, strip = timeline.strip_of_job(old.key)
         timeline.integrate(_result(row), beside=strip.name if strip is not None else None)
         self.rows.append(row)
@@ -154,15 +110,34 @@ class Queue:
 
     def tick(self) -> bool:
         """Does what can be done without waiting; True if something changed that a person sees."""
-        before = [(row.state, row.fraction, row.preview, row.warning) for row in self.rows]
+        before = self._seen
+        self.misplaced = misplaced() if self.rows else frozenset()
+        self._take()
         self._export()
-        if any(not row.is_ended and row.step is not Step.EXPORTING for row in self.rows):
+        if self._models_wanted or any(row.needs_server for row in self.rows):
             self.link.open(self.connection_file)
-        self._take(self.link.poll())
-        for row in self.rows:
-            if row.step is Step.WAITING and self.link.is_up:
-                self._send(row)
-        return before != [(row.state, row.fraction, row.preview, row.warning) for row in self.rows]
+        if self.link.is_up:
+            self._ask()
+        elif self.link.is_settled:
+            self._models_wanted = False  # nobody is there to say
+        for row in [row for row in self.rows if row.leaving and row.is_ended]:
+            self._remove(row)
+        return before != self._seen
+
+    @property
+    def _seen(self) -> tuple[Any, ...]:
+        """What a person sees change."""
+        return [row.seen for row in self.rows], self.link.trouble, self.link.is_up, self.models, self.misplaced
+
+    @property
+    def is_asking_models(self) -> bool:
+        """Whether it is not known yet which models the server has, and somebody wants to know."""
+        return self._models_wanted
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something happens that a person wants to see at once."""
+        return self._models_wanted or any(not row.is_ended for row in self.rows)
 
     def _export(self) -> None:
         """One child at a time: two renders would only be slower."""
@@ -181,29 +156,70 @@ class Queue:
             row.step = Step.WAITING
 
     def _fail(self, row: Row, error: FrescoError) -> None:
-        """The row ends here; its files stay, its empty strip no longer hides the plate."""
-        row.step, row.problem = Step.FAILED, Problem.of(error)
+        """The row ends here; its empty strip no longer hides the plate."""
+        row.fail(error)
         timeline.mute(row.key, True)
+        self._tell_end(row)
 
-    def _send(self, row: Row) -> None:
-        try:
-            self._change(row, self.link.request(Submit(shot=row.shot, client_key=row.key)).record)
-        except FrescoError as error:
-            if error.exit_code != 69:  # a server that is away is waited for
-                self._fail(row, error)
+    def _tell_end(self, row: Row) -> None:
+        if not row.leaving:
+            self.news.append(News(f"{row.clip.strip}: {row.state}", is_bad=row.problem is not None))
 
-    def _take(self, events: list[Event]) -> None:
+    def _ask(self) -> None:
+        """Asks the server what is to be asked, once."""
+        if not self._models_known and not self.link.waits_for(self._models_asked):
+            self._models_asked = self.link.ask(ListModels())
+        for row in self.rows:
+            request = row.request() if not self.link.waits_for(row.answer) else None
+            if request is not None and not row.halting:
+                row.was_sent = True
+                row.answer = self.link.ask(request)
+
+    def _take(self) -> None:
         refreshed: dict[str, Row] = {}
-        for event in events:
-            row = self._row_of(event)
+        for item in self.link.poll():
+            if isinstance(item, Answer):
+                self._take_answer(item)
+                continue
+            row = self._row_of(item)
             if row is not None:
-                self._apply(row, event)
-                if isinstance(event, (Delivered, JobChanged)):
+                self._apply(row, item)
+                if isinstance(item, (Delivered, JobChanged)):
                     refreshed[row.key] = row
         for row in refreshed.values():
             _, strip = timeline.strip_of_job(row.key)
             if strip is not None:
                 compat.show_new_files(strip)
+
+    def _take_answer(self, answer: Answer) -> None:
+        if answer is self._models_asked:
+            if answer.error is None or answer.error.exit_code != TRIED_AGAIN:  # an older server has no list
+                self.models = cast(Optional[Models], answer.reply)
+                self._models_known, self._models_wanted = True, False
+            return
+        row = next((row for row in self.rows if row.answer is answer), None)
+        if row is None:
+            return
+        row.answer = None
+        if answer.error is not None:
+            self._refused(row, answer, answer.error)
+            return
+        record = cast("Submitted | Changed", answer.reply).record
+        if isinstance(answer.request, (Cancel, Retry)):
+            row.halting = isinstance(answer.request, Cancel)
+            row.wish = None
+        self._change(row, record)
+
+    def _refused(self, row: Row, answer: Answer, error: FrescoError) -> None:
+        if error.exit_code == TRIED_AGAIN:
+            return
+        if isinstance(answer.request, Submit):
+            self._fail(row, error)
+            return
+        row.wish, row.refusal = None, error
+        self.news.append(News(f"{row.clip.strip}: {error}", is_bad=True))
+        if isinstance(error, JobUnknown) and not row.is_ended:
+            self._stop(row)
 
     def _row_of(self, event: Event) -> Optional[Row]:
         if not isinstance(event, JobEvent):
@@ -224,72 +240,103 @@ class Queue:
         elif isinstance(event, Warned):
             row.warning = event.text
 
-    def _change(self, row: Row, record: Job) -> None:
+    def _change(self, row: Row, record: Any) -> None:
         was_new, was_ended = row.job is None, row.is_ended
-        row.job, row.step, row.problem = record, Step.SENT, record.problem
+        row.change(record)
         ends = row.is_ended and not was_ended
         if was_new or ends:
             timeline.note(row.key, job=record.id, state=record.state.value)
         if ends:
-            self.finished.append(row)
+            self._tell_end(row)
         if ends and not record.done:
             timeline.mute(row.key, True)
 
     def cancel(self, row: Row) -> None:
-        """Ends a job; frames that are whole stay. Raises what the server tells."""
-        if row.child is not None:
-            row.child.cancel()
-            row.child = None
-        if row.step is Step.SENT and row.job is not None:
-            self._change(row, self.link.request(Cancel(job=row.job.id)).record)
+        """Ends a job, at the latest when its server is back; frames that are whole stay."""
+        row.stop_export()
+        if row.was_sent and not row.is_ended:
+            row.wish, row.refusal = Wish.CANCEL, None
         elif not row.is_ended:
-            row.step = Step.STOPPED
-            timeline.mute(row.key, True)
+            self._stop(row)
+
+    def _stop(self, row: Row) -> None:
+        row.step, row.wish = Step.STOPPED, None
+        timeline.mute(row.key, True)
 
     def retry(self, row: Row) -> None:
-        """Does a failed or cancelled job again from where it stopped. Raises what the server tells."""
+        """Does a failed or cancelled job again from where it stopped, at the latest when its server is back."""
         timeline.mute(row.key, False)
         if row.step is Step.SENT and row.job is not None:
-            self._change(row, self.link.request(Retry(job=row.job.id)).record)
+            row.wish, row.refusal = Wish.RETRY, None
         else:
             row.problem = None
             row.step = Step.EXPORTING if row.exports else Step.WAITING
 
     def delete(self, row: Row) -> None:
-        """Takes a version away: its job, its strip, its files; with the last version the exported plate too."""
-        if not row.is_ended:
-            self.cancel(row)
+        """Takes a version away: its job, its strip, its files; with the last version the exported plate too.
+
+        The strip goes at once. The row and the files of a job that runs go when its worker has put its pen down: a
+        frame that it finished later would lie there for ever.
+        """
+        row.leaving = True
+        self.cancel(row)
         timeline.remove(row.key)
-        self.rows.remove(row)
-        shutil.rmtree(row.folder, ignore_errors=True)
         others = self.versions(row.group)
         if others:
             timeline.switch(row.group, others[-1].key)
-        else:
-            shutil.rmtree(row.shot_folder, ignore_errors=True)
+        if row.is_ended:
+            self._remove(row)
+
+    def _remove(self, row: Row) -> None:
+        self.rows.remove(row)
+        others = any(other.group == row.group for other in self.rows)
+        erase(row.folder if others else row.shot_folder)
 
     def forget_ended(self) -> None:
         """Clears ended rows from the list; strips and files stay."""
         self.rows = [row for row in self.rows if not row.is_ended]
 
+    def refresh_models(self) -> None:
+        """Asks the server which models it has."""
+        self._models_known, self._models_wanted = False, True
+
     def save(self) -> None:
         """Writes the rows into their scenes."""
         homes = [(_home(row), row) for row in self.rows]
-        for scene in bpy.data.scenes:
-            rows = [_to_json(row) for home, row in homes if home == scene]
-            if rows or QUEUE in scene:
-                scene[QUEUE] = json.dumps({"since": self.link.since, "journal": self.link.journal, "rows": rows})
+        for index, scene in enumerate(bpy.data.scenes):
+            rows = [to_json(row) for home, row in homes if home == scene]
+            unread = self._unread if index == 0 else []
+            if rows or unread or QUEUE in scene:
+                scene[QUEUE] = json.dumps({"since": self.link.since, "journal": self.link.journal,
+                                           "rows": [*rows, *unread]})
 
     def load(self) -> None:
         """Takes the rows of the .blend in place of the present ones, whose jobs go on at the server."""
         for row in self.rows:
-            if row.child is not None:
-                row.child.cancel()
-        self.rows, self.finished = [], []
+            row.stop_export()
+        self.rows, self.news, self._unread = [], [], []
         self.link.close()
-        for found in _saved():
-            self.link.since, self.link.journal = found["since"], found["journal"]
-            self.rows += [_of_json(row) for row in found["rows"]]
+        self.link.since, self.link.journal = 0, None
+        for text in _saved():
+            self._read(text)
+        if self._unread:
+            self.news.append(News(f"{len(self._unread)} jobs of this .blend cannot be read; it keeps them as they are",
+                                  is_bad=True))
+
+    def _read(self, text: str) -> None:
+        """The rows of one scene; one that cannot be read costs no other."""
+        try:
+            found = json.loads(text)
+            rows, since, journal = list(found["rows"]), int(found["since"]), found["journal"]
+        except (ValueError, TypeError, KeyError):
+            self._unread.append(text)
+            return
+        self.link.since, self.link.journal = since, journal
+        for values in rows:
+            try:
+                self.rows.append(of_json(values))
+            except (FrescoError, ValueError, TypeError, KeyError, AttributeError):
+                self._unread.append(values)
 
 
 queue = Queue()
@@ -303,13 +350,9 @@ def _refusal(error: FrescoError | OSError) -> FrescoError:
                         remedy="Make room there, or choose another folder in the panel, and redo it")
 
 
-def _safe(name: str) -> str:
-    return "".join(sign if sign in SAFE else "_" for sign in name)[:40].strip(".") or "strip"
-
-
 def _row(key: str, group: str, version: int, clip: Clip, choices: Choices, extraction: Extraction,
          shot_folder: str) -> Row:
-    folder, name = os.path.join(shot_folder, f"v{version:03}"), f"{_safe(clip.strip)}_v{version:03}"
+    folder, name = os.path.join(shot_folder, f"v{version:03}"), f"{safe(clip.strip)}_v{version:03}"
     markers = tuple(timeline.markers_of(clip)) if choices.keyframes is Keyframes.MARKERS else ()
     footage = Footage(name=name, plate=extraction.plate, color_space=extraction.color_space, frames=clip.frames,
                       rate=Rate.parse(clip.rate), matte=extraction.matte, markers=markers,
@@ -317,17 +360,6 @@ def _row(key: str, group: str, version: int, clip: Clip, choices: Choices, extra
     return Row(key=key, group=group, version=version, clip=clip, shot=shot_of(choices, footage), choices=choices,
                folder=folder, shot_folder=shot_folder, exports=extraction.exports,
                step=Step.EXPORTING if extraction.exports else Step.WAITING)
-
-
-def _write_shot(row: Row) -> None:
-    """The document beside the frames: `fresco render shot.json` makes them again. Raises OutputDenied."""
-    try:
-        os.makedirs(row.folder, exist_ok=True)
-        with open(os.path.join(row.folder, "shot.json"), "w", encoding="utf-8") as file:
-            file.write(row.shot.to_json() + "\n")
-    except OSError as error:
-        raise OutputDenied(f"the folder cannot be written: {error.strerror}", where=row.folder,
-                           remedy="Choose another folder under Output.") from None
 
 
 def _result(row: Row) -> timeline.Result:
@@ -344,28 +376,7 @@ def _home(row: Row) -> Any:
     return scene or bpy.data.scenes.get(row.clip.scene) or bpy.data.scenes[0]
 
 
-def _to_json(row: Row) -> dict[str, Any]:
-    """A row as JSON values. An export that runs is begun anew by whoever reads it."""
-    return {"key": row.key, "group": row.group, "version": row.version, "clip": timeline.clip_to_json(row.clip),
-            "shot": json.loads(row.shot.to_json()), "choices": write(row.choices), "folder": row.folder,
-            "shot_folder": row.shot_folder, "step": row.step.value, "job": write(row.job),
-            "problem": write(row.problem)}
-
-
-def _of_json(found: dict[str, Any]) -> Row:
-    """The row of its values; a job that had not ended is sent once more, which finds it or makes it again."""
-    clip, step = timeline.clip_of_json(found["clip"]), Step(found["step"])
-    exports = timeline.extract(clip, found["shot_folder"]).exports if step is Step.EXPORTING else ()
-    row = Row(key=found["key"], group=found["group"], version=found["version"], clip=clip,
-               shot=Shot.from_json(json.dumps(found["shot"])), choices=read(found["choices"], Choices),
-               folder=found["folder"], shot_folder=found["shot_folder"], step=step, exports=exports,
-               job=read(found["job"], Optional[Job]), problem=read(found["problem"], Optional[Problem]))
-    if step is Step.SENT and not row.is_ended:
-        row.step = Step.WAITING
-    return row
-
-
-def _saved() -> Iterator[dict[str, Any]]:
+def _saved() -> Iterator[str]:
     for scene in bpy.data.scenes:
         if isinstance(scene.get(QUEUE), str):
-            yield json.loads(scene[QUEUE])
+            yield scene[QUEUE]

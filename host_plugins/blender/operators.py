@@ -6,16 +6,19 @@ while the interface goes on. Each leaves one undo step.
 """
 # Annotations are values here: Blender reads properties from them.
 import time
+from collections.abc import Callable
 from typing import Any, Optional
 
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from fresco_protocol.errors import FrescoError, RangeOutside
+from fresco_protocol.errors import FrescoError, RangeOutside, UsageError
 
 from . import compat, ticker, timeline
-from .jobs import Row, Step, queue
+from .alignment import selected_groups, snap
+from .jobs import queue
 from .properties import choices_of, extent_of, lacks_matte, matte_of, settings_of
+from .rows import Row, Step
 from .timeline import Extent
 
 PAUSE = 0.05  # seconds between two looks of a blocking operator
@@ -35,6 +38,12 @@ def why_not(context: Any, *, strips: bool = True) -> Optional[str]:
     if lacks_matte(settings):
         return "Choose a matte, or set Matte to None"
     return None
+
+
+def shows_scene(operator: Any, context: Any) -> bool:
+    """The poll of operators that need a panel to act on: whether the sequencer shows a scene; else it says so."""
+    operator.poll_message_set("The sequencer shows no scene")
+    return compat.sequencer_scene(context) is not None
 
 
 def report(operator: Any, error: FrescoError) -> set[str]:
@@ -88,7 +97,7 @@ class MakesJobs:
                 queue.cancel(row)
             self.report({"INFO"}, "Export stopped")
             return self._ended(context, {"CANCELLED"})
-        trouble = queue.link.trouble
+        trouble = queue.link.trouble if queue.link.is_settled else None
         waiting = any(row.step is Step.WAITING for row in self._rows)
         if exporting or (waiting and trouble is None):
             return {"PASS_THROUGH"}
@@ -120,12 +129,17 @@ class MakesJobs:
 
 def _run(rows: list[Row], *, to_the_end: bool) -> None:
     """Ticks until the jobs are done, or sent. Raises the link's trouble when no server comes."""
-    asked = time.monotonic()
-    while not all(row.is_ended or (not to_the_end and row.step is Step.SENT) for row in rows):
+    wait_until(lambda: all(row.is_ended or (not to_the_end and row.step is Step.SENT) for row in rows))
+
+
+def wait_until(holds: Callable[[], bool], seconds: Optional[float] = None) -> None:
+    """Ticks until something holds. Raises the link's trouble when no server comes in so many seconds."""
+    asked, limit = time.monotonic(), CONNECTING if seconds is None else seconds
+    while not holds():
         ticker.step()
-        if queue.link.is_up or any(row.step is Step.EXPORTING for row in rows):
+        if queue.link.is_up or any(row.step is Step.EXPORTING for row in queue.rows):
             asked = time.monotonic()
-        elif time.monotonic() - asked > CONNECTING and queue.link.trouble is not None:
+        elif time.monotonic() - asked > limit and queue.link.trouble is not None:
             raise queue.link.trouble
         time.sleep(PAUSE)
 
@@ -207,4 +221,34 @@ class Redo(MakesJobs, bpy.types.Operator):
         return [queue.add_version(queue.row(self.key), choices_of(settings))]
 
 
-CLASSES = (Stylise, TestFrame, Redo)
+class SnapToSource(bpy.types.Operator):
+    """Put results, with all versions, back over the strips they were made of, which were moved, slipped or trimmed"""
+
+    bl_idname = "fresco.snap_to_source"
+    bl_label = "Snap to Source"
+    bl_options = {"REGISTER"}  # noqa: RUF012, read by Blender
+
+    key: StringProperty(options={"HIDDEN", "SKIP_SAVE"}, description="A job; without one, the selected results")
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Grey, and why. The queue's button needs no selection."""
+        cls.poll_message_set("Select a result strip of Fresco first")
+        return bool(queue.rows) or bool(selected_groups(context))
+
+    def execute(self, context: Any) -> set[str]:
+        """Moves them, and says which frames have no result."""
+        try:
+            groups = [queue.row(self.key).group] if self.key else selected_groups(context)
+            if not groups:
+                raise UsageError("no result strip of Fresco is selected", remedy="Select one.")
+            missing = sum(snap(group) for group in groups)
+        except FrescoError as error:
+            return report(self, error)
+        bpy.ops.ed.undo_push(message="Fresco: Snap to Source")
+        if missing:
+            self.report({"WARNING"}, f"{missing} frames have no result yet: stylise the strip again")
+        return {"FINISHED"}
+
+
+CLASSES = (Stylise, TestFrame, Redo, SnapToSource)

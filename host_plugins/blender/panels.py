@@ -7,16 +7,18 @@ from typing import Any
 import bpy
 
 from . import compat, preferences, presets, server, thumbnails
-from .jobs import Row, Step, queue
+from .jobs import queue
 from .media import why_exported
+from .presets import Kind
 from .properties import settings_of
+from .rows import Row, Step
 
 SHOWN = 12  # jobs in the list; older ones are counted
 PROMPT_LENGTH = 36  # characters of a prompt in a row
 ICONS = {
     "exporting": "RENDER_ANIMATION", "waiting": "SORTTIME", "submitted": "SORTTIME", "queued": "SORTTIME",
     "running": "STRIP_COLOR_05", "paused": "PAUSE", "delivered": "CHECKMARK", "failed": "ERROR", "cancelled": "X",
-    "stopped": "X",
+    "stopped": "X", "cancelling": "X", "deleting": "TRASH",
 }
 PHASES = {"analyse": "Motion", "keyframes": "Keyframes", "deliver": "Frames", "movie": "Movie"}
 
@@ -44,8 +46,8 @@ class LookPanel(SidebarPanel, bpy.types.Panel):
         """Prompt, strength, control, buttons."""
         settings, layout = settings_of(compat.sequencer_scene(context)), self.layout
         row = layout.row(align=True)
-        row.menu("FRESCO_MT_presets", text="Presets", icon="PRESET")
-        row.operator("fresco.preset_save", text="", icon="ADD")
+        row.menu("FRESCO_MT_looks", icon="PRESET")
+        row.operator("fresco.preset_save", text="", icon="ADD").kind = "LOOK"
         if compat.TEXT_BOX:
             layout.textbox(settings, "prompt", initial_visible_lines=3, placeholder="a watercolour painting")
         else:
@@ -53,7 +55,9 @@ class LookPanel(SidebarPanel, bpy.types.Panel):
         column = layout.column()
         column.use_property_split, column.use_property_decorate = True, False
         column.prop(settings, "negative_prompt")
-        column.prop(settings, "model")
+        row = column.row(align=True)
+        row.prop(settings, "model")
+        row.menu("FRESCO_MT_models", text="", icon="DOWNARROW_HLT")
         column.prop(settings, "task")
         if settings.task == "EDIT":
             column.prop(settings, "caption")
@@ -105,7 +109,7 @@ class MattePanel(SidebarPanel, bpy.types.Panel):
             layout.prop(settings, "matte_mask")
         elif settings.matte == "STRIP" and scene.sequence_editor is not None:
             name = "strips" if hasattr(scene.sequence_editor, "strips") else "sequences"
-            layout.prop_search(settings, "matte_strip", scene.sequence_editor, name, icon="SEQ_STRIP_META")
+            layout.prop_search(settings, "matte_strip", scene.sequence_editor, f"{name}_all", icon="SEQ_STRIP_META")
         if settings.matte != "NONE":
             for name in ("matte_invert", "matte_grow", "matte_feather", "matte_propagate"):
                 layout.prop(settings, name)
@@ -177,7 +181,7 @@ class QueuePanel(SidebarPanel, bpy.types.Panel):
     def draw(self, _: Any) -> None:
         """The newest first."""
         layout = self.layout
-        if queue.link.trouble is not None:
+        if queue.link.trouble is not None and any(row.needs_server for row in queue.rows):
             _server_line(layout)
         if not queue.rows:
             layout.label(text="No jobs yet")
@@ -216,12 +220,13 @@ def _draw_row(box: Any, row: Row) -> None:
 
 def _row_buttons(head: Any, row: Row) -> None:
     verbs = [("fresco.explain", "QUESTION", row.problem is not None),
-             ("fresco.retry", "FILE_REFRESH", row.state in ("failed", "cancelled", "stopped")),
+             ("fresco.retry", "FILE_REFRESH", row.is_ended and row.state in ("failed", "cancelled", "stopped")),
              ("fresco.take_choices", "EYEDROPPER", row.is_ended),
              ("fresco.redo", "LOOP_BACK", row.is_ended),
              ("fresco.show_version", "HIDE_OFF", len(queue.versions(row.group)) > 1),
-             ("fresco.reveal", "FILE_FOLDER", True),
-             ("fresco.cancel", "X", not row.is_ended),
+             ("fresco.snap_to_source", "SNAP_ON", row.key in queue.misplaced),
+             ("fresco.reveal", "FILE_FOLDER", not row.leaving),
+             ("fresco.cancel", "X", not row.is_ended and row.state not in ("cancelling", "deleting")),
              ("fresco.delete_version", "TRASH", row.is_ended)]
     for name, icon, shown in verbs:
         if shown:
@@ -264,29 +269,53 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class PresetMenu(bpy.types.Menu):
-    """The presets that come with the add-on, then one's own."""
+class LookMenu(bpy.types.Menu):
+    """The looks that come with the add-on, then one's own."""
 
-    bl_idname = "FRESCO_MT_presets"
+    bl_idname = "FRESCO_MT_looks"
     bl_label = "Looks"
 
     def draw(self, _: Any) -> None:
         """One line each."""
+        _presets(self.layout, Kind.LOOK)
+        self.layout.separator()
+        self.layout.operator("fresco.preset_import", icon="FILE_FOLDER")
+
+
+class ModelMenu(bpy.types.Menu):
+    """The models of the server, then models with their numbers, kept as presets."""
+
+    bl_idname = "FRESCO_MT_models"
+    bl_label = "Models"
+
+    def draw(self, _: Any) -> None:
+        """One line each."""
         layout = self.layout
-        for name in presets.names(preferences.preset_folder()):
-            row = layout.row(align=True)
-            row.operator("fresco.preset_load", text=name).preset = name
-            if name not in presets.BUILT_IN:
-                row.operator("fresco.preset_delete", text="", icon="X").preset = name
+        for name in queue.models.models if queue.models is not None else ():
+            layout.operator("fresco.model_choose", text=name).name = name
+        layout.operator("fresco.models_refresh", icon="FILE_REFRESH")
         layout.separator()
+        _presets(layout, Kind.MODEL)
+        layout.operator("fresco.preset_save", text="Save Model Preset", icon="ADD").kind = "MODEL"
         layout.operator("fresco.preset_import", icon="FILE_FOLDER")
 
 
+def _presets(layout: Any, kind: Kind) -> None:
+    for name in presets.names(preferences.preset_folder(), kind):
+        row = layout.row(align=True)
+        load = row.operator("fresco.preset_load", text=name)
+        load.preset, load.kind = name, kind.name
+        if name not in presets.BUILT_IN[kind]:
+            delete = row.operator("fresco.preset_delete", text="", icon="X")
+            delete.preset, delete.kind = name, kind.name
+
+
 def draw_strip_menu(self: Any, _: Any) -> None:
-    """The two buttons in the menu Strip."""
+    """What the menu Strip has of Fresco."""
     self.layout.separator()
     self.layout.operator("fresco.stylise")
     self.layout.operator("fresco.test_frame")
+    self.layout.operator("fresco.snap_to_source")
 
 
 def draw_preferences(chosen: Any, layout: Any, _: Any) -> None:
@@ -321,4 +350,4 @@ def _draw_installation(chosen: Any, box: Any) -> None:
         box.label(text=line[:120])
 
 
-CLASSES = (LookPanel, MattePanel, CoherencePanel, AdvancedPanel, OutputPanel, QueuePanel, PresetMenu)
+CLASSES = (LookPanel, MattePanel, CoherencePanel, AdvancedPanel, OutputPanel, QueuePanel, LookMenu, ModelMenu)

@@ -88,11 +88,11 @@ def log_path(name: str) -> str:
 installation: Optional[server.Installation] = None
 
 
-def install(python: str) -> None:
+def install() -> None:
     """Begins to install the backend."""
     global installation
     installation = server.Installation(backend_folder(), of().requirement, log_path("installation"))
-    installation.begin(python)
+    installation.begin()
 
 
 def poll_installation() -> bool:

@@ -10,6 +10,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 from fresco_protocol.shot import Task
 
 from .choices import Choices, Controls, FileFormat, Keyframes, Steadiness
+from .jobs import queue
 from .timeline import Extent, MatteSource
 
 TASKS = (
@@ -51,6 +52,12 @@ ENUMS = {"task": Task, "controls": Controls, "keyframes": Keyframes, "steadiness
          "file_format": FileFormat}
 
 
+def _models(_: Any, __: Any, typed: str) -> list[str]:
+    """What the field offers while somebody types; another name may be typed."""
+    known = queue.models.models if queue.models is not None else ("embedded",)
+    return [name for name in known if typed.lower() in name.lower()]
+
+
 class FrescoSettings(bpy.types.PropertyGroup):
     """The choices of a scene."""
 
@@ -59,7 +66,7 @@ class FrescoSettings(bpy.types.PropertyGroup):
         options={"TEXTEDIT_UPDATE"})
     negative_prompt: StringProperty(name="Negative", description="What the result shall not look like")
     model: StringProperty(
-        name="Model", default="embedded",
+        name="Model", default="embedded", search=_models,
         description='"embedded", a diffusers folder, a .safetensors file or the name of a model of the server')
     task: EnumProperty(name="Task", items=TASKS, description="What becomes of the plate")
     caption: StringProperty(name="Caption", description="For an edit: what the plate shows, such as: a man on a boat")

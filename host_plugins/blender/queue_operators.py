@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The operators on jobs that are there: stop, go on, versions, files, and what went wrong."""
 # Annotations are values here: Blender reads properties from them.
+import os
 from typing import Any
 
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from fresco_protocol.errors import FrescoError
+from fresco_protocol.errors import FrescoError, InputError
 
 from . import compat, ticker, timeline
-from .jobs import Row, queue
-from .operators import report
+from .jobs import queue
+from .operators import report, wait_until
 from .properties import settings_of, show
+from .rows import Row
+
+ANSWERING = 10.0  # seconds that a script waits for a server that is away
 
 
 class OnJob:
-    """What the operators on one job share. `act` may raise a FrescoError."""
+    """What the operators on one job share. `act` may raise a FrescoError; `is_done` is what a script waits for."""
 
     bl_options = {"REGISTER", "INTERNAL"}  # noqa: RUF012, read by Blender
 
@@ -33,8 +37,23 @@ class OnJob:
         """What the operator does."""
         raise NotImplementedError
 
+    def is_done(self, _: Row) -> bool:
+        """Whether all has happened that the user asked for."""
+        return True
+
     def execute(self, context: Any) -> set[str]:
-        """Acts at once."""
+        """Acts, and waits for the server where there is something to wait for."""
+        try:
+            row = queue.row(self.key)
+            self.act(context, row)
+            wait_until(lambda: self.is_done(row), ANSWERING)
+        except FrescoError as error:
+            return report(self, error)
+        ticker.begin()
+        return {"FINISHED"}
+
+    def invoke(self, context: Any, _: Any) -> set[str]:
+        """Acts and goes on; the queue tells what the server says."""
         try:
             self.act(context, queue.row(self.key))
         except FrescoError as error:
@@ -43,7 +62,17 @@ class OnJob:
         return {"FINISHED"}
 
 
-class CancelJob(OnJob, bpy.types.Operator):
+class OnJobAtServer(OnJob):
+    """An operator whose wish the server has to hear."""
+
+    def is_done(self, row: Row) -> bool:
+        """Whether the server took the wish. Raises what it said if it refused."""
+        if row.refusal is not None:
+            raise row.refusal
+        return row.wish is None
+
+
+class CancelJob(OnJobAtServer, bpy.types.Operator):
     """Stop this job. Frames that are finished stay"""
 
     bl_idname = "fresco.cancel"
@@ -54,7 +83,7 @@ class CancelJob(OnJob, bpy.types.Operator):
         queue.cancel(row)
 
 
-class RetryJob(OnJob, bpy.types.Operator):
+class RetryJob(OnJobAtServer, bpy.types.Operator):
     """Go on with this job where it stopped"""
 
     bl_idname = "fresco.retry"
@@ -71,14 +100,21 @@ class DeleteVersion(OnJob, bpy.types.Operator):
     bl_idname = "fresco.delete_version"
     bl_label = "Delete Version and Files"
 
+    wait: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+
     def invoke(self, context: Any, event: Any) -> set[str]:
         """Asks first: files do not come back with undo."""
+        self.wait = False
         return set(context.window_manager.invoke_confirm(self, event))
 
     def act(self, _: Any, row: Row) -> None:
         """Deletes strip and files."""
         queue.delete(row)
         bpy.ops.ed.undo_push(message="Fresco: Delete Version")
+
+    def is_done(self, row: Row) -> bool:
+        """Whether its worker has ended and its files are gone."""
+        return not self.wait or row not in queue.rows
 
 
 class ShowVersion(OnJob, bpy.types.Operator):
@@ -113,6 +149,8 @@ class RevealFolder(OnJob, bpy.types.Operator):
 
     def act(self, _: Any, row: Row) -> None:
         """Opens it in the system's file browser."""
+        if not os.path.isdir(row.folder):
+            raise InputError("the folder is gone", where=row.folder, remedy="Redo the job.")
         bpy.ops.wm.path_open(filepath=row.folder)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Optional
 
-from fresco_protocol.errors import ServerError, UsageError
+from fresco_protocol.errors import FrescoError, ServerError, UsageError
 
 OLDEST = (3, 11)
 NEWEST_KNOWN = (3, 14)
@@ -43,25 +43,14 @@ def found_server() -> Optional[str]:
     return python if python is not None and os.path.isfile(python) else None
 
 
-def found_python() -> Optional[str]:
-    """A Python of the system that is new enough to make an environment with; None without one.
+def pythons() -> list[str]:
+    """The Pythons of the system's path that may be new enough to make an environment with, the best first.
 
     Blender's own is left alone: an environment made from it would break with the next Blender.
     """
     names = [f"python{OLDEST[0]}.{minor}" for minor in range(NEWEST_KNOWN[1] - 1, OLDEST[1] - 1, -1)]
-    for name in [*names, "python3", "python"]:
-        path = shutil.which(name)
-        if path is not None and _is_new_enough(path):
-            return path
-    return None
-
-
-def _is_new_enough(python: str) -> bool:
-    try:
-        return subprocess.run([python, "-c", CHECK], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=10, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    found = (shutil.which(name) for name in (*names, "python3", "python"))
+    return list(dict.fromkeys(path for path in found if path is not None))
 
 
 def start(python: str, log: str, *, connection_file: Optional[str] = None, roots: Sequence[str] = ()) -> None:
@@ -109,25 +98,46 @@ class Installation:
     log: str
 
     def __post_init__(self) -> None:
-        self.problem: Optional[ServerError] = None
+        self.problem: Optional[FrescoError] = None
         self.is_over = False
+        self._candidates: list[str] = []
+        self._is_searching = True
         self._commands: list[list[str]] = []
         self._child: Optional[subprocess.Popen[bytes]] = None
 
-    def begin(self, python: str) -> None:
-        """Starts: an environment from this Python, then pip in it."""
-        inside = python_of(self.venv)
-        pip = [inside, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", self.requirement]
-        self._commands = [[python, "-m", "venv", "--clear", self.venv], pip]
+    def begin(self) -> None:
+        """Starts: the first Python that is new enough, an environment from it, then pip in that."""
         os.makedirs(os.path.dirname(self.log), exist_ok=True)
         with open(self.log, "wb"):
             pass
+        self._candidates = pythons()
+        self._try_next()
+
+    def _try_next(self) -> None:
+        """Looks at the next Python; a shim on the path may lie there and refuse."""
+        if not self._candidates:
+            self.is_over = True
+            self.problem = UsageError("no Python 3.11 or later was found on this machine",
+                                      remedy="Install one from python.org or your system's packages, and press the "
+                                             "button again.")
+            return
+        self._commands = [[self._candidates[0], "-c", CHECK]]
+        self._next()
+
+    def _install(self, python: str) -> None:
+        inside = python_of(self.venv)
+        pip = [inside, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", self.requirement]
+        self._is_searching, self._commands = False, [[python, "-m", "venv", "--clear", self.venv], pip]
         self._next()
 
     def poll(self) -> None:
         """Goes on to the next command; sets `is_over` once nothing runs any more, and `problem` if it went badly."""
         code = None if self._child is None else self._child.poll()
         if code is None:
+            return
+        if self._is_searching:
+            python = self._candidates.pop(0)
+            self._install(python) if code == 0 else self._try_next()
             return
         if code != 0:
             self.problem = ServerError(f"the installation ended with code {code}", where=self.log,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operators on the server and on presets."""
+"""The operators on the server: start, look, stop, install, logs, models."""
 # Annotations are values here: Blender reads properties from them.
+import os
 import time
 from typing import Any
 
@@ -10,10 +11,10 @@ from bpy.props import StringProperty
 from fresco_protocol.errors import FrescoError, UsageError
 from fresco_protocol.messages import Stop
 
-from . import compat, preferences, presets, server, ticker
+from . import preferences, ticker
 from .jobs import queue
-from .operators import report
-from .properties import choices_of, settings_of, show
+from .operators import report, shows_scene, wait_until
+from .queue_operators import ANSWERING
 
 
 class StartServer(bpy.types.Operator):
@@ -46,14 +47,30 @@ class CheckServer(bpy.types.Operator):
     bl_idname = "fresco.server_check"
     bl_label = "Connect"
 
+    @classmethod
+    def poll(cls, _: Any) -> bool:
+        """Grey, and why."""
+        cls.poll_message_set("A frame is being rendered: wait for it")
+        return not bpy.app.is_job_running("RENDER")
+
     def execute(self, _: Any) -> set[str]:
-        """Connects anew."""
-        queue.link.close()
-        queue.link.open(preferences.of().connection_path())
+        """Connects anew, and waits for what comes of it."""
+        self._begin()
+        wait_until(lambda: queue.link.is_settled)
         if queue.link.trouble is not None:
             return report(self, queue.link.trouble)
         self.report({"INFO"}, "The server answers")
         return {"FINISHED"}
+
+    def invoke(self, _: Any, __: Any) -> set[str]:
+        """Connects anew; the line above the button tells what comes of it."""
+        self._begin()
+        ticker.begin()
+        return {"FINISHED"}
+
+    def _begin(self) -> None:
+        queue.link.close()
+        queue.refresh_models()
 
 
 class StopServer(bpy.types.Operator):
@@ -69,11 +86,43 @@ class StopServer(bpy.types.Operator):
         return queue.link.is_up
 
     def execute(self, _: Any) -> set[str]:
-        """Asks it to end."""
+        """Asks it to end, and waits for its word."""
+        answer = queue.link.ask(Stop())
         try:
-            queue.link.request(Stop())
+            wait_until(lambda: not queue.link.waits_for(answer), ANSWERING)
         except FrescoError as error:
             return report(self, error)
+        return {"FINISHED"} if answer.error is None else report(self, answer.error)
+
+    def invoke(self, _: Any, __: Any) -> set[str]:
+        """Asks it to end and goes on."""
+        queue.link.ask(Stop())
+        ticker.begin()
+        return {"FINISHED"}
+
+
+class RefreshModels(bpy.types.Operator):
+    """Ask the server which models it has"""
+
+    bl_idname = "fresco.models_refresh"
+    bl_label = "Ask the Server for Models"
+
+    @classmethod
+    def poll(cls, context: Any) -> bool:
+        """Grey, and why."""
+        return shows_scene(cls, context)
+
+    def execute(self, _: Any) -> set[str]:
+        """Asks, and waits for the answer."""
+        queue.refresh_models()
+        wait_until(lambda: not queue.is_asking_models)
+        trouble = queue.link.trouble
+        return report(self, trouble) if trouble is not None else {"FINISHED"}
+
+    def invoke(self, _: Any, __: Any) -> set[str]:
+        """Asks and goes on; the list fills when the answer comes."""
+        queue.refresh_models()
+        ticker.begin()
         return {"FINISHED"}
 
 
@@ -101,12 +150,7 @@ class InstallBackend(bpy.types.Operator):
 
     def invoke(self, _: Any, __: Any) -> set[str]:
         """Begins and goes on."""
-        python = server.found_python()
-        if python is None:
-            return report(self, UsageError(
-                "no Python 3.11 or later was found on this machine",
-                remedy="Install one from python.org or your system's packages, and press the button again."))
-        preferences.install(python)
+        preferences.install()
         ticker.begin()
         return {"FINISHED"}
 
@@ -138,98 +182,19 @@ class OpenLog(bpy.types.Operator):
 
     log: StringProperty(default="server", options={"HIDDEN"})
 
+    @classmethod
+    def poll(cls, _: Any) -> bool:
+        """Grey, and why."""
+        cls.poll_message_set("Nothing was started or installed from here yet, so there is no log")
+        return os.path.isdir(os.path.dirname(preferences.log_path("server")))
+
     def execute(self, _: Any) -> set[str]:
         """Opens it with the system's program."""
-        bpy.ops.wm.path_open(filepath=preferences.log_path(self.log))
+        path = preferences.log_path(self.log)
+        if not os.path.isfile(path):
+            return report(self, UsageError("there is no such log yet", where=path))
+        bpy.ops.wm.path_open(filepath=path)
         return {"FINISHED"}
 
 
-class LoadPreset(bpy.types.Operator):
-    """Put this preset on the panel"""
-
-    bl_idname = "fresco.preset_load"
-    bl_label = "Load Preset"
-
-    preset: StringProperty(options={"HIDDEN"})
-
-    def execute(self, context: Any) -> set[str]:
-        """Shows its choices."""
-        settings = settings_of(compat.sequencer_scene(context))
-        try:
-            show(presets.load(preferences.preset_folder(), self.preset, choices_of(settings)), settings)
-        except FrescoError as error:
-            return report(self, error)
-        bpy.ops.ed.undo_push(message="Fresco: Load Preset")
-        return {"FINISHED"}
-
-
-class SavePreset(bpy.types.Operator):
-    """Keep what the panel shows as a preset, a file that can be given to others"""
-
-    bl_idname = "fresco.preset_save"
-    bl_label = "Save Preset"
-
-    preset: StringProperty(name="Name", description="Letters, digits and spaces")
-
-    def invoke(self, context: Any, _: Any) -> set[str]:
-        """Asks for the name."""
-        return set(context.window_manager.invoke_props_dialog(self))
-
-    def execute(self, context: Any) -> set[str]:
-        """Writes the file."""
-        settings = settings_of(compat.sequencer_scene(context))
-        try:
-            path = presets.save(preferences.preset_folder(), self.preset, choices_of(settings))
-        except FrescoError as error:
-            return report(self, error)
-        self.report({"INFO"}, f"Saved {path}")
-        return {"FINISHED"}
-
-
-class DeletePreset(bpy.types.Operator):
-    """Delete this preset's file"""
-
-    bl_idname = "fresco.preset_delete"
-    bl_label = "Delete Preset"
-
-    preset: StringProperty(options={"HIDDEN"})
-
-    def invoke(self, context: Any, event: Any) -> set[str]:
-        """Asks first."""
-        return set(context.window_manager.invoke_confirm(self, event))
-
-    def execute(self, _: Any) -> set[str]:
-        """Removes the file."""
-        try:
-            presets.delete(preferences.preset_folder(), self.preset)
-        except FrescoError as error:
-            return report(self, error)
-        return {"FINISHED"}
-
-
-class ImportPreset(bpy.types.Operator):
-    """Put a preset that somebody gave you on the panel"""
-
-    bl_idname = "fresco.preset_import"
-    bl_label = "Open Preset File"
-
-    filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
-    filter_glob: StringProperty(default=f"*{presets.EXTENSION}", options={"HIDDEN"})
-
-    def invoke(self, context: Any, _: Any) -> set[str]:
-        """Asks for the file."""
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
-
-    def execute(self, context: Any) -> set[str]:
-        """Shows its choices."""
-        try:
-            show(presets.load_file(self.filepath), settings_of(compat.sequencer_scene(context)))
-        except FrescoError as error:
-            return report(self, error)
-        bpy.ops.ed.undo_push(message="Fresco: Open Preset File")
-        return {"FINISHED"}
-
-
-CLASSES = (StartServer, CheckServer, StopServer, InstallBackend, CancelInstallation, OpenLog, LoadPreset, SavePreset,
-           DeletePreset, ImportPreset)
+CLASSES = (StartServer, CheckServer, StopServer, RefreshModels, InstallBackend, CancelInstallation, OpenLog)

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import bpy.utils.previews
 
-from .jobs import Row
+from .rows import Row
 
 _icons: Optional[Any] = None
 _seen: dict[str, tuple[int, int]] = {}  # row key -> hash of the picture, icon

@@ -33,15 +33,15 @@ def step() -> float:
     _start_server_for(chosen)
     if preferences.poll_installation() or changed:
         _redraw()
-    if queue.finished and not bpy.app.background:
+    if queue.news and not bpy.app.background:
         _notify()
-    return BUSY if any(not row.is_ended for row in queue.rows) else IDLE
+    return BUSY if queue.is_busy else IDLE
 
 
 def _start_server_for(chosen: Any) -> None:
     """Starts a server when jobs wait for one and the preferences allow it."""
     global _started_at
-    waits = any(row.step.value == "waiting" for row in queue.rows)
+    waits = any(row.needs_server for row in queue.rows)
     if not (waits and isinstance(queue.link.trouble, ServerMissing) and chosen.may_start_server()):
         return
     if _started_at is not None and time.monotonic() - _started_at < START_PAUSE:
@@ -68,9 +68,9 @@ def _redraw() -> None:
 
 
 def _notify() -> None:
-    rows, queue.finished = queue.finished, []
-    for row in rows:
-        bpy.ops.fresco.tell("INVOKE_DEFAULT", text=f"{row.clip.strip}: {row.state}", failed=row.state == "failed")
+    told, queue.news = queue.news, []
+    for news in told:
+        bpy.ops.fresco.tell("INVOKE_DEFAULT", text=news.text, failed=news.is_bad)
 
 
 def draw_status(self: Any, _: Any) -> None:
@@ -111,8 +111,7 @@ def unregister() -> None:
         bpy.app.timers.unregister(step)
     queue.link.close()
     for row in queue.rows:
-        if row.child is not None:
-            row.child.cancel()
+        row.stop_export()
 
 
 def folder_of(scene: Any) -> str:

@@ -58,7 +58,8 @@ class Clip:
 
     start, end: timeline frames [start, end) that the result shows. head, tail: handles, frames beyond both.
     first: number in the plate of timeline frame `start - head`. media: the strip's files, None when it is exported;
-    exported: why, as the end of a sentence. rate: text of the frames per second. nested: inside a meta strip.
+    exported: why, as the end of a sentence. rate: text of the frames per second. shift: from the first frame of the
+    strip's media to the first handle. speed: how long its media last if its speed is changed, else None.
     """
 
     scene: str
@@ -72,7 +73,8 @@ class Clip:
     media: Optional[Media]
     exported: Optional[str]
     matte: Optional[MatteSource]
-    nested: bool
+    shift: int
+    speed: Optional[int]
 
     @property
     def frames(self) -> FrameRange:
@@ -147,7 +149,12 @@ def _clip(scene: Any, strip: Any, part: tuple[int, int], handles: int, matte: Op
         reason = "its files are no numbered sequence"
     return Clip(scene=scene.name, strip=strip.name, start=start, end=end, head=head, tail=tail,
                 first=FIRST_EXPORTED if media is None else media.first, rate=str(rate_of(scene)), media=media,
-                exported=reason, matte=matte, nested=strip.parent_meta() is not None)
+                exported=reason, matte=matte, shift=start - head - compat.content_start(strip), speed=speed_of(strip))
+
+
+def speed_of(strip: Any) -> Optional[int]:
+    """How many frames its media last where its speed is changed; None where it is not."""
+    return compat.content_duration(strip) if compat.is_retimed(strip) else None
 
 
 def _fills_picture(scene: Any, strip: Any) -> bool:
@@ -161,9 +168,6 @@ def validate(clip: Clip) -> None:
     if strip.type in PICTURELESS:
         raise InputError(f"the strip cannot be stylised: {PICTURELESS[strip.type]}", where=clip.strip,
                          remedy="Select a movie, an image sequence, or a meta strip around both.")
-    if clip.media is None and clip.nested:
-        raise InputError(f"the strip lies inside a meta strip, and must be exported because {clip.exported}",
-                         where=clip.strip, remedy="Leave the meta strip and stylise it as a whole.")
     if clip.media is not None:
         _require_files(clip, strip)
     if clip.matte is not None:
@@ -203,9 +207,8 @@ def _require_matte(scene: Any, clip: Clip, matte: MatteSource) -> None:
                          remedy="Put it on the frame on which the matte is painted.")
     if matte.mask is not None and matte.mask not in bpy.data.masks:
         raise MatteError("the mask is gone", where=matte.mask, remedy="Choose another one.")
-    if matte.strip is not None and matte.strip not in compat.strips_of(scene.sequence_editor):
-        raise MatteError("the matte's strip is gone, or lies inside a meta strip", where=matte.strip,
-                         remedy="Choose another one.")
+    if matte.strip is not None and matte.strip not in compat.all_strips_of(scene.sequence_editor):
+        raise MatteError("the matte's strip is gone", where=matte.strip, remedy="Choose another one.")
 
 
 def file_of(sequence: str, number: int) -> str:
@@ -247,11 +250,14 @@ def markers_of(clip: Clip) -> list[int]:
     return found
 
 
-def free_channel(scene: Any, strip: Any, start: int, end: int) -> int:
-    """The first channel above a strip that is empty from start to before end and not locked. Raises OutputDenied."""
+def free_channel(scene: Any, strip: Any, start: int, end: int, *, moving: Any = None) -> int:
+    """The first channel above a strip that is empty from start to before end and not locked. Raises OutputDenied.
+
+    moving: a strip that leaves its own place.
+    """
     level = strip.parent_meta() or scene.sequence_editor
     taken = {other.channel for other in compat.strips_of(level)
-             if compat.span(other)[0] < end and start < compat.span(other)[1]}
+             if other != moving and compat.span(other)[0] < end and start < compat.span(other)[1]}
     locked = {number for number, channel in enumerate(level.channels) if channel.lock}
     for channel in range(strip.channel + 1, HIGHEST_CHANNEL + 1):
         if channel not in taken | locked:
@@ -278,14 +284,16 @@ def integrate(result: Result, *, beside: Optional[str] = None) -> str:
     clip = result.clip
     scene, source = _located(clip) if beside is None else _version(clip, beside)
     start, end = (clip.start, clip.end) if beside is None else compat.span(source)
+    content = clip.outer_start if beside is None else compat.content_start(source)
     level = source.parent_meta() or scene.sequence_editor
-    strip = _new_strip(level, result, free_channel(scene, source, start, end), start - clip.head)
-    compat.trim(strip, clip.head, clip.tail)
+    strip = _new_strip(level, result, free_channel(scene, source, start, end), content)
+    compat.place(strip, content, start, end)
     if clip.media is not None or beside is not None:
         _take_fit(strip, source)
     strip.blend_type, strip.blend_alpha = source.blend_type, source.blend_alpha
     strip.color_tag, strip.select = TAG, False
-    strip[RECORD] = json.dumps(result.record)
+    follows = {"strip": clip.strip, "shift": clip.shift, "speed": clip.speed}
+    strip[RECORD] = json.dumps({**result.record, "follows": follows})
     if beside is not None:
         source.mute = True
     return str(strip.name)

@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Scenarios of jobs: cancel, loss, reload, versions, undo, refusals, presets."""
+"""Scenarios of jobs: cancel, reload, versions, undo, deletion, refusals."""
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 import time
-import zipfile
 from pathlib import Path
 
 import bpy
-from blender.stage import Stage, burnt_number, files_below, refused, take_time
+from blender.stage import Stage, burnt_number, refused, take_time
 
 
 def cancelled(stage: Stage) -> None:
@@ -30,28 +26,52 @@ def cancelled(stage: Stage) -> None:
     assert not Path(row.shot_folder).exists() and row not in stage.queue.rows
 
 
-def server_killed(stage: Stage) -> None:
-    """The server dies in the middle; the add-on starts another, and the job is finished there."""
-    connection = stage.preferences.connection_file
-    strip = stage.sequence("png", trim=(0, 16))
-    take_time(stage, steps=12)
+def deleted_while_it_runs(stage: Stage) -> None:
+    """The strip goes at once, the files when the worker has ended: it leaves nothing behind."""
+    strip = stage.sequence("png")
+    take_time(stage, steps=400)
     stage.select(strip)
     row, = stage.stylise(wait=False)
     stage.until(lambda: row.state == "running")
-    _kill_server(stage, connection)
-    stage.until(lambda: stage.queue.link.trouble is not None)
-    assert not row.is_ended
-    stage.preferences.python = os.environ["FRESCO_TEST_PYTHON"]
-    bpy.ops.fresco.server_start()
-    stage.until(lambda: row.is_ended)
-    assert row.state == "delivered", row.problem
-    assert files_below(row.folder) >= 8
-    bpy.ops.fresco.server_stop()
+    stage.queue.delete(row)
+    assert stage.result(row) is None and row.state == "deleting" and Path(row.folder).exists()
+    path = str(stage.work / "cut.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.ops.wm.open_mainfile(filepath=path)
+    again, = stage.queue.rows
+    assert again.state == "deleting"
+    stage.until(lambda: not stage.queue.rows)
+    assert again.job.state.value == "cancelled" and not Path(row.shot_folder).exists()
+    time.sleep(1)
+    assert not Path(row.shot_folder).exists()
+    assert [path.name for path in Path(row.shot_folder).parent.iterdir()] == []
 
 
-def _kill_server(stage: Stage, connection: str) -> None:
-    protocol = stage.module("fresco_protocol.connection")
-    os.kill(protocol.read_connection(connection).pid, signal.SIGKILL)
+def an_unreadable_row(stage: Stage) -> None:
+    """It costs no other row, and the .blend keeps it as it is."""
+    first, second = stage.sequence("png", trim=(0, 20)), stage.sequence("exr", at=50, trim=(0, 20))
+    stage.select(first, second)
+    rows = stage.stylise()
+    path = str(stage.work / "cut.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    document = json.loads(stage.scene["fresco_queue"])
+    document["rows"][0]["clip"] = "of another version"
+    document["rows"].append(7)
+    for handlers in (bpy.app.handlers.save_pre,):
+        handlers.remove(stage.module("ticker").write_rows)
+    stage.scene["fresco_queue"] = json.dumps(document)
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.app.handlers.save_pre.append(stage.module("ticker").write_rows)
+    bpy.ops.wm.open_mainfile(filepath=path)
+    again, = stage.queue.rows
+    assert again.key == rows[1].key and again.state == "delivered"
+    assert "2 jobs of this .blend cannot be read" in stage.queue.news[-1].text
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    kept = json.loads(stage.scene["fresco_queue"])["rows"]
+    assert [document["rows"][0], 7] == kept[1:] and kept[0]["key"] == again.key
+    stage.scene["fresco_queue"] = "{"
+    stage.queue.load()
+    assert not stage.queue.rows and stage.queue.news[-1].is_bad
 
 
 def saved_and_reopened(stage: Stage) -> None:
@@ -159,76 +179,3 @@ def test_frame_and_markers(stage: Stage) -> None:
     assert (stage.settings.prompt, stage.settings.keyframes) == ("a mosaic", "MARKERS")
     bpy.ops.fresco.preset_load(preset="Ink")
     assert stage.settings.prompt == "an ink drawing"
-
-
-def edits(stage: Stage) -> None:
-    """An edit carries what the plate shows; the prompt is trimmed, numbers are the ones that were typed."""
-    strip = stage.sequence("png")
-    stage.select(strip)
-    settings = stage.settings
-    settings.task, settings.caption, settings.prompt = "EDIT", "a man on a boat", "  a robot on a boat "
-    settings.strength, settings.controls, settings.control_strength = 0.6, "SOFT_EDGE", 0.8
-    settings.keyframes, settings.interval, settings.steadiness, settings.optimisation = "INTERVAL", 6, "CUSTOM", False
-    settings.file_format = "PNG"
-    clip, = stage.module("timeline").collect(bpy.context, stage.module("timeline").Extent.STRIP, handles=0, matte=None)
-    row = stage.queue.add(clip, stage.module("properties").choices_of(settings), str(stage.work / "shots"))
-    shot = row.shot
-    assert (shot.task.value, shot.editing.caption, shot.look.prompt) == ("edit", "a man on a boat", "a robot on a boat")
-    assert shot.look.strength == 0.6 and shot.look.controls[0].strength == 0.8
-    assert (shot.keyframing.minimum_gap, shot.keyframing.maximum_gap) == (6, 6)
-    assert shot.coherence.optimisation is None and shot.coherence.temporal is not None
-    assert shot.delivery.sequence.endswith(".####.png") and shot.delivery.color_space == "srgb"
-    stage.queue.cancel(row)
-    assert row.state == "stopped" and row.is_ended
-
-
-def no_server(stage: Stage) -> None:
-    """Without a server the job waits, and the add-on says so; the command gives up with a remedy."""
-    os.environ["PATH"] = ""  # no command of Fresco's on it
-    stage.preferences.connection_file = str(stage.work / "nothing.json")
-    stage.module("operators").__dict__["CONNECTING"] = 0.5
-    strip = stage.sequence("png", trim=(0, 22))
-    stage.select(strip)
-    begun = time.monotonic()
-    refused(lambda: bpy.ops.fresco.stylise(), "no server runs")
-    assert time.monotonic() - begun < 10
-    row, = stage.queue.rows
-    assert row.state == "waiting" and stage.result(row) is not None
-    elsewhere = stage.work / "elsewhere.json"
-    elsewhere.write_text(json.dumps({"schema": 1, "endpoint": "tcp://198.51.100.1:4000", "token": "0" * 64, "pid": 1,
-                                     "version": "1"}))
-    elsewhere.chmod(0o600)
-    stage.preferences.connection_file = str(elsewhere)
-    bpy.context.preferences.system.use_online_access = False
-    refused(lambda: bpy.ops.fresco.server_check(), "the server is on another machine, and Blender is told to stay")
-    stage.preferences.connection_file = str(stage.work / "nothing.json")
-    refused(lambda: bpy.ops.fresco.server_start(), "Choose a Python with Fresco in the preferences")
-
-
-def backend_installed(stage: Stage) -> None:
-    """Install Backend asks for online access, makes an environment of its own, and its Python is then the server's."""
-    preferences = stage.module("preferences")
-    bpy.context.preferences.system.use_online_access = False
-    refused(lambda: bpy.ops.fresco.install_backend(), "Blender is told to stay offline")
-    bpy.context.preferences.system.use_online_access = True
-    stage.preferences.requirement = str(stage.work / "nothing-0.1-py3-none-any.whl")
-    refused(lambda: bpy.ops.fresco.install_backend(), "the installation ended with code 1")
-    assert "nothing-0.1" in "\n".join(stage.module("server").last_lines(preferences.log_path("installation")))
-    assert not stage.preferences.python_path().startswith(preferences.backend_folder())
-    stage.preferences.requirement = str(_wheel(stage.work))
-    bpy.ops.fresco.install_backend()
-    python = stage.preferences.python_path()
-    assert python.startswith(preferences.backend_folder()) and not python.startswith(sys.prefix)
-    assert stage.preferences.may_start_server() is False, "not unless the preferences say so"
-
-
-def _wheel(folder: Path) -> Path:
-    """A package with a command `fresco` and nothing to fetch."""
-    path, info = folder / "fresco_post-0.0.1-py3-none-any.whl", "fresco_post-0.0.1.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("fresco_standin.py", "def main():\n    return 0\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: fresco-post\nVersion: 0.0.1\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\nfresco = fresco_standin:main\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return path

@@ -12,13 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from blender import queue_scenarios, strip_scenarios
+from blender import panel_scenarios, queue_scenarios, server_scenarios, strip_scenarios
 from blender.stage import Stage
 
 
 def main(name: str, archive: str, connection: str, footage: str, work: str) -> int:
     """The exit code: 0 when the scenario went well."""
-    scenario = getattr(strip_scenarios, name, None) or getattr(queue_scenarios, name)
+    rooms = (strip_scenarios, queue_scenarios, server_scenarios, panel_scenarios)
+    scenario = next(getattr(room, name) for room in rooms if hasattr(room, name))
     try:
         scenario(Stage(archive, connection, footage, work))
     except BaseException:  # noqa: BLE001, the process must end by its own hand

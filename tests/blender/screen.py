@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -26,7 +27,9 @@ TICK = 0.02  # seconds between two ticks of the stop watch
 STEP = 0.15  # seconds between two steps of the play
 BUTTON = (0.8, 296)  # where Stylise is in the sidebar: part of its width, pixels below its top
 PATIENCE = 600.0  # seconds for any one wait
-LEAST_TICKS = 10.0  # a second, while the plate is exported
+LEAST_TICKS = 10.0  # a second, while the plate is exported, and while the server hangs
+LONGEST_CALL = 0.05  # seconds for which an operator may hold the interface
+HANGING = 4.0  # seconds
 
 measured: dict[str, float] = {}
 ticks = 0
@@ -66,7 +69,9 @@ def play() -> Iterator[None]:
     yield from maximise()  # back
     yield from picture("result")
     yield from maximise()
+    speak_german()
     yield from stop_an_export()
+    yield from hang()
     yield from fail()
     yield from picture("failed")
     bpy.ops.screen.userpref_show()
@@ -184,6 +189,59 @@ def stop_an_export() -> Iterator[None]:
     window.event_simulate(type="ESC", value="RELEASE", x=x, y=y)
     yield from until(lambda: rows()[-1].is_ended)
     assert rows()[-1].state == "stopped", rows()[-1].state
+
+
+def speak_german() -> None:
+    """The add-on's texts go through Blender's translation."""
+    view = bpy.context.preferences.view
+    was = view.language
+    view.language = next(code for code in ("de_DE", "de") if code in bpy.app.translations.locales)
+    view.use_translate_interface = True
+    try:
+        assert bpy.app.translations.pgettext_iface("No jobs yet") == "Noch keine Aufträge"
+        assert bpy.app.translations.pgettext_iface("Stylise", "Operator") == "Stilisieren"
+    finally:
+        view.language = was
+
+
+def hang() -> Iterator[None]:
+    """The server stands still: cancelling returns at once, and Blender's timers go on."""
+    scene = module("compat").sequencer_scene(bpy.context)
+    module("compat").selected_strips(bpy.context, scene)[0].modifiers.clear()
+    scene.fresco.steps = 200
+    yield from by_key("F")
+    yield from until(lambda: rows()[-1].state == "running")
+    server = json.loads(Path((WORK / "connection.txt").read_text()).read_text())["pid"]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        begin, first = time.monotonic(), ticks
+        bpy.ops.fresco.cancel("INVOKE_DEFAULT", key=rows()[-1].key)
+        measured["cancel seconds"] = time.monotonic() - begin
+        yield from pause(HANGING)
+        measured["ticks a second while the server hangs"] = (ticks - first) / (time.monotonic() - begin)
+        yield from picture("hanging")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert measured["cancel seconds"] < LONGEST_CALL, measured
+    assert measured["ticks a second while the server hangs"] >= LEAST_TICKS, measured
+    yield from until(lambda: rows()[-1].is_ended)
+    assert rows()[-1].state == "cancelled", rows()[-1].state
+
+
+def by_key(letter: str) -> Iterator[None]:
+    """One of the add-on's shortcuts, over the strips; a new row comes of it."""
+    window, area, _ = sequencer()
+    keys = bpy.context.window_manager.keyconfigs.user.keymaps["Sequencer"].keymap_items
+    assert [key for key in keys if key.idname.startswith("fresco.") and key.type == letter and key.shift and key.alt]
+    canvas = next(region for region in area.regions if region.type == "WINDOW")
+    before = len(rows())
+    x, y = canvas.x + canvas.width // 2, canvas.y + canvas.height // 2
+    window.event_simulate(type="MOUSEMOVE", value="NOTHING", x=x, y=y)
+    yield
+    for value in ("PRESS", "RELEASE"):
+        window.event_simulate(type=letter, value=value, x=x, y=y, shift=True, alt=True)
+        yield
+    yield from until(lambda: len(rows()) > before)
 
 
 def fail() -> Iterator[None]:

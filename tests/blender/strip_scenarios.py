@@ -212,7 +212,7 @@ def channels(stage: Stage) -> None:
 
 
 def in_to_out(stage: Stage) -> None:
-    """The preview range cuts; inside a meta strip a result lies beside its strip, and an export is refused."""
+    """The preview range cuts, and a range beside the strip is refused."""
     strip = stage.sequence("png", at=1)
     stage.settings.extent, stage.scene.use_preview_range = "IN_OUT", True
     stage.scene.frame_preview_start, stage.scene.frame_preview_end = 5, 7
@@ -222,19 +222,98 @@ def in_to_out(stage: Stage) -> None:
     assert burnt_number(stage.seen(6, 6, muted=(strip,))[0]) == 1006
     stage.scene.frame_preview_start = stage.scene.frame_preview_end = 200
     refused(lambda: bpy.ops.fresco.stylise(), "no selected strip lies in the range")
-    stage.settings.extent = "STRIP"
-    bpy.ops.fresco.delete_version(key=row.key)
+
+
+def inside_a_meta_strip(stage: Stage) -> None:
+    """A strip inside metas is sent or exported alone; what the metas do acts on the result as on the strip."""
+    strip, other = stage.sequence("png", at=5, channel=2, trim=(0, 18)), stage.sequence("exr", at=1, channel=1)
+    stage.select(strip, other)
+    compat = stage.module("compat")
+    for _ in range(2):
+        with sequencer_shown(stage):
+            bpy.ops.sequencer.meta_make()
+    outer = next(found for found in stage.strips if found.type == "META")
+    inner = next(found for found in compat.strips_of(outer) if found.type == "META")
+    outer.transform.offset_x = 9
+    strip, other = (compat.strips_of(inner)[name] for name in ("png", "exr"))
+    stage.scene.sequence_editor.display_stack(outer)
+    stage.scene.sequence_editor.display_stack(inner)
     stage.select(strip)
-    with sequencer_shown(stage):
-        bpy.ops.sequencer.meta_make()
-    meta = next(found for found in stage.strips if found.type == "META")
-    inner = stage.module("compat").strips_of(meta)["png"]
-    stage.scene.sequence_editor.display_stack(meta)
-    stage.select(inner)
     row, = stage.stylise()
-    assert stage.result(row).parent_meta() == meta and stage.span(stage.result(row)) == (1, 25)
-    inner.use_flip_x = True
-    refused(lambda: bpy.ops.fresco.stylise(), "the strip lies inside a meta strip")
+    assert row.clip.media is not None
+    assert stage.result(row).parent_meta() == inner and stage.span(stage.result(row)) == (5, 11)
+    bpy.ops.fresco.delete_version(key=row.key)
+    strip.use_flip_x = True
+    stage.select(strip)
+    before = stage.snapshot()
+    row, = stage.stylise()
+    assert row.clip.exported == "it is mirrored", row.clip.exported
+    assert stage.snapshot() == before
+    assert stage.result(row).parent_meta() == inner
+    stage.check_result(row, strip, muted=(other,), film=True)
+
+
+def snapped_to_source(stage: Stage) -> None:
+    """A strip that was moved, slipped and trimmed takes its result along, in all versions, in one undo step."""
+    compat, queue = stage.module("compat"), stage.queue
+    strip, other = stage.sequence("png", at=10, trim=(6, 6)), stage.sequence("exr", at=60, channel=2)
+    stage.settings.handles = 4
+    stage.select(strip)
+    first, = stage.stylise()
+    stage.result(first).select = True
+    compat.trim(stage.result(first), 6, 4)  # an artist cuts the result shorter
+    bpy.ops.fresco.redo(key=first.key)
+    second = queue.rows[-1]
+    assert burnt_number(stage.seen(18, 18, muted=(strip,))[0]) == 1009, "a new version of a trimmed result"
+    queue.tick()
+    assert not queue.misplaced
+    compat.place(strip, 50, 53, 68)  # moved by 40, trims changed, over 60 where another strip lies above
+    other.channel = stage.result(second).channel
+    queue.tick()
+    assert queue.misplaced == {first.key, second.key}
+    bpy.ops.ed.undo_push(message="before")
+    bpy.ops.fresco.snap_to_source(key=first.key)
+    strip = stage.strips["png"]
+    for row in (first, second):
+        result = stage.result(row)
+        assert stage.span(result) == (53, 68), stage.span(result)
+        others = [found for found in stage.strips if found != result and found.channel == result.channel]
+        assert all(stage.span(found)[1] <= 53 or stage.span(found)[0] >= 68 for found in others)
+    stage.strips["exr"].mute = True
+    assert burnt_number(stage.seen(55, 55, muted=(strip,))[0]) == 1006
+    bpy.ops.ed.undo()
+    assert stage.span(stage.result(second)) != (53, 68)
+    strip = stage.strips["png"]
+    compat.place(strip, 50, 50, 74)  # four frames at both ends are not there, handles cover the rest
+    stage.select(stage.result(first))
+    bpy.ops.fresco.snap_to_source()
+    assert stage.span(stage.result(first)) == (52, 72)
+    strip.name = "renamed"
+    refused(lambda: bpy.ops.fresco.snap_to_source(key=first.key), "the strip that it was made of is gone")
+
+
+def effect_and_scene(stage: Stage) -> None:
+    """An effect is exported with its inputs, a scene strip as its scene looks."""
+    below = stage.sequence("exr", at=1, channel=1, trim=(0, 20))
+    above = stage.sequence("png", at=1, channel=2, trim=(0, 20))
+    effect = stage.effect("CROSS", below, above)
+    stage.select(effect)
+    row, = stage.stylise()
+    assert row.clip.exported == "it is a cross strip"
+    stage.check_result(row, effect, muted=(below, above), moves=False)
+    scene = bpy.data.scenes.new("Set")
+    scene.render.resolution_x, scene.render.resolution_y = stage.scene.render.resolution_x, 64
+    strip = stage.strips.new_scene(name="set", scene=scene, channel=20, frame_start=30)
+    stage.module("compat").trim(strip, 0, stage.span(strip)[1] - 32)
+    strip.scene_input = "SEQUENCER"
+    editor = scene.sequence_editor_create()
+    inside = stage.module("compat").strips_of(editor).new_image(
+        name="in", filepath=str(stage.footage / "png" / "f.1002.png"), channel=1, frame_start=1)
+    inside.select = False
+    stage.select(strip)
+    row, = stage.stylise()
+    assert row.clip.exported == "it is a scene strip"
+    assert burnt_number(stage.seen(30, 30, muted=(strip,))[0]) == 1002
 
 
 def names_of_sequences(stage: Stage) -> None:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Results and the strips they were made of: where a result belongs now that its source was moved, slipped or trimmed.
+
+A result is a strip of its own, free to be cut and moved. It carries where its first frame lies against the first frame
+of its source's media, which neither moving nor slipping nor trimming changes.
+"""
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fresco_protocol.errors import InputError, RangeOutside
+
+from . import compat, timeline
+
+
+class Place(NamedTuple):
+    """Where a strip lies: the timeline frame of the first frame of its media, and the frames [start, end) it shows."""
+
+    content: int
+    start: int
+    end: int
+
+
+def place_of(strip: Any) -> Place:
+    """Where a strip lies now."""
+    return Place(compat.content_start(strip), *compat.span(strip))
+
+
+def due(strip: Any, record: dict[str, Any]) -> tuple[Place, int]:
+    """Where a result belongs, and how many frames of its source it does not have.
+
+    Raises InputError when that cannot be known, RangeOutside when the source shows none of its frames.
+    """
+    follows = record.get("follows")
+    scene = next(scene for scene, found, _ in timeline.results() if found == strip)
+    source = _source(scene, follows["strip"]) if follows else None
+    if follows is None or source is None:
+        raise InputError("the strip that it was made of is gone", where=follows["strip"] if follows else strip.name,
+                         remedy="Give it its name again, or move the result by hand.")
+    if timeline.speed_of(source) != follows["speed"]:
+        raise InputError("the speed of its strip was changed since", where=source.name,
+                         remedy="Stylise the strip again.")
+    content = compat.content_start(source) + follows["shift"]
+    shown = compat.span(source)
+    start, end = max(content, shown[0]), min(content + compat.content_duration(strip), shown[1])
+    if start >= end:
+        raise RangeOutside("the strip shows none of the frames that were stylised", where=source.name,
+                           remedy="Stylise it again.")
+    return Place(content, start, end), shown[1] - shown[0] - (end - start)
+
+
+def _source(scene: Any, name: str) -> Any:
+    return next((strip for strip in compat.all_strips_of(scene.sequence_editor) if strip.name == name), None)
+
+
+def misplaced() -> frozenset[str]:
+    """The keys of the results that are not where their sources would have them; a result that is cut shorter is."""
+    found = set()
+    for _, strip, record in timeline.results():
+        try:
+            place, _ = due(strip, record)
+        except InputError:
+            continue
+        now = place_of(strip)
+        if now.content != place.content or now.start < place.start or now.end > place.end:
+            found.add(record["key"])
+    return frozenset(found)
+
+
+def selected_groups(context: Any) -> list[str]:
+    """The groups of versions of which a result is selected."""
+    scene = compat.sequencer_scene(context)
+    chosen = compat.selected_strips(context, scene) if scene is not None else []
+    return list(dict.fromkeys(record["group"] for _, strip, record in timeline.results() if strip in chosen))
+
+
+def snap(group: str) -> int:
+    """Puts all versions of a result where their source has them; how many frames of the source have no result.
+
+    Raises InputError when that cannot be known; then nothing is moved.
+    """
+    versions = [(scene, strip, *due(strip, record)) for scene, strip, record in timeline.results()
+                if record.get("group") == group]
+    for scene, strip, place, _ in versions:
+        _move(scene, strip, place)
+    return min((missing for *_, missing in versions), default=0)
+
+
+def _move(scene: Any, strip: Any, place: Place) -> None:
+    """On its channel where that is free, else on the next above that is."""
+    level = strip.parent_meta() or scene.sequence_editor
+    others = [other for other in compat.strips_of(level) if other != strip and other.channel == strip.channel]
+    if any(compat.span(other)[0] < place.end and place.start < compat.span(other)[1] for other in others):
+        strip.channel = timeline.free_channel(scene, strip, place.start, place.end, moving=strip)
+    compat.place(strip, *place)
