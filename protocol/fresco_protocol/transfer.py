@@ -83,7 +83,7 @@ def upload(client: Client, shot: Shot, sources: Mapping[str, str], *, client_key
         try:
             for file, held in left:
                 for chunks in _batches(_chunks(record.id, file, held, sources[file.name])):
-                    client.requests(chunks)
+                    client.requests(chunks, seconds=patience)  # a slow way takes a while
                     done += sum(len(chunk.data) for chunk in chunks)
                     _tell(told, Moved("sending", done, total, file.name))
         except ServerError:  # ask what has arrived, and go on from there
@@ -140,7 +140,7 @@ class _Link:
         lost: Optional[float] = None
         while True:
             try:
-                return self._client.requests(requests)
+                return self._client.requests(requests, seconds=self._patience)
             except ServerError:
                 now = time.monotonic()
                 lost = now if lost is None else lost
