@@ -37,6 +37,7 @@ from fresco_protocol.shot import (
     Control,
     ControlKind,
     Cue,
+    Editing,
     FreeU,
     Keyframing,
     Matte,
@@ -44,6 +45,7 @@ from fresco_protocol.shot import (
     Prediction,
     Sampler,
     Shot,
+    Task,
     parse_frames,
 )
 
@@ -252,10 +254,17 @@ def test_strength_zero_is_the_plate_without_a_model(make: Make, plate: Path, tmp
     assert delivered(rendered(with_look(make("out"), strength=0.0))) == []
 
 
-def test_a_strength_of_less_than_a_step_is_the_autoencoders_picture(make: Make) -> None:
-    events = rendered(with_look(make("out"), strength=0.1))
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("task", Task)
+def test_a_strength_of_less_than_half_a_step_is_zero_and_says_so(
+    task: Task, make: Make, plate: Path, tmp_path: Path
+) -> None:
+    events = rendered(replace(with_look(make("out"), strength=0.01), task=task, editing=Editing(caption="a photo")))
     assert delivered(events) == list(FRAMES)
-    assert steps_of(events) == []
+    for frame in FRAMES:
+        there = read_frame(tmp_path / "out" / f"look.{frame}.png").pixels
+        assert np.array_equal(there, read_frame(plate.parent / f"plate.{frame}.png").pixels)
+    assert [event.code for event in events if isinstance(event, Warned)] == ["no-step"]
 
 
 @pytest.mark.parametrize(("keyframes", "windows_of"), [

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from fresco_backend.engine.keyframes import Window
+from fresco_backend.engine.sampler import executed
 from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job
 from fresco_protocol.shot import Rendering
@@ -47,7 +48,7 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
         return Cost(int(LIBRARIES), delivering)
     look, latents = job.shot.look, sum(tile.width * tile.height for tile in job.tiles) / 64
     denoised = sum(len(window.frames) for window in windows)
-    steps = round(look.steps * job.strength)
+    steps = executed(look.steps, job.strength)
     factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
     samples = _branches(job) * denoised * steps * factor + _inverted(job, windows)
     flop = FLOP_PER_WEIGHT_AND_LATENT * _unet(job) * latents * samples

@@ -20,6 +20,7 @@ from fresco_backend import __version__, settings, upscaler
 from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
 from fresco_backend.color_config import ColorSpace, color_space, configuration_facts, nearly_equal
 from fresco_backend.deliveries import DeliveryWriter, Encoding, file_type
+from fresco_backend.engine.sampler import executed
 from fresco_backend.engine.tiles import Tiling
 from fresco_backend.frames import FloatArray, Frame, Size, pixel_aspect
 from fresco_backend.framing import inside_letterbox, neighbourhood, sampled
@@ -68,11 +69,11 @@ class Job:
 
     @property
     def strength(self) -> float:
-        """How far the look goes, in [0, 1]; 0 keeps the plate."""
-        strength = self.shot.look.strength
-        if strength is None:
+        """How far the look goes, in [0, 1]; 0 keeps the plate. One that executes no step of the run is 0."""
+        look = self.shot.look
+        if look.strength is None:
             raise ValueError("the look's strength is still open; `open_job` fills it in")
-        return strength
+        return look.strength if executed(look.steps, look.strength) else 0.0
 
     @property
     def space(self) -> ColorSpace:

@@ -159,11 +159,18 @@ class _Run:
                 require_keyframes(self.job)
             choice = yield from self._choice()
             yield self._planned(choice)
+            yield from self._nothing_to_denoise()
             yield from self._work(choice)
         yield Finished(
             rendered=self.rendered, reused=len(self.done) - self.rendered, seconds=time.monotonic() - self.began,
             sidecar=str(record.path_of(self.job.shot.delivery.sequence)), outputs=self._outputs(),
         )  # fmt: skip
+
+    def _nothing_to_denoise(self) -> Iterator[Event]:
+        look = self.job.shot.look
+        if look.strength and not self.job.strength:
+            yield Warned(code="no-step", text=f"strength {look.strength:g} of {look.steps} steps is less than half a "
+                         "step: the delivery is the plate. Take more steps or a higher strength")
 
     def _work(self, choice: _Choice) -> Iterator[Event]:
         """What is left of the stages that this run does."""

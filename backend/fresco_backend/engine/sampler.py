@@ -32,14 +32,19 @@ class Sampler(StrEnum):
 def run_steps(
     schedule: NoiseSchedule, steps: int, strength: float, sampler: Sampler = Sampler.DDPM
 ) -> tuple[Step, ...]:
-    """Give the steps that a run of `steps` executes at a strength: the last round(strength * steps) ones.
+    """Give the steps that a run of `steps` executes at a strength: the last ones, as many as `executed` says.
 
-    strength: [0, 1]; 0 executes none. Source: Meng et al., "SDEdit", ICLR 2022. Raises ValueError outside that range,
-    and for more steps than the sampler has.
+    Source: Meng et al., "SDEdit", ICLR 2022. Raises ValueError outside that range, and for more steps than the sampler
+    has.
     """
+    return steps_of(timesteps(schedule, steps, sampler)[steps - executed(steps, strength) :])
+
+
+def executed(steps: int, strength: float) -> int:
+    """Give how many of a run's steps a strength in [0, 1] executes. Raises ValueError outside that range."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength lies in [0, 1], not {strength}")
-    return steps_of(timesteps(schedule, steps, sampler)[steps - round(strength * steps) :])
+    return round(strength * steps)
 
 
 def timesteps(schedule: NoiseSchedule, count: int, sampler: Sampler) -> tuple[int, ...]:
