@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import shutil
+import threading
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from shots import delivered, rendered, small_shot, write_plate
+from shots import bits, delivered, rendered, small_shot, write_plate
 
+from fresco_backend import denoising, device_room, estimate, windows
 from fresco_backend.engine import denoise
 from fresco_backend.events import Warned
+from fresco_backend.job import Job
 from fresco_protocol.shot import Keyframing, Shot
 
 Failing = Callable[[int], list[int]]
@@ -70,6 +74,20 @@ def test_when_no_smaller_window_is_left_the_error_is_told(shot: Shot, memory_for
         rendered(shot)
 
 
+def test_a_window_for_which_memory_is_too_small_is_not_even_tried(
+    shot: Shot, memory_for: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_room, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr(estimate, "window_memory", lambda job, frames, dtype: frames * 2**18)
+    tried = memory_for(6)
+    events = rendered(shot)
+    assert tried == [3, 3, 3, 3]
+    assert len(delivered(events)) == 6
+    (warning,) = [event for event in events if isinstance(event, Warned)]
+    assert warning.code == "window-halved"
+    assert warning.text.startswith("1 MiB of memory are free, and a window of 6 frames takes about 2 MiB")
+
+
 def test_another_error_is_no_reason_to_halve(shot: Shot, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> Generator[denoise.StepResult, None, denoise.WindowResult]:
         yield from ()
@@ -78,3 +96,31 @@ def test_another_error_is_no_reason_to_halve(shot: Shot, monkeypatch: pytest.Mon
     monkeypatch.setattr(denoise, "denoise_window", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         rendered(shot)
+
+
+def test_the_next_window_is_watched_ahead_and_the_pictures_are_the_same_to_the_bit(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plate = write_plate(tmp_path / "plate", 6)
+    threads: list[tuple[tuple[int, ...], str]] = []
+    watched = windows.watched
+
+    def noted(job: Job, frames: Sequence[int], device: torch.device) -> windows.Watched:
+        threads.append((tuple(frames), threading.current_thread().name))
+        return watched(job, frames, device)
+
+    monkeypatch.setattr(windows, "watched", noted)
+    pictures = {}
+    for looks_ahead in (False, True):
+        monkeypatch.setattr(denoising.Denoising, "_ahead", looks_ahead)
+        shot = small_shot(plate, tiny_model, tmp_path / "out" / "look.####.png")
+        rendered(replace(shot, keyframing=Keyframing(minimum_gap=1, maximum_gap=1, window=4)))
+        pictures[looks_ahead] = bits(tmp_path / "out")
+        shutil.rmtree(tmp_path / "out")
+    assert pictures[False] == pictures[True]
+    plain, ahead = threads[: len(threads) // 2], threads[len(threads) // 2 :]
+    assert [frames for frames, _ in plain] == [frames for frames, _ in ahead]
+    assert len({name for _, name in plain}) == 1
+    assert ahead[0][1] == plain[0][1]
+    assert all(name.startswith("expected") for _, name in ahead[1:])
+    assert not any(thread.name.startswith("expected") for thread in threading.enumerate())

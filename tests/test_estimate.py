@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ WINDOWS = split_windows((1001, 1003, 1005, 1007, 1009), 3)
 @pytest.fixture(autouse=True)
 def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_matmul_speed", lambda *_: 1e9)
+    monkeypatch.setattr(estimate, "_share", lambda: 1.0)
 
 
 @pytest.fixture
@@ -75,6 +78,27 @@ def test_each_choice_that_saves_work_saves_time(job: Job) -> None:
 def test_larger_windows_take_more_memory(job: Job) -> None:
     (together,) = split_windows((1001, 1003, 1005, 1007, 1009), 5)
     assert cost(job, (together,)).memory > cost(job).memory > estimate.LIBRARIES
+
+
+def test_on_a_busy_machine_everything_takes_longer(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = cost(job, (), 9).seconds
+    monkeypatch.setattr(estimate, "_share", lambda: 0.25)
+    assert cost(job, (), 9).seconds == pytest.approx(4 * quiet)
+
+
+def test_a_thread_that_waits_for_others_has_a_smaller_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert 0 < estimate._share() <= 1
+    spent = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(spent) * 0.05)
+    assert estimate._share() < 0.4
+
+
+def test_twice_the_precision_and_all_constraints_take_more_memory(job: Job) -> None:
+    half, full = (estimate.window_memory(job, 8, dtype) for dtype in (torch.float16, torch.float32))
+    assert full == pytest.approx(2 * half, abs=1)
+    without = estimate.window_memory(changed(job, replace(job.shot, coherence=None)), 8, torch.float16)
+    assert without < half
 
 
 def test_the_speed_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from fresco_backend.engine.keyframes import (
     halved,
     regular_keys,
     rotating_groups,
-    rotating_windows,
     split_windows,
 )
 
@@ -104,15 +103,6 @@ def test_rotating_groups_are_those_of_the_reference(case: Any) -> None:
     groups = rotating_groups(case["M"], case["radix"])
     assert [list(group) for group in groups] == case["keys"]
     assert sorted({frame for group in groups for frame in group}) == list(range(case["M"]))
-
-
-@pytest.mark.parametrize("case", GROUPS, ids=lambda case: f"{case['M']}in{len(case['keys'])}")
-def test_rotating_windows_are_those_of_the_reference(case: Any) -> None:
-    rounds = rotating_windows(case["keys"], case["batch_size"])
-    if isinstance(case["result"], str):
-        assert [[list(window.frames) for window in turn] for turn in rounds] == [case["keys"]]
-    else:
-        assert [[list(window.keys) for window in turn] for turn in rounds] == case["result"]["sublists_all"]
 
 
 def test_fixed_groups_of_the_reference_are_regular_keys_without_the_tail() -> None:

@@ -6,14 +6,15 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from diffusers import DDPMScheduler
 
 from fresco_backend import drift, windows
-from fresco_backend.device_room import halves_for_memory
+from fresco_backend.ahead import Expected
+from fresco_backend.device_room import MemoryPlan, halves_for_memory
 from fresco_backend.engine import denoise
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
@@ -23,6 +24,7 @@ from fresco_backend.engine.tiles import autoencoder_in_tiles
 from fresco_backend.events import Advanced, Event, Stage, Warned
 from fresco_backend.inversions import Inversions, needs_inversion
 from fresco_backend.job import Job
+from fresco_backend.movies import MovieReader
 from fresco_backend.previews import Previews
 from fresco_backend.weights import Models
 
@@ -40,6 +42,10 @@ class Denoising:
     places: tuple[int, ...]
     previews: Previews | None = None
 
+    def close(self) -> None:
+        """End the thread that looks ahead, if there is one."""
+        self._watched.close()
+
     def invert(self, place: int) -> Iterator[Event]:
         """Invert the frames of a window that are not inverted yet, as many at once as a window may hold."""
         inversions = self._inversions
@@ -56,7 +62,7 @@ class Denoising:
     def window(self, place: int, denoised: int) -> Iterator[Event]:
         """Denoise the window at a place, and keep its keyframes, tones and anchors. denoised: windows done before.
 
-        Where memory runs out, the window is halved, and each half is denoised as a window of its own.
+        Where memory is too small or runs out, the window is halved, and each half is denoised as a window of its own.
         """
         with autoencoder_in_tiles(self.models.vae) if self.job.tiling else nullcontext():
             yield from self._window(place, denoised)
@@ -65,7 +71,9 @@ class Denoising:
         job, window = self.job, self.windows[place]
         anchors = job.scratch.load_anchors(place - 1) if window.anchors else None
         plates, images = [], []
-        waiting = [window]
+        waiting = list(parts := self._memory.parts(window))
+        if len(parts) > 1:
+            yield Warned(code="window-halved", text=self._memory.told(window, parts))
         while waiting:
             part = waiting.pop(0)
             try:
@@ -77,7 +85,7 @@ class Denoising:
                 continue
             own = slice(len(part.anchors), None)
             plates.append(given.images[own].cpu())
-            images.append(decode(self.models.vae, result.latents[own]).cpu())
+            images.append(decode(self.models.vae, result.latents[own], chunk=self._sampling.chunk).cpu())
             anchors = result.anchors
         keys = drift.graded(job, place, torch.cat(plates), torch.cat(images))
         for frame, image in zip(window.keys, keys, strict=True):
@@ -91,7 +99,10 @@ class Denoising:
         """What one window was made from, and what became of it."""
         inversions, device = self._inversions, self.models.device
         inverted = None if inversions is None else inversions.latents(part.frames, device)
-        given = windows.window_input(self.job, self.models, part, inverted)
+        seen = self._watched.take(part.frames)
+        if self._ahead and (following := self._after(place, part)) is not None:
+            self._watched.expect(following.frames)
+        given = windows.window_input(self.job, self.models, part, inverted, seen=seen)
         return given, (yield from self._steps(place, given, denoised, anchors if given.anchored else None))
 
     def _steps(
@@ -119,7 +130,32 @@ class Denoising:
 
     @cached_property
     def _sampling(self) -> denoise.Sampling:
-        return windows.sampling(self.job.shot.look, self.job.shot.coherence, self.job.tiling)
+        sampling = windows.sampling(self.job.shot.look, self.job.shot.coherence, self.job.tiling)
+        return replace(sampling, chunk=self._memory.pictures(sampling.chunk))
+
+    def _after(self, place: int, part: Window) -> Window | None:
+        """The window that follows, unless halves of this one come before it."""
+        later = [following for following in self.places if following > place]
+        return self.windows[later[0]] if later and part is self.windows[place] else None
+
+    @cached_property
+    def _ahead(self) -> bool:
+        """Whether the next window's frames are read, and their motion estimated, while the device is at work.
+
+        Not on a CPU, which is at work itself, nor for movies, which one thread alone may read.
+        """
+        movie = any(isinstance(reader, MovieReader) for reader in self.job.readers)
+        return self.models.device.type != "cpu" and not movie
+
+    @cached_property
+    def _watched(self) -> Expected[tuple[int, ...], windows.Watched]:
+        """Frames of windows as they are seen, those of the next one made ahead."""
+        return Expected(lambda frames: windows.watched(self.job, frames, self.models.device))
+
+    @cached_property
+    def _memory(self) -> MemoryPlan:
+        """What fits beside the networks, asked once, before the first window."""
+        return MemoryPlan.of(self.job, self.models.device, self.models.dtype)
 
     @cached_property
     def _schedule(self) -> NoiseSchedule:

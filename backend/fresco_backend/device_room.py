@@ -1,23 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room on the device: whether a model fits, asked before it is loaded, and smaller windows where memory ran out.
+"""Room on the device: whether a model fits, asked before it is loaded; windows that fit, and smaller ones where not.
 
-A farm's own counting of memory is not enforced, and what a step takes is known to a factor of two only.
+What a step takes is known roughly, and others take memory meanwhile: a plan does not spare the case that it runs out.
 """
 
 from __future__ import annotations
 
 import gc
 import traceback
+from dataclasses import dataclass
 
 import torch
 
 from fresco_backend import estimate
 from fresco_backend.engine.keyframes import Window, halved
 from fresco_backend.failure import is_out_of_memory
+from fresco_backend.free_memory import free_memory
 from fresco_backend.job import Job
 from fresco_backend.plan_text import bytes_text
 from fresco_backend.weights import choose_device, choose_dtype
 from fresco_protocol.errors import DeviceMemory
+
+SPARED = 0.1
+"""Part of the free memory that a plan leaves alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """What a job takes at once. free: bytes beside its networks, None where unknown, which limits nothing."""
+
+    job: Job
+    dtype: torch.dtype
+    free: int | None
+
+    @classmethod
+    def of(cls, job: Job, device: torch.device, dtype: torch.dtype) -> MemoryPlan:
+        """The plan by what a device has free now, when the networks are loaded."""
+        return cls(job=job, dtype=dtype, free=free_memory(device))
+
+    def parts(self, window: Window) -> tuple[Window, ...]:
+        """The window itself where there is room for it, else two halves, each again likewise; never a larger one."""
+        halves = halved(window)
+        if halves is None or self._fits(self._step(window)) or self._step(halves[0]) >= self._step(window):
+            return (window,)
+        return tuple(part for half in halves for part in self.parts(half))
+
+    def pictures(self, most: int) -> int:
+        """How many pictures the autoencoder takes at once, 1 to `most`."""
+        each = estimate.picture_memory(self.job, self.dtype)
+        return next((count for count in range(most, 1, -1) if self._fits(count * each)), 1)
+
+    def told(self, window: Window, parts: tuple[Window, ...]) -> str:
+        """Why a window is divided, in words."""
+        largest = max(len(part.frames) for part in parts)
+        needed = bytes_text(self._step(window))
+        return (f"{bytes_text(self.free or 0)} of memory are free, and a window of {len(window.frames)} frames takes "
+                f"about {needed}; it is denoised with {largest} at most, which is a little less steady")
+
+    def _step(self, window: Window) -> int:
+        return estimate.window_memory(self.job, len(window.frames), self.dtype)
+
+    def _fits(self, needed: int) -> bool:
+        return self.free is None or needed <= self.free * (1 - SPARED)
 
 
 def require_room(job: Job) -> None:

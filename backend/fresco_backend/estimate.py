@@ -21,12 +21,20 @@ CONTROL_SHARE = 0.4  # a ControlNet's cost against its U-Net's
 COHERENCE_FACTOR = 2.0  # all constraints against a plain step
 ATTAINED = 0.35  # of the speed of large matrix products
 BYTES_PER_WEIGHT = 2  # as most checkpoints store them
-ACTIVATION_BYTES = 24_000  # per latent position and row, at Stable Diffusion's width
+# In 16 bits, at Stable Diffusion's width; measured by `fresco bench --shape sd15`.
+ACTIVATION_BYTES = 24_000  # of a step, per latent position and row
+COHERENCE_BYTES = 8_000  # on top with all constraints
+DECODED_BYTES = 1_800  # of the autoencoder, per pixel of a picture
 SD_WEIGHTS = 860e6
+SD_AUTOENCODER_WEIGHTS = 84e6
 LIBRARIES = 900 * 2**20  # resident before any weight is loaded
 IN_BETWEEN_SECONDS = 2.9e-6  # per pixel of the working size, flow included, on one CPU core
 # Per pixel of the plate, on one CPU core: read twice, shown, brought back with its detail, written, verified.
 DELIVERY_SECONDS = {Rendering.SRGB: 9e-7, Rendering.ACES: 2.5e-6}
+
+# Long enough to be interrupted as often as a render will be: on a busy machine a short measurement is far too good.
+_MEASURED = 0.15  # seconds
+_FEWEST = 3  # products
 
 
 class Cost(NamedTuple):
@@ -43,7 +51,8 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     """
     width, height = job.working.padded
     pixels = job.plate.size.width * job.plate.size.height
-    delivering = frames * (IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS[job.showing.rendering] * pixels)
+    each = IN_BETWEEN_SECONDS * width * height + DELIVERY_SECONDS[job.showing.rendering] * pixels
+    delivering = frames * each / _share() if frames else 0.0
     if not windows:
         return Cost(int(LIBRARIES), delivering)
     look, latents = job.shot.look, sum(tile.width * tile.height for tile in job.tiles) / 64
@@ -58,11 +67,24 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
 
 def device_memory(job: Job, windows: Sequence[Window], dtype: torch.dtype) -> int:
     """Bytes that the networks and the largest window take on their device."""
+    largest = max((len(window.frames) for window in windows), default=0)
+    return loaded(job, dtype) + window_memory(job, largest, dtype)
+
+
+def window_memory(job: Job, frames: int, dtype: torch.dtype) -> int:
+    """Bytes that a step of a window of so many frames takes, the networks not counted."""
+    (width, height), keyframing = job.tiles[0], job.shot.keyframing
+    rows = _branches(job) * (min(frames, keyframing.window) if keyframing.synthesis.propagates else frames)
+    each = (ACTIVATION_BYTES + (COHERENCE_BYTES if job.shot.coherence else 0)) * dtype.itemsize / 2
+    return int(each * rows * (width * height / 64) * (_unet(job) / SD_WEIGHTS) ** 0.5)
+
+
+def picture_memory(job: Job, dtype: torch.dtype) -> int:
+    """Bytes that the autoencoder takes for one picture at a time."""
     width, height = job.tiles[0]
-    keyframing, largest = job.shot.keyframing, max((len(window.frames) for window in windows), default=0)
-    rows = _branches(job) * (min(largest, keyframing.window) if keyframing.synthesis.propagates else largest)
-    activations = ACTIVATION_BYTES * rows * (width * height / 64) * (_unet(job) / SD_WEIGHTS) ** 0.5
-    return int(loaded(job, dtype) + activations)
+    weights = job.inventory.component("vae").size / BYTES_PER_WEIGHT
+    share = (weights / SD_AUTOENCODER_WEIGHTS) ** 0.5
+    return int(DECODED_BYTES * dtype.itemsize / 2 * width * height * share)
 
 
 def loaded(job: Job, dtype: torch.dtype) -> int:
@@ -87,11 +109,19 @@ def _inverted(job: Job, windows: Sequence[Window]) -> int:
 
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP per second of a product of two 1024 x 1024 matrices, best of three."""
+    """FLOP per second of products of 1024 x 1024 matrices, with what others leave of a busy machine."""
     matrix = torch.ones(1024, 1024, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
+    (matrix @ matrix)[0, 0].item()
+    count, began = 0, time.perf_counter()
+    while count < _FEWEST or time.perf_counter() - began < _MEASURED:
         (matrix @ matrix)[0, 0].item()
-        best = min(best, time.perf_counter() - began)
-    return 2 * 1024**3 / best
+        count += 1
+    return 2 * 1024**3 * count / (time.perf_counter() - began)
+
+
+def _share() -> float:
+    """How much of a core this thread gets beside all else that runs, above 0 and up to 1."""
+    began, spent = time.perf_counter(), time.thread_time()
+    while time.perf_counter() - began < _MEASURED:
+        pass
+    return max(0.01, min(1.0, (time.thread_time() - spent) / (time.perf_counter() - began)))

@@ -44,6 +44,10 @@ class Guidances:
             background=None if self.background is None else self.background[chosen].to(self.device),
         )
 
+    def estimate(self, places: Sequence[int]) -> None:
+        """Estimate the motion between the frames at these places, where it is not known yet."""
+        self._flow(list(places))
+
     @property
     def motion(self) -> Flow:
         """The flow of all frames of the window, in their order."""
@@ -53,11 +57,11 @@ class Guidances:
         pairs = list(pairwise(places))
         if self.cyclic:
             pairs.append((places[-1], places[0]))
-        self._estimate([pair for pair in pairs if pair not in self._pairs])
+        self._estimate_pairs([pair for pair in pairs if pair not in self._pairs])
         known = [self._pairs[pair] for pair in pairs]
         return Flow.joined(known if self.cyclic else [*known, Flow.closed(self.images[:1])])
 
-    def _estimate(self, pairs: list[Pair]) -> None:
+    def _estimate_pairs(self, pairs: list[Pair]) -> None:
         for before, after in dict.fromkeys(pairs):
             first, second = self.images[before : before + 1], self.images[after : after + 1]
             self._pairs[before, after] = Flow.of_pairs(first, second, *motion.estimate(first, second))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,18 @@ from fresco_protocol.errors import RangeOutside
 from fresco_protocol.shot import Coherence, Compat, Control, Look, Shot, Task, frame_numbers
 
 Inverted = Callable[[int], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """Frames of the plate as a window sees them. images: (N, 3, H, W) in [-1, 1], on the CPU.
+
+    guidances: what holds them together, their background left out; None leaves each to itself.
+    """
+
+    images: Tensor
+    guidances: Guidances | None
+
 
 TEMPORAL_WEIGHT = 2.0  # the shot gives the spatial weight against it; the product is the reference's 100
 
@@ -100,12 +112,30 @@ def split(job: Job, keyframes: Sequence[int]) -> tuple[Window, ...]:
                  for start in range(0, len(keyframes), size))
 
 
-def window_input(job: Job, models: Models, window: Window, inverted: Inverted | None = None) -> denoise.WindowInput:
-    """Everything that denoising needs of one window. inverted: gives the plate's inverted latents at a time step."""
+def watched(job: Job, frames: Sequence[int], device: torch.device) -> Watched:
+    """What a window begins with: images of its frames, and the motion between them where a constraint needs it."""
+    images, constrained = working_images(job, frames), constraints(job.shot)
+    if constrained is None:
+        return Watched(images=images, guidances=None)
+    cyclic = job.shot.coherence is not None and job.shot.coherence.compat is Compat.REFERENCE
+    guidances = Guidances(images=images, coherence=constrained, background=None, cyclic=cyclic, device=device)
+    if not job.shot.keyframing.synthesis.propagates:
+        guidances.estimate(range(len(frames)))
+    return Watched(images=images, guidances=guidances)
+
+
+def window_input(
+    job: Job, models: Models, window: Window, inverted: Inverted | None = None, *, seen: Watched | None = None
+) -> denoise.WindowInput:
+    """Everything that denoising needs of one window. inverted: gives the plate's inverted latents at a time step.
+
+    seen: its frames, where they were `watched` before.
+    """
     look = job.shot.look
-    images = working_images(job, window.frames)
+    seen = seen or watched(job, window.frames, models.device)
+    images = seen.images
     on_device = images.to(models.device)
-    guidances = _guidances(job, images, window.frames, models.device)
+    guidances = _with_background(job, window.frames, seen.guidances)
     everything = range(len(window.frames))
     smooths = guidances is not None and guidances.background is not None
     propagates = job.shot.keyframing.synthesis.propagates
@@ -235,14 +265,9 @@ def _control(job: Job, models: Models, control: Control, images: Tensor, frames:
     )  # fmt: skip
 
 
-def _guidances(job: Job, images: Tensor, frames: Sequence[int], device: torch.device) -> Guidances | None:
-    """What holds the frames together; None leaves each to itself."""
-    coherence = constraints(job.shot)
-    if coherence is None:
-        return None
-    cyclic = job.shot.coherence is not None and job.shot.coherence.compat is Compat.REFERENCE
-    guidances = Guidances(images=images, coherence=coherence, background=None, cyclic=cyclic, device=device)
-    if coherence.pixels is None:
+def _with_background(job: Job, frames: Sequence[int], guidances: Guidances | None) -> Guidances | None:
+    """What holds the frames together, with the background where that is smoothed; None leaves each to itself."""
+    if guidances is None or guidances.coherence.pixels is None:
         return guidances
     return replace(guidances, background=_background(job, frames, guidances))
 

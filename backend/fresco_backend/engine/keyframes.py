@@ -118,17 +118,6 @@ def rotating_groups(count: int, radix: int) -> tuple[tuple[int, ...], ...]:
     return tuple((0, *range(start, count, radix)) for start in starts) or ((0,),)
 
 
-def rotating_windows(groups: Sequence[Sequence[int]], size: int) -> tuple[tuple[Window, ...], ...]:
-    """Give for each round the windows of all groups that still have keys: result[round][group].
-
-    Each group is cut on its own, without balancing, so that the rounds of all groups cover the same stretch of time.
-    Raises ValueError as split_windows does.
-    """
-    cut = [_with_anchors(_chunks(group, size)) for group in groups]
-    rounds = max((len(windows) for windows in cut), default=0)
-    return tuple(tuple(windows[turn] for windows in cut if turn < len(windows)) for turn in range(rounds))
-
-
 def _chunks(keys: Sequence[int], size: int) -> list[list[int]]:
     """Give the keys cut so that all chunks but the first leave room for the anchors."""
     if not keys:

@@ -8,6 +8,7 @@ outermost, L = h * w. Both losses are L1: their gradients are made of signs, and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fresco_backend.engine.flow import Flow
+from fresco_backend.engine.signed_sums import SignedSums, signed_sums
 
 TILE = 512
-"""Side of the tiles in which self-similarity is looked at: small enough for the cache, large enough for full speed."""
+"""Rows of self-similarity that are looked at together: few enough for the cache, enough for full speed."""
 
 KEPT_BYTES = 2**28
 """What the target's self-similarity may take while one layer is optimised; a quarter of the products is saved."""
@@ -39,43 +41,75 @@ class TemporalLoss:
     weight * mean(|X_k+1 - warp(X_k, backward)| + |X_k - warp(X_k+1, forward)|) over N cyclic pairs, 0 where not
     valid. flow: at the features' size. weight: 2 in the reference.
 
-    Masked differences are one sparse matrix, five entries a row (a pixel and four bilinear taps), applied with its
-    transpose as weighted sums of rows.
+    Masked differences are a sparse matrix, five entries a row (a pixel and four bilinear taps), applied with its
+    transpose as weighted sums of rows: pair by pair where the cache counts, at once where launches do.
     """
 
     def __init__(self, flow: Flow, weight: float) -> None:
         self._weight = weight
         self._frames = flow.frames
-        here = torch.arange(flow.frames * flow.size[0] * flow.size[1], device=flow.forward.device)
-        here = here.view(flow.frames, -1)
-        following = here.roll(-1, dims=0)
-        forward = _differences(here, following, flow.forward, flow.forward_occlusion)
-        backward = _differences(following, here, flow.backward, flow.backward_occlusion)
-        self._taps, self._weights = (torch.cat(parts) for parts in zip(forward, backward, strict=True))
-        order = self._taps.flatten().argsort(stable=True)
-        counts = self._taps.flatten().bincount(minlength=here.numel())
-        self._adjoint_taps = order // self._taps.shape[1]
-        self._adjoint_weights = self._weights.flatten()[order]
-        self._adjoint_starts = counts.cumsum(0) - counts
+        pairs = list(range(flow.frames))
+        together = [[pair] for pair in pairs] if flow.forward.device.type == "cpu" else [pairs]
+        parts = [_Differences.of(flow, pairs) for pairs in together]
+        self._parts = [part for part in parts if len(part.taps)]
 
     def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
         """See `Loss.add_gradient`."""
         scale = self._weight / rows.numel()
         total = rows.new_zeros(())
-        branches = zip(rows.view(-1, *self._window(rows)), gradient.view(-1, *self._window(rows)), strict=True)
-        for window, slope in branches:
-            difference = F.embedding_bag(self._taps, window, mode="sum", per_sample_weights=self._weights)
-            if measured:
-                total += _magnitude(difference)
-            slope.add_(self._adjoint(difference.sign_()), alpha=scale)
+        for window, slope in zip(rows.split(self._frames), gradient.split(self._frames), strict=True):
+            for part in self._parts:
+                difference = part.of_rows(window)
+                if measured:
+                    total += _magnitude(difference)
+                part.add_transposed(difference.sign_(), slope, scale)
         return total * scale
 
-    def _window(self, rows: Tensor) -> tuple[int, int]:
-        return self._frames * rows.shape[1], rows.shape[2]
 
-    def _adjoint(self, signs: Tensor) -> Tensor:
-        starts, weights = self._adjoint_starts, self._adjoint_weights
-        return F.embedding_bag(self._adjoint_taps, signs, starts, mode="sum", per_sample_weights=weights)
+@dataclass(frozen=True, kw_only=True)
+class _Differences:
+    """V valid differences within some frames of a window: rows of a sparse matrix, and its transpose.
+
+    frames: which ones, a slice where they follow each other. taps, weights: (V, 5), row numbers in these frames, one
+    after the other. columns, starts, shares: the transpose, of each row of the frames the differences that it is in.
+    """
+
+    frames: slice | list[int]
+    taps: Tensor
+    weights: Tensor
+    columns: Tensor
+    starts: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of(cls, flow: Flow, pairs: list[int]) -> _Differences:
+        """Give the differences of some pairs, there and back."""
+        ends = [(pair + 1) % flow.frames for pair in pairs]
+        frames = sorted({*pairs, *ends})
+        length = flow.size[0] * flow.size[1]
+        cells = torch.arange(len(frames) * length, device=flow.forward.device).view(len(frames), length)
+        here, following = (cells[[frames.index(frame) for frame in side]] for side in (pairs, ends))
+        forward = _valid_taps(here, following, flow.forward[pairs], flow.forward_occlusion[pairs])
+        backward = _valid_taps(following, here, flow.backward[pairs], flow.backward_occlusion[pairs])
+        taps, weights = (torch.cat(parts) for parts in zip(forward, backward, strict=True))
+        order = taps.flatten().argsort(stable=True)
+        counts = taps.flatten().bincount(minlength=cells.numel())
+        closed = frames[-1] - frames[0] < len(frames)
+        return cls(
+            frames=slice(frames[0], frames[-1] + 1) if closed else frames, taps=taps, weights=weights,
+            columns=order // taps.shape[1], starts=counts.cumsum(0) - counts, shares=weights.flatten()[order],
+        )  # fmt: skip
+
+    def of_rows(self, window: Tensor) -> Tensor:
+        """Give the differences (V, C) of rows (N, L, C)."""
+        rows = window[self.frames].flatten(0, 1)
+        return F.embedding_bag(self.taps, rows, mode="sum", per_sample_weights=self.weights)
+
+    def add_transposed(self, signs: Tensor, slope: Tensor, scale: float) -> None:
+        """Add the transposed matrix times signs (V, C) times scale to `slope` (N, L, C)."""
+        shares = self.shares * scale
+        sums = F.embedding_bag(self.columns, signs, self.starts, mode="sum", per_sample_weights=shares)
+        slope[self.frames] += sums.view(-1, *slope.shape[1:])
 
 
 class SpatialLoss:
@@ -85,9 +119,9 @@ class SpatialLoss:
     target: (B, L, C), rows of unit length (`unit_rows`); its dtype is the one in which products are taken, always
     summed in float32. weight: 100 in the reference.
 
-    The matrices are symmetric and looked at by tiles of their upper half. Ours are taken from the target's within one
-    product, so that a half-precision result still has the right sign. The target's tiles are kept between calls where
-    they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * C) beyond that.
+    The matrices are symmetric, and the upper half is looked at by bands of `TILE` rows. Ours are taken from the
+    target's within one product, so that a half-precision result still has the right sign. The target's bands are kept
+    between calls where they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * C) beyond that.
     """
 
     def __init__(self, target: Tensor, weight: float) -> None:
@@ -95,19 +129,24 @@ class SpatialLoss:
         self._target = target
         self._bands = [slice(start, start + TILE) for start in range(0, target.shape[1], TILE)]
         self._keeps = target.numel() // target.shape[2] * target.shape[1] // 2 * target.itemsize <= KEPT_BYTES
-        self._kept: dict[tuple[int, int, int], Tensor] = {}
+        self._kept: dict[tuple[int, int], Tensor] = {}
 
     def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
         """See `Loss.add_gradient`."""
         scale = self._weight / (rows.shape[0] * rows.shape[1] ** 2)
         total = rows.new_zeros(())
         for frames in self._together(rows):
-            length = _lengths(rows[frames])
-            unit = rows[frames] / length
-            slope = torch.zeros_like(unit)
-            total += self._similarity(frames, unit.to(self._target.dtype), slope, measured=measured)
-            slope -= unit * (unit * slope).sum(dim=2, keepdim=True)  # the length of a row does not matter
-            gradient[frames].addcdiv_(slope, length, value=2 * scale)
+            ours, slope = rows[frames], gradient[frames]
+            length = _lengths(ours)
+            unit = torch.empty_like(ours, dtype=self._target.dtype)
+            for band in self._bands:
+                torch.div(ours[:, band], length[:, band], out=unit[:, band])
+            magnitude, signed = self._similarity(frames, unit, measured=measured)
+            total += magnitude
+            for band in self._bands:
+                along, sums = ours[:, band] / length[:, band], signed.sums(band)
+                sums -= along * (along * sums).sum(dim=2, keepdim=True)  # the length of a row does not matter
+                slope[:, band].addcdiv_(sums, length[:, band], value=2 * scale)
         return total * scale
 
     def _together(self, rows: Tensor) -> list[slice]:
@@ -116,31 +155,28 @@ class SpatialLoss:
         count = max(1, TILE**2 // tile**2) if rows.device.type == "cpu" else rows.shape[0]
         return [slice(start, start + count) for start in range(0, rows.shape[0], count)]
 
-    def _similarity(self, frames: slice, unit: Tensor, slope: Tensor, *, measured: bool) -> Tensor:
-        """Sum of absolute differences; adds half its gradient by the unit rows to `slope`."""
-        total = slope.new_zeros(())
+    def _similarity(self, frames: slice, unit: Tensor, *, measured: bool) -> tuple[Tensor, SignedSums]:
+        """Sum of absolute differences, and half its gradient by the unit rows."""
+        total = torch.zeros((), device=unit.device)
+        signed = signed_sums(unit, self._bands)
         for number, across in enumerate(self._bands):
-            for place, down in enumerate(self._bands[number:], number):
-                wanted = self._wanted(frames, number, place)
-                difference = torch.baddbmm(wanted, unit[:, across], unit[:, down].mT, beta=-1)
-                if measured:
-                    total += _magnitude(difference) * (1 if down == across else 2)
-                signs = difference.sign_()
-                slope[:, across] += torch.bmm(signs, unit[:, down])
-                if down != across:
-                    slope[:, down] += torch.bmm(signs.mT, unit[:, across])
-        return total
+            onward = unit[:, across.start :].mT
+            difference = torch.baddbmm(self._wanted(frames, number), unit[:, across], onward, beta=-1)
+            if measured:
+                total += 2 * _magnitude(difference) - _magnitude(difference[:, :, :TILE])
+            signed.add(difference.sign_(), across)
+        return total, signed
 
-    def _wanted(self, frames: slice, number: int, place: int) -> Tensor:
-        """The target's self-similarity between two bands of its rows."""
-        key = frames.start, number, place
+    def _wanted(self, frames: slice, number: int) -> Tensor:
+        """The target's self-similarity between a band of its rows and all from there on."""
+        key = frames.start, number
         if key in self._kept:
             return self._kept[key]
-        target = self._target[frames]
-        tile = torch.bmm(target[:, self._bands[number]], target[:, self._bands[place]].mT)
+        target, across = self._target[frames], self._bands[number]
+        band = torch.bmm(target[:, across], target[:, across.start :].mT)
         if self._keeps:
-            self._kept[key] = tile
-        return tile
+            self._kept[key] = band
+        return band
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -162,7 +198,7 @@ def _magnitude(difference: Tensor) -> Tensor:
     return difference.abs().sum(dim=-1, dtype=torch.float32).sum()
 
 
-def _differences(here: Tensor, there: Tensor, flow: Tensor, occlusion: Tensor) -> tuple[Tensor, Tensor]:
+def _valid_taps(here: Tensor, there: Tensor, flow: Tensor, occlusion: Tensor) -> tuple[Tensor, Tensor]:
     """Row numbers and weights, two (V, 5), of the V valid differences between a pixel and its warped match.
 
     here, there: (N, L), row numbers of the pixels of the frames that the flow lives on and points into.
