@@ -118,6 +118,28 @@ def test_what_is_no_sequence_of_frames_is_said(edit: tuple[str, str], words: str
     assert refused.value.where == str(path)
 
 
+COMPOUND = """\
+<fcpxml version="1.10"><resources><format id="r0" frameDuration="1001/24000s"/>
+<asset id="a" name="a" start="0s" duration="100100/24000s" hasVideo="1" format="r0"><media-rep src="file:///a.mov"/></asset>
+<media id="m" name="comp"><sequence format="r0" tcStart="7200s"><spine>
+<asset-clip ref="a" name="a" offset="7200s" start="10010/24000s" duration="50050/24000s"/></spine></sequence></media>
+</resources><library><event name="e"><project name="p"><sequence format="r0" tcStart="3600s"><spine>
+<ref-clip ref="m" name="comp" offset="3600s" start="172805005/24000s" duration="20020/24000s"/>
+</spine></sequence></project></event></library></fcpxml>
+"""
+
+
+def test_a_compound_clip_has_a_time_code_of_its_own(tmp_path: Path) -> None:
+    """It shows its sixth frame first, which is the sixteenth of its media."""
+    (tmp_path / "cut.fcpxml").write_text(COMPOUND, encoding="utf-8")
+    found = formats.read_timeline(tmp_path / "cut.fcpxml")
+    (stack,) = found.video_tracks()[0]
+    (clip,) = stack.find_clips()
+    assert [round(time.value) for time in (stack.source_range.start_time, stack.duration())] == [5, 20]
+    assert [round(time.value) for time in (clip.source_range.start_time, clip.range_in_parent().start_time)] == [10, 0]
+    assert found.global_start_time.value == round(3600 * Fraction(24000, 1001))
+
+
 def test_a_file_without_a_sequence_is_said(tmp_path: Path) -> None:
     (tmp_path / "cut.fcpxml").write_text("<fcpxml><resources/></fcpxml>", encoding="utf-8")
     with pytest.raises(InputError, match="no sequence"):

@@ -37,12 +37,10 @@ Timeline = Any  # opentimelineio.schema.Timeline; the library carries no types
 def read(path: Path) -> Any:
     """What the adapter makes of a file, at the rate of its sequence. Raises InputError; and what the adapter raises."""
     root = ElementTree.parse(path).getroot()
-    sequence = next(root.iter("sequence"), None)
-    if sequence is None:
-        raise InputError("it holds no sequence", where=path, remedy="Export a project, not an event")
+    sequence = _sequence(root)
     rate = _rate(root, sequence)
-    start = _seconds(sequence.get("tcStart")) * rate
-    for one in list(root.iter("sequence")):
+    start = round(_seconds(sequence.get("tcStart")) * rate)
+    for one in root.iter("sequence"):
         _begin_at(one, -_seconds(one.get("tcStart")))
     _flatten(root)
     _show(root, sequence, rate)
@@ -50,7 +48,7 @@ def read(path: Path) -> Any:
     made = _with_times(otio.adapters.read_from_string(shown, ADAPTER), lambda time: (time["value"], float(rate)))
     for timeline in [made] if isinstance(made, otio.schema.Timeline) else made:
         if isinstance(timeline, otio.schema.Timeline):
-            timeline.global_start_time = otio.opentime.RationalTime(round(start), float(rate))
+            timeline.global_start_time = otio.opentime.RationalTime(start, float(rate))
             timeline.metadata[KEPT] = {"tcFormat": sequence.get("tcFormat", "NDF")}
     return made
 
@@ -59,27 +57,15 @@ def write(timeline: Timeline, path: Path, rate: Fraction) -> None:
     """Write a timeline with all of its times at one rate. Raises UsageError for a time between two frames of it."""
     made = timeline.deepcopy()
     for clip in made.find_clips():
-        clip.source_range = clip.trimmed_range()
-    start, form_of_time = made.global_start_time, timeline.metadata.get(KEPT, {}).get("tcFormat", "NDF")
+        clip.source_range = clip.trimmed_range()  # the adapter wants one
     shown = _with_times(made, lambda time: (_whole(time, rate), float(SHOWN)))
     root = ElementTree.fromstring(otio.adapters.write_to_string(shown, ADAPTER))
-    for element in root.iter():
-        for name in TIMES:
-            if name in element.attrib:
-                element.set(name, _text(_seconds(element.get(name)) * SHOWN / rate))
-    for video in root.iter("video"):  # the adapter lays it at 0, where media with a time code has no picture
-        begins = next(asset.get("start", "0s") for asset in root.iter("asset") if asset.get("id") == video.get("ref"))
-        video.attrib |= {"offset": begins, "start": begins}
-    for form in root.iter("format"):
-        form.set("frameDuration", f"{rate.denominator}/{rate.numerator}s")
-        name = form.attrib.pop("name", "").removesuffix(f"p{float(SHOWN)}").removesuffix(f"p{SHOWN}")
-        if name and rate in NAMES:
-            form.set("name", f"{name}p{NAMES[rate]}")
-    if start is not None:
-        begins = Fraction(round(start.value)) / rate
+    _give(root, rate)
+    if timeline.global_start_time is not None:
+        begins = round(timeline.global_start_time.value) / rate
         for sequence in root.iterfind("project/sequence"):
-            sequence.set("tcStart", _text(begins))
-            sequence.set("tcFormat", form_of_time)
+            kept = timeline.metadata.get(KEPT, {})
+            sequence.attrib |= {"tcStart": _text(begins), "tcFormat": kept.get("tcFormat", "NDF")}
             _begin_at(sequence, begins)
     text = ElementTree.tostring(root, encoding="unicode")
     path.write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n{text}\n', encoding="utf-8")
@@ -88,13 +74,20 @@ def write(timeline: Timeline, path: Path, rate: Fraction) -> None:
 def of_other_rates(path: Path) -> frozenset[str]:
     """Names of clips whose media runs at another rate than the sequence."""
     root = ElementTree.parse(path).getroot()
-    sequence = next(root.iter("sequence"))
-    rate = _rate(root, sequence)
+    rate = _rate(root, _sequence(root))
     other = {asset.get("id") for asset in root.iter("asset")
              if asset.get("hasVideo") == "1" and (found := _format(root, asset.get("format"))) is not None
              and found.get("frameDuration") and 1 / _seconds(found.get("frameDuration")) != rate}
     named = ((clip.get("name", ""), (clip, *clip.findall("video"))) for clip in root.iter() if clip.tag in PLACED)
     return frozenset(name for name, elements in named if any(element.get("ref") in other for element in elements))
+
+
+def _sequence(root: Element) -> Element:
+    """That of the project; before it stand those of compound clips."""
+    found = root.find(".//project/sequence")
+    if found is None:
+        raise InputError("it holds no sequence", remedy="Export a project, not an event or clips")
+    return found
 
 
 def _rate(root: Element, sequence: Element) -> Fraction:
@@ -119,8 +112,8 @@ def _flatten(root: Element) -> None:
     """Clips of a connected storyline as connected clips, because the adapter forgets where the storyline lies."""
     for parent in list(root.iter()):
         if parent.tag in UNKNOWN:
-            parent.tag, lanes = "gap", [child for child in parent if child.get("lane")]
-            parent[:] = lanes
+            parent.tag = "gap"
+            parent[:] = [child for child in parent if child.get("lane")]
             parent.attrib.pop("ref", None)
         for spine in [child for child in parent if child.tag == "spine" and child.get("lane")]:
             for child in [child for child in spine if child.tag not in ("gap", "transition")]:
@@ -132,18 +125,19 @@ def _flatten(root: Element) -> None:
 
 def _show(root: Element, sequence: Element, rate: Fraction) -> None:
     """All times as frames at SHOWN a second."""
-    parents = {child: parent for parent in root.iter() for child in parent}
-    phases = {element: _phase(root, element, rate) for element in root.iter()}
-    frames = {(element, name): _seconds(element.get(name)) * rate + (
-        {"offset": phases.get(parents.get(element, root), 0), "start": phases[element]}.get(name, 0))
-        for element in root.iter() for name in TIMES if name in element.attrib}
     sounds = {asset.get("id") for asset in root.iter("asset") if asset.get("hasVideo") != "1"}
-    for (element, name), count in frames.items():
-        heard = element.get("ref") in sounds or element.tag not in PLACED  # sound is cut between frames
-        if count.denominator != 1 and not heard:
-            raise InputError(f"the {name} of {element.tag} {element.get('name', '')} lies between two frames, at "
-                             f"{float(count):.3f}", remedy="Export it as .otio")
-        element.set(name, f"{round(count)}/{SHOWN}s")
+    phases = {element: _phase(root, element, rate) for element in root.iter()}
+    parents = {child: parent for parent in root.iter() for child in parent}
+    for element in root.iter():
+        between = element.get("ref") in sounds or element.tag not in PLACED  # sound is cut between frames
+        own = {"start": phases[element], "offset": phases[parents[element]] if element in parents else Fraction(0)}
+        for name in TIMES:
+            if name in element.attrib:
+                frames = _seconds(element.get(name)) * rate + own.get(name, 0)
+                if frames.denominator != 1 and not between:
+                    raise InputError(f"the {name} of {element.tag} {element.get('name', '')} lies between two frames, "
+                                     f"at {float(frames):.3f}", remedy="Export it as .otio")
+                element.set(name, f"{round(frames)}/{SHOWN}s")
     for form in root.iter("format"):
         form.set("frameDuration", f"1/{SHOWN}s")
     for asset in root.iter("asset"):
@@ -153,6 +147,23 @@ def _show(root: Element, sequence: Element, rate: Fraction) -> None:
         if media is None:
             media = ElementTree.SubElement(asset, "media-rep")  # one without a child is false to the adapter
         asset.set("src", asset.get("src") or media.get("src", ""))
+
+
+def _give(root: Element, rate: Fraction) -> None:
+    """What the adapter wrote at SHOWN frames a second, at a rate."""
+    for element in root.iter():
+        for name in TIMES:
+            if name in element.attrib:
+                element.set(name, _text(_seconds(element.get(name)) * SHOWN / rate))
+    starts = {asset.get("id"): asset.get("start", "0s") for asset in root.iter("asset")}
+    for video in root.iter("video"):  # the adapter lays it at 0, where media with a time code has no picture
+        start = starts[video.get("ref")]
+        video.attrib |= {"offset": start, "start": start}
+    for form in root.iter("format"):
+        form.set("frameDuration", f"{rate.denominator}/{rate.numerator}s")
+        name = form.attrib.pop("name", "").removesuffix(f"p{float(SHOWN)}").removesuffix(f"p{SHOWN}")
+        if name and rate in NAMES:
+            form.set("name", f"{name}p{NAMES[rate]}")
 
 
 def _phase(root: Element, element: Element, rate: Fraction) -> Fraction:
