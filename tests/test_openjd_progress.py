@@ -92,4 +92,4 @@ def test_a_job_that_a_server_renders_is_told_the_same_way() -> None:
     done = e.Finished(**times, rendered=4, reused=0, seconds=1.0, sidecar="/a.json", outputs=("/a.1.png",))
     served.tell(done, "done")
     assert percentages(stream.getvalue()) == [40.0, 45.0, 85.0, 100.0]
-    assert stream.getvalue().startswith("openjd_status: keyframes step 2/4\nopenjd_progress: 40.0\n")
+    assert stream.getvalue().startswith("openjd_status: keyframes 2/4\nopenjd_progress: 40.0\n")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from shots import FRAMES, rendered, small_shot, write_plate
 
+from fresco_backend import pipeline
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
 from fresco_backend.plan_text import bytes_text, duration_text, path_text, plan_lines
 from fresco_backend.progress import (
@@ -18,6 +21,7 @@ from fresco_backend.progress import (
     TerminalProgress,
     choose_progress,
 )
+from fresco_protocol.shot import Keyframing
 
 PLAN = Planned(frames=tuple(range(1001, 1049)), delivered=(1001, 1002), keyframes=None, windows=None,
                plate_size=(1920, 1080), working_size=(576, 320), rate=None, model="embedded", device="cpu",
@@ -60,8 +64,9 @@ def plain(clock: Clock, timed: list[tuple[float, Event]]) -> list[str]:
 
 def test_a_log_has_the_ends_of_a_stage_and_a_line_every_few_seconds_between() -> None:
     assert plain(Clock(), steps(Clock(), 1, 12)) == [
-        "keyframes 0/12, window 1/2", "keyframes 5/12, window 1/2, 7 s left", "keyframes 10/12, window 1/2, 2 s left",
-        "keyframes 12/12, window 1/2"]
+        "keyframes step 0/12, window 1/2", "keyframes step 5/12, window 1/2, 7 s left",
+        "keyframes step 10/12, window 1/2, 2 s left",
+        "keyframes step 12/12, window 1/2"]
 
 
 def test_a_log_has_no_carriage_returns_and_no_colours() -> None:
@@ -79,11 +84,11 @@ def test_a_silence_in_a_log_is_broken_within_a_minute() -> None:
     progress.show(Advanced(stage=Stage.KEYFRAMES, done=3, total=9, seconds_left=600))
     clock.now = 30.0
     progress.tick()
-    assert stream.getvalue() == "keyframes 3/9, 10 min 00 s left\n"
+    assert stream.getvalue() == "keyframes step 3/9, 10 min 00 s left\n"
     clock.now = MOST - 1
     progress.tick()
     progress.tick()
-    assert stream.getvalue().splitlines()[1:] == ["still at work: keyframes 3/9, 10 min 00 s left"]
+    assert stream.getvalue().splitlines()[1:] == ["still at work: keyframes step 3/9, 10 min 00 s left"]
 
 
 def test_what_was_found_finished_is_no_measure_of_the_pace() -> None:
@@ -124,7 +129,7 @@ def test_a_terminal_shows_stage_window_frame_and_what_is_left(monkeypatch: pytes
                                      seconds_left=63)):
             progress.show(event)
         progress._bars.refresh()
-        assert "3/40  window 1/2  frame 1009  1 min 03 s left" in stream.getvalue()
+        assert "step 3/40  window 1/2  frame 1009  1 min 03 s left" in stream.getvalue()
         progress.show(Advanced(stage=Stage.KEYFRAMES, done=40, total=40))
         progress.show(finished())
     assert stream.getvalue().rindex("40/40") < stream.getvalue().rindex("done in 3 min 12 s")
@@ -186,3 +191,13 @@ def test_sizes_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [bytes_text(count) for count in (12 * 2**10, 640 * 2**20, 9 * 2**28)] == ["12 KiB", "640 MiB", "2.2 GiB"]
     assert path_text(str(tmp_path / "out" / "a.exr")) == str(Path("out/a.exr"))
     assert path_text(str(tmp_path.parent / "a.exr")) == str(tmp_path.parent / "a.exr")
+
+
+def test_the_plan_of_a_finished_shot_tells_the_keyframes_that_it_has(tiny_model: Path, tmp_path: Path) -> None:
+    shot = small_shot(write_plate(tmp_path / "plate"), tiny_model, tmp_path / "out" / "look.####.png")
+    shot = replace(shot, keyframing=Keyframing(minimum_gap=2, maximum_gap=8))
+    rendered(shot)
+    plan = pipeline.plan(shot)
+    assert plan.keyframes is not None and plan.windows is not None
+    assert {key for window in plan.windows for key in window} == set(plan.keyframes) < set(FRAMES)
+    assert f"keyframes  {len(plan.keyframes)}: 1001" in "\n".join(plan_lines(plan))

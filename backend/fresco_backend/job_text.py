@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fresco_backend.plan_text import bytes_text, counted, duration_text, path_text
+from fresco_backend.plan_text import bytes_text, counted, duration_text, path_text, work_text
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.document import write
@@ -93,7 +93,7 @@ def _planned(event: e.Planned) -> str:
 def _advanced(event: e.Advanced) -> str:
     window = "" if event.window is None else f", window {event.window}/{event.windows}"
     left = "" if event.seconds_left is None else f", {duration_text(event.seconds_left)} left"
-    return f"{event.stage.value} {event.done}/{event.total}{window}{left}"
+    return work_text(event.stage.value, event.done, event.total) + window + left
 
 
 _LINES: dict[type[e.Event], Any] = {

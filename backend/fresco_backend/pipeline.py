@@ -113,6 +113,11 @@ class _Choice:
     batches: tuple[Batch, ...]
 
     @property
+    def frames(self) -> tuple[tuple[int, ...], ...]:
+        """The keyframes of each window, anchors included."""
+        return tuple(window.frames for window in self.windows)
+
+    @property
     def to_denoise(self) -> tuple[int, ...]:
         """The places of the windows that will be denoised, ascending."""
         return tuple(place for batch in self.batches for place in batch.windows)
@@ -143,10 +148,14 @@ class _Run:
 
     def events(self) -> Generator[Event, None, None]:
         """The stages, in order; what they warn of is kept for the record."""
-        for event in self._stages():
-            if isinstance(event, Warned):
-                self.warnings.append(event.text if event.frame is None else f"frame {event.frame}: {event.text}")
-            yield event
+        try:
+            for event in self._stages():
+                if isinstance(event, Warned):
+                    self.warnings.append(event.text if event.frame is None else f"frame {event.frame}: {event.text}")
+                yield event
+        finally:
+            if self.denoising is not None:
+                self.denoising.close()
 
     def _stages(self) -> Iterator[Event]:
         self.done = self._delivered()
@@ -234,14 +243,14 @@ class _Run:
         return errors
 
     def _planned(self, choice: _Choice | None) -> Planned:
-        """The plan; of a shot that is finished, without the choice that is then not made."""
+        """The plan; of a shot that is finished, with the choice that its record tells."""
         job, device = self.job, choose_device()
         dtype = choose_dtype(device)
         to_denoise = [choice.windows[place] for place in choice.to_denoise] if choice else []
         cost = estimate.cost(job, to_denoise, len(job.selected) - len(self.done), device, dtype)
+        keyframes, split = (choice.keyframes, choice.frames) if choice else record.chosen(job)
         return Planned(
-            frames=job.selected, delivered=tuple(sorted(self.done)), keyframes=choice.keyframes if choice else None,
-            windows=tuple(window.frames for window in choice.windows) if choice else None,
+            frames=job.selected, delivered=tuple(sorted(self.done)), keyframes=keyframes, windows=split,
             plate_size=job.plate.size, working_size=job.working.padded,
             rate=None if job.rate is None else str(job.rate), model=job.shot.look.model, device=str(device),
             precision=str(dtype).removeprefix("torch."), seed=job.shot.look.seed, job_hash=job.identity,

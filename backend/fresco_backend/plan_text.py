@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fresco_backend.events import Planned
+from fresco_backend.events import Planned, Stage
 
 _SHOWN_WINDOWS = 6
+_IN_STEPS = (Stage.INVERT.value, Stage.KEYFRAMES.value)
 
 
 def plan_lines(plan: Planned) -> list[str]:
@@ -17,7 +18,7 @@ def plan_lines(plan: Planned) -> list[str]:
 
     facts = {
         "frames": _frames(plan),
-        "keyframes": "chosen by the motion when the render begins" if plan.keyframes is None
+        "keyframes": "not recorded" if plan.keyframes is None
         else f"{len(plan.keyframes)}: {frames_text(plan.keyframes)}",
         **_windows(plan.windows),
         "size": f"{_size(plan.plate_size)}, rendered at {_size(plan.working_size)}{_tiles(plan)}",
@@ -64,6 +65,11 @@ def path_text(path: str) -> str:
 def counted(count: int, thing: str) -> str:
     """ "1 frame", "2 frames"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def work_text(stage: str, done: int, total: int) -> str:
+    """ "keyframes step 3/40", where steps of denoising are counted, "deliver 7/24", where frames are."""
+    return f"{stage} {'step ' if stage in _IN_STEPS else ''}{done}/{total}"
 
 
 def _frames(plan: Planned) -> str:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
-from fresco_backend.plan_text import counted, duration_text, headlines, path_text
+from fresco_backend.plan_text import counted, duration_text, headlines, path_text, work_text
 
 Clock = Callable[[], float]
 
@@ -151,8 +151,8 @@ class PlainProgress(Progress):
             new = event.stage not in self._paces
             pace = self._paces.setdefault(event.stage, _Pace(event, self.clock()))
             left = pace.seconds_left(event, self.clock())
-            self._last = ", ".join(filter(None, [f"{event.stage.value} {event.done}/{event.total}", *_details(event),
-                                                 left and f"{left} left"]))
+            self._last = ", ".join(filter(None, [work_text(event.stage.value, event.done, event.total),
+                                                 *_details(event), left and f"{left} left"]))
             if new or event.done >= event.total or self.clock() - self._said >= LEAST:
                 self.say(self._last)
 
@@ -210,7 +210,7 @@ class TerminalProgress(Progress):
         for stage, task in self._tasks.items():
             if stage is not event.stage:  # where work rests, what is left and what is under way are old news
                 self._bars.update(task, detail=self._counts[stage])
-        self._counts[event.stage] = f"{event.done}/{event.total}"
+        self._counts[event.stage] = work_text(event.stage.value, event.done, event.total).partition(" ")[2]
         left = self._paces[event.stage].seconds_left(event, self.clock())
         words = [*_details(event), f"{left} left" if left else ""] if event.done < event.total else []
         self._bars.update(self._tasks[event.stage], completed=event.done, total=event.total,

@@ -81,7 +81,7 @@ def chosen(job: Job) -> tuple[tuple[int, ...] | None, tuple[tuple[int, ...], ...
     """Keyframes and windows of a finished job, as its side-car tells; None for what it does not tell."""
     measures = (read(job) or {}).get("measures", {})
     keyframes, split = measures.get("keyframes"), measures.get("windows")
-    return keyframes and tuple(keyframes), split and tuple(map(tuple, split))
+    return None if keyframes is None else tuple(keyframes), None if split is None else tuple(map(tuple, split))
 
 
 def write(job: Job, measures: Measures) -> Path:
