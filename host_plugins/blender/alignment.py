@@ -6,7 +6,10 @@ of its source's media, which neither moving nor slipping nor trimming changes.
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import bpy
 
 from fresco_protocol.errors import InputError, RangeOutside
 
@@ -26,16 +29,20 @@ def place_of(strip: Any) -> Place:
     return Place(compat.content_start(strip), *compat.span(strip))
 
 
-def due(strip: Any, record: dict[str, Any]) -> tuple[Place, int]:
-    """Where a result belongs, and how many frames of its source it does not have.
+def strips_by_name(scene: Any) -> dict[str, Any]:
+    """All strips of a scene, those inside metas too."""
+    return {strip.name: strip for strip in compat.all_strips_of(scene.sequence_editor)}
+
+
+def due(strip: Any, record: dict[str, Any], strips: Mapping[str, Any]) -> tuple[Place, int]:
+    """Where a result belongs, and how many frames of its source it does not have. strips: of its scene, by name.
 
     Raises InputError when that cannot be known, RangeOutside when the source shows none of its frames.
     """
-    follows = record.get("follows")
-    scene = next(scene for scene, found, _ in timeline.results() if found == strip)
-    source = _source(scene, follows["strip"]) if follows else None
-    if follows is None or source is None:
-        raise InputError("the strip that it was made of is gone", where=follows["strip"] if follows else strip.name,
+    follows = record.get("follows") or {}
+    source = strips.get(follows.get("strip", ""))
+    if source is None:
+        raise InputError("the strip that it was made of is gone", where=follows.get("strip", strip.name),
                          remedy="Give it its name again, or move the result by hand.")
     if timeline.speed_of(source) != follows["speed"]:
         raise InputError("the speed of its strip was changed since", where=source.name,
@@ -49,16 +56,12 @@ def due(strip: Any, record: dict[str, Any]) -> tuple[Place, int]:
     return Place(content, start, end), shown[1] - shown[0] - (end - start)
 
 
-def _source(scene: Any, name: str) -> Any:
-    return next((strip for strip in compat.all_strips_of(scene.sequence_editor) if strip.name == name), None)
-
-
 def misplaced() -> frozenset[str]:
     """The keys of the results that are not where their sources would have them; a result that is cut shorter is."""
-    found = set()
-    for _, strip, record in timeline.results():
+    found, strips = set(), {scene: strips_by_name(scene) for scene in bpy.data.scenes if scene.sequence_editor}
+    for scene, strip, record in timeline.results():
         try:
-            place, _ = due(strip, record)
+            place, _ = due(strip, record, strips[scene])
         except InputError:
             continue
         now = place_of(strip)
@@ -79,8 +82,8 @@ def snap(group: str) -> int:
 
     Raises InputError when that cannot be known; then nothing is moved.
     """
-    versions = [(scene, strip, *due(strip, record)) for scene, strip, record in timeline.results()
-                if record.get("group") == group]
+    versions = [(scene, strip, *due(strip, record, strips_by_name(scene)))
+                for scene, strip, record in timeline.results() if record.get("group") == group]
     for scene, strip, place, _ in versions:
         _move(scene, strip, place)
     return min((missing for *_, missing in versions), default=0)

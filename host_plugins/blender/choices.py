@@ -149,7 +149,7 @@ def _controls(choices: Choices) -> Optional[tuple[Control, ...]]:
 def _keyframing(choices: Choices, footage: Footage) -> Keyframing:
     if choices.keyframes is Keyframes.INTERVAL:
         return Keyframing(minimum_gap=choices.interval, maximum_gap=choices.interval, window=choices.window)
-    if choices.keyframes is Keyframes.MARKERS:
+    if choices.keyframes is Keyframes.MARKERS and footage.markers:
         return Keyframing(frames=as_ranges(footage.markers), window=choices.window)
     return Keyframing(window=choices.window)
 

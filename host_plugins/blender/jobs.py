@@ -302,7 +302,8 @@ class Queue:
 
     def save(self) -> None:
         """Writes the rows into their scenes."""
-        homes = [(_home(row), row) for row in self.rows]
+        scenes = {record.get("key"): scene for scene, _, record in timeline.results()}
+        homes = [(scenes.get(row.key) or _home(row), row) for row in self.rows]
         for index, scene in enumerate(bpy.data.scenes):
             rows = [to_json(row) for home, row in homes if home == scene]
             unread = self._unread if index == 0 else []
@@ -371,9 +372,8 @@ def _result(row: Row) -> timeline.Result:
 
 
 def _home(row: Row) -> Any:
-    """The scene that keeps a row: where its result is, whatever the scene is called now."""
-    scene, _ = timeline.strip_of_job(row.key)
-    return scene or bpy.data.scenes.get(row.clip.scene) or bpy.data.scenes[0]
+    """The scene that keeps a row whose result strip is gone."""
+    return bpy.data.scenes.get(row.clip.scene) or bpy.data.scenes[0]
 
 
 def _saved() -> Iterator[str]:

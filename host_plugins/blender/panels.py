@@ -2,9 +2,12 @@
 """What is drawn: Sequencer > Sidebar > Fresco, and the preferences. Panels decide nothing and change nothing."""
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import bpy
+
+from fresco_protocol.job import Problem
 
 from . import compat, preferences, presets, server, thumbnails
 from .jobs import queue
@@ -20,7 +23,8 @@ ICONS = {
     "running": "STRIP_COLOR_05", "paused": "PAUSE", "delivered": "CHECKMARK", "failed": "ERROR", "cancelled": "X",
     "stopped": "X", "cancelling": "X", "deleting": "TRASH",
 }
-PHASES = {"analyse": "Motion", "keyframes": "Keyframes", "deliver": "Frames", "movie": "Movie"}
+BESIDE_TEXT, LETTER, NARROWEST = 60, 5.6, 16  # pixels of margins and of a letter; letters of the shortest line
+PHASES = {"analyse": "Motion", "invert": "Inversion", "keyframes": "Keyframes", "deliver": "Frames", "movie": "Movie"}
 
 
 class SidebarPanel:
@@ -88,7 +92,7 @@ def _buttons(layout: Any, context: Any) -> None:
     for strip in compat.selected_strips(context, scene)[:1]:
         reason = why_exported(scene, strip) if strip.type != "SOUND" else None
         if reason is not None:
-            layout.label(text=f"Exported first: {reason}", icon="INFO")
+            _say(layout, context, f"Exported first: {reason}", "INFO")
 
 
 class MattePanel(SidebarPanel, bpy.types.Panel):
@@ -178,44 +182,54 @@ class QueuePanel(SidebarPanel, bpy.types.Panel):
     bl_idname = "FRESCO_PT_queue"
     bl_label = "Queue"
 
-    def draw(self, _: Any) -> None:
+    def draw(self, context: Any) -> None:
         """The newest first."""
         layout = self.layout
         if queue.link.trouble is not None and any(row.needs_server for row in queue.rows):
-            _server_line(layout)
+            _server_line(layout, context)
         if not queue.rows:
             layout.label(text="No jobs yet")
             return
         for row in list(reversed(queue.rows))[:SHOWN]:
-            _draw_row(layout.box(), row)
+            _draw_row(layout.box(), context, row)
         if len(queue.rows) > SHOWN:
             layout.label(text=f"and {len(queue.rows) - SHOWN} older ones")
         layout.operator("fresco.clear_ended", icon="TRASH")
 
 
-def _server_line(layout: Any) -> None:
+def _say(layout: Any, context: Any, text: str, icon: str = "NONE") -> None:
+    """A text of any length: broken into the lines that the region is wide enough for."""
+    room = context.region.width / context.preferences.system.ui_scale - BESIDE_TEXT
+    lines = textwrap.wrap(text, max(NARROWEST, int(room / LETTER)))
+    column = layout.column(align=True)
+    column.scale_y = 0.8 if len(lines) > 1 else 1
+    for index, line in enumerate(lines):
+        column.label(text=line, icon=icon if index == 0 else "NONE" if icon == "NONE" else "BLANK1")
+
+
+def _server_line(layout: Any, context: Any) -> None:
     column = layout.column(align=True)
     column.alert = True
-    column.label(text=f"Server: {queue.link.trouble.what}" if queue.link.trouble else "", icon="UNLINKED")
+    _say(column, context, f"Server: {queue.link.trouble.what}" if queue.link.trouble else "", "UNLINKED")
     column.operator("fresco.server_start", icon="PLAY")
 
 
-def _draw_row(box: Any, row: Row) -> None:
-    head = box.row(align=True)
+def _draw_row(box: Any, context: Any, row: Row) -> None:
     look = row.shot.look
-    head.label(text=f"{look.prompt[:PROMPT_LENGTH]}  v{row.version:03}", icon=ICONS.get(row.state, "DOT"))
-    _row_buttons(head, row)
+    box.label(text=f"{look.prompt[:PROMPT_LENGTH]}  v{row.version:03}", icon=ICONS.get(row.state, "DOT"))
     thumbnail = thumbnails.icon_of(row)
     if thumbnail and not row.is_ended:
         box.template_icon(icon_value=thumbnail, scale=5)
-    if not row.is_ended:
-        box.progress(factor=row.fraction, text=_phase(row))
-    elif row.problem is not None:
-        _draw_problem(box, row)
+    line = box.row(align=True)
+    if row.is_ended:
+        line.label(text=_ending(row))
     else:
-        box.label(text=_ending(row))
+        line.progress(factor=row.fraction, text=_phase(row))
+    _row_buttons(line, row)
+    if row.is_ended and row.problem is not None:
+        _draw_problem(box, context, row.problem)
     if row.warning:
-        box.label(text=row.warning, icon="INFO")
+        _say(box, context, row.warning, "INFO")
 
 
 def _row_buttons(head: Any, row: Row) -> None:
@@ -233,14 +247,12 @@ def _row_buttons(head: Any, row: Row) -> None:
             head.operator(name, text="", icon=icon, emboss=False).key = row.key
 
 
-def _draw_problem(box: Any, row: Row) -> None:
-    if row.problem is not None:
-        column = box.column(align=True)
-        column.alert = True
-        column.label(text=row.problem.what)
-        column.alert = False
-        if row.problem.remedy:
-            column.label(text=row.problem.remedy)
+def _draw_problem(box: Any, context: Any, problem: Problem) -> None:
+    column = box.column(align=True)
+    column.alert = True
+    _say(column, context, problem.what)
+    if problem.remedy:
+        _say(box, context, problem.remedy)
 
 
 def _phase(row: Row) -> str:
@@ -318,7 +330,7 @@ def draw_strip_menu(self: Any, _: Any) -> None:
     self.layout.operator("fresco.snap_to_source")
 
 
-def draw_preferences(chosen: Any, layout: Any, _: Any) -> None:
+def draw_preferences(chosen: Any, layout: Any, context: Any) -> None:
     """The server: is it there, how is it started, how is it installed."""
     box = layout.box()
     trouble = queue.link.trouble
@@ -332,10 +344,10 @@ def draw_preferences(chosen: Any, layout: Any, _: Any) -> None:
     layout.prop(chosen, "autostart")
     layout.prop(chosen, "roots")
     layout.prop(chosen, "connection_file")
-    _draw_installation(chosen, layout.box())
+    _draw_installation(chosen, layout.box(), context)
 
 
-def _draw_installation(chosen: Any, box: Any) -> None:
+def _draw_installation(chosen: Any, box: Any, context: Any) -> None:
     box.prop(chosen, "requirement")
     row = box.row(align=True)
     row.operator("fresco.install_backend", icon="IMPORT")
@@ -345,8 +357,9 @@ def _draw_installation(chosen: Any, box: Any) -> None:
     row.operator("fresco.open_log", text="Log").log = "installation"
     found = preferences.installation
     if found is not None and found.problem is not None:
-        box.label(text=f"{found.problem.what.capitalize()}. {found.problem.remedy}", icon="ERROR")
-    for line in server.last_lines(preferences.log_path("installation"))[-5:] if running else ():
+        _say(box, context, f"{found.problem.what.capitalize()}. {found.problem.remedy}", "ERROR")
+    failed = found is not None and found.problem is not None
+    for line in server.last_lines(preferences.log_path("installation"))[-5:] if running or failed else ():
         box.label(text=line[:120])
 
 

@@ -240,11 +240,14 @@ def _matte_export(clip: Clip, matte: MatteSource, folder: str) -> Export:
 
 
 def markers_of(clip: Clip) -> list[int]:
-    """Plate numbers of the frames that the artist marked `fresco`. Raises RangeOutside if there are none."""
+    """Plate numbers of the frames that the artist marked `fresco`; a test frame is a keyframe without a mark.
+
+    Raises RangeOutside if there are none.
+    """
     scene, _ = _located(clip)
     frames = {marker.frame for marker in scene.timeline_markers if marker.name.lower().startswith(MARKER)}
     found = sorted(clip.number(frame) for frame in frames if clip.start <= frame < clip.end)
-    if not found:
+    if not found and clip.end - clip.start > 1:
         raise RangeOutside(f'no marker named "{MARKER}" lies on the strip', where=clip.strip,
                            remedy="Press M on each keyframe and name the marker, or choose automatic keyframes.")
     return found
