@@ -102,6 +102,8 @@ def test_speeds_of_other_clips_are_kept_or_said(tmp_path: Path) -> None:
     written = (tmp_path / "out.edl").read_text(encoding="utf-8").splitlines()
     assert [line.split()[:3] for line in written if "M2" in line] == [["M2", "A001", "-030.0"]]
     assert formats.is_retimed(next(iter(formats.read_timeline(tmp_path / "out.edl", NTSC).find_clips())))
+    (clip,) = found.find_clips()
+    assert [round(effect.time_scalar, 3) for effect in clip.effects] == [-1.001], "other formats are told too"
     faster = read(tmp_path / "cut.edl", m2("048.0", "01:00:00:12"), Fraction(24))
     with pytest.raises(UsageError, match="changes its speed, and an EDL"):
         formats.write_timeline(faster, tmp_path / "faster.edl")

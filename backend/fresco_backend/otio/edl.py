@@ -20,7 +20,7 @@ from fresco_backend.movies import is_movie
 from fresco_protocol.errors import InputError, UsageError
 
 ADAPTER = "cmx_3600"
-KEPT = "fresco_edl"  # metadata: of a timeline {"drop": True}, of a clip {"speed": 48.0, "m2": its line}
+KEPT = "fresco_edl"  # metadata: of a timeline {"drop": True}; of a clip {"m2": its line, "same": lengths are the same}
 _NOTE = "FRESCO M2"
 _EVENT = re.compile(r"^\d+\s.*\d\d:\d\d:\d\d[:;]\d\d")
 _TIMECODE = re.compile(r"\b(\d\d:\d\d:\d\d)[:;](\d\d)\b")
@@ -52,12 +52,13 @@ def write(timeline: Timeline, path: Path, rate: float) -> None:
     """
     made = timeline.deepcopy()
     for clip in made.find_clips():
-        if any(isinstance(effect, otio.schema.TimeEffect) for effect in clip.effects):
+        kept = clip.metadata.get(KEPT, {})
+        if kept.get("same"):
+            clip.effects[:] = []
+            clip.metadata.setdefault(ADAPTER, {}).setdefault("comments", []).append(f"{_NOTE} {kept['m2']}")
+        elif any(isinstance(effect, otio.schema.TimeEffect) for effect in clip.effects):
             raise UsageError(f"clip {clip.name} changes its speed, and an EDL loses its range", where=path,
                              remedy="Write .otio, or render that clip in the editing program first.")
-        if line := clip.metadata.get(KEPT, {}).get("m2"):
-            comments = clip.metadata.setdefault(ADAPTER, {}).setdefault("comments", [])
-            comments.append(f"{_NOTE} {line}")
     text = otio.adapters.write_to_string(made, ADAPTER, rate=rate).replace(f"* {_NOTE} ", "")
     if timeline.metadata.get(KEPT, {}).get("drop") is False:
         text = "\n".join(_non_drop(line, rate) for line in text.split("\n"))
@@ -102,14 +103,15 @@ def _plain(text: str, rate: Fraction) -> Iterator[str]:
 
 
 def _take_speed(clip: Any, rate: Fraction) -> None:
-    """Move the note of a changed speed from the clip's comments to where `speed` finds it."""
+    """Make an effect of the note of a changed speed, also where both lengths are the same."""
     kept = clip.metadata.get(ADAPTER, {})
     notes = [note for note in kept.get("comments", []) if note.startswith(_NOTE)]
     if notes:
         kept["comments"] = [note for note in kept["comments"] if not note.startswith(_NOTE)]
         line = notes[-1].removeprefix(_NOTE).strip()
-        found = _M2.match(line)
-        clip.metadata[KEPT] = {"m2": line, "speed": float(found[1]) / float(rate) if found else 0.0}
+        clip.metadata[KEPT] = {"m2": line, "same": not clip.effects}
+        if not clip.effects and (found := _M2.match(line)):
+            clip.effects.append(otio.schema.LinearTimeWarp(time_scalar=float(found[1]) / float(rate)))
 
 
 def _non_drop(line: str, rate: float) -> str:
