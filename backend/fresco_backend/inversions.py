@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from fresco_backend.deliveries import refused
 from fresco_backend.engine.invert import inversion_timesteps, invert
 from fresco_backend.engine.latents import encode
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.engine.tiles import TiledUNet
+from fresco_backend.engine.tiles import TiledUNet, autoencoder_in_tiles
 from fresco_backend.job import Job
 from fresco_backend.scratch import write_atomically
 from fresco_backend.weights import Models
@@ -70,7 +71,9 @@ class Inversions:
         caption = models.encode_prompts([inversion_text(self._job.shot)] * len(frames))
         tiling = self._job.tiling
         unet = models.unet if tiling is None else TiledUNet(models.unet, tiling)
-        way = invert(unet, self._schedule, encode(models.vae, images), caption, self._timesteps)
+        with autoencoder_in_tiles(models.vae) if tiling else nullcontext():
+            plate = encode(models.vae, images)
+        way = invert(unet, self._schedule, plate, caption, self._timesteps)
         kept: list[Tensor] = []
         for count, (timestep, latents) in enumerate(way, 1):
             if timestep in self._sampled:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,7 +119,7 @@ class TiledPredictor:
         blended = torch.zeros_like(latents)
         for (tile, branches, part), weight in zip(self._parts, self._weights, strict=True):
             # Opened anew, so that what is recorded of the plate takes the memory of one tile.
-            with predictor(branches, part, lambda tile=tile: self._reference_of(tile)) as predict:  # type: ignore[misc]
+            with predictor(branches, part, partial(self._reference_of, tile)) as predict:
                 said = predict(tile.of(latents, self._whole), step)
             tile.of(blended, self._whole).add_(said * weight.to(said))
         return blended
