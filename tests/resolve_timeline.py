@@ -379,10 +379,10 @@ class Timeline(Marked):
         return list(track.items) or None if track else None
 
     def do_GetCurrentTimecode(self) -> str:
-        return timecode(self.start + self.playhead, self.nominal, drop=self.drop)
+        return timecode((self.start + self.playhead) % self._frames("24:00:00:00"), self.nominal, drop=self.drop)
 
     def do_SetCurrentTimecode(self, text: str) -> bool:
-        self.playhead = self._frames(text) - self.start
+        self.playhead = (self._frames(text) - self.start) % self._frames("24:00:00:00")
         return True
 
     def do_GetCurrentVideoItem(self) -> TimelineItem | None:

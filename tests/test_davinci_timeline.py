@@ -271,6 +271,23 @@ def test_a_resolve_without_a_window_has_no_page_to_come_back_to(tmp_path: Path) 
     assert (host.notices, world.page, world.violations) == ([], "", [])
 
 
+@pytest.mark.parametrize("start", ["00:00:00:00", "10:00:00:00", "23:59:59:20"])
+@pytest.mark.parametrize("rate", ["24", "23.976", "29.97 DF", "59.94"])
+def test_a_timeline_may_begin_at_any_time_code(tmp_path: Path, start: str, rate: str) -> None:
+    """The last one passes midnight before the clip, and the time code begins at 0 again."""
+    world = World(rate=rate, start=start)
+    item = edited(world, tmp_path, Cut(start=60))
+    before, host = state(world), Host(world.resolve)
+    clip = collect(host)[0]
+    assert (clip.item, clip.first - world.timeline.start, clip.playhead) == (item.id, 60, 3)
+    validate(host, clip, wish(tmp_path, input=Input.SOURCE))
+    found = extracted(host, clip, wish(tmp_path), tmp_path / "v001")
+    assert [burnt.number_in(burnt.read(found.plate.sequence, n)) for n in range(1, 5)] == [1005, 1006, 1007, 1008]
+    integrate(host, clip, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert [(one.start, one.duration) for one in world.timeline.tracks["video"][1].items] == [(item.start, 4)]
+    assert (state(world), world.violations) == (before, [])
+
+
 def test_a_dialog_while_the_state_is_read_does_not_become_the_state(tmp_path: Path) -> None:
     world = World()
     edited(world, tmp_path)

@@ -72,11 +72,11 @@ def _beneath(host: Host, timeline: Item) -> list[tuple[int, Item]]:
 
 
 def playhead(timeline: Item) -> int:
-    """Its absolute frame: the distance of two timecodes, so that no convention of counting matters."""
+    """Its absolute frame: the distance of two timecodes, so that no convention of counting matters, nor midnight."""
     rate, drop = rate_of(str(timeline.GetSetting("timelineFrameRate")))
-    current, start = (frames_of(str(text), rate, drop_frame=drop)
-                      for text in (timeline.GetCurrentTimecode(), timeline.GetStartTimecode()))
-    return int(timeline.GetStartFrame()) + current - start
+    current, start, day = (frames_of(str(text), rate, drop_frame=drop) for text in (
+        timeline.GetCurrentTimecode(), timeline.GetStartTimecode(), "24:00:00:00"))
+    return int(timeline.GetStartFrame()) + (current - start) % day
 
 
 def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
