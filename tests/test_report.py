@@ -97,10 +97,11 @@ class _Doctored:
 
 
 def test_two_deliveries_are_compared(shot: Shot, tmp_path: Path) -> None:
-    other = with_look(with_delivery(shot, sequence=str(tmp_path / "b.####.png")), seed=7)
+    other = with_look(with_delivery(shot, sequence=str(tmp_path / "b.####.png")), seed=7, prompt="a photo at night")
     rendered(other)
     html = report([shot.delivery.sequence, other.delivery.sequence], tmp_path / "both.html")[0].read_text()
     first, second = page_data(html)["versions"]
+    assert "a photo</p>" in html and "a photo at night</p>" in html
     assert (first["name"], second["name"]) == ("A: a <b>harbour</b>", "B: a <b>harbour</b>")
     assert first["views"]["1005"]["result"] != second["views"]["1005"]["result"]
     assert first["views"]["1005"]["plate"] == second["views"]["1005"]["plate"]

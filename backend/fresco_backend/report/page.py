@@ -85,7 +85,7 @@ def page(looked: Sequence[Looked]) -> str:
     frames = {name: one.figures for name, one in versions.items()}
     return environment.get_template("page.html.jinja").render(
         title=" / ".join(versions), versions=versions, first=looked[0], shown=looked[0].shown,
-        rendered=_date(looked[0].delivered),
+        dates={name: _date(one.delivered) for name, one in versions.items()},
         facts={name: facts(one.delivered) for name, one in versions.items()},
         warnings={name: remarks(one.delivered) for name, one in versions.items()},
         plots=[(plot, Markup(plots.drawn(plot, frames))) for plot in plots.PLOTS],  # our own SVG
