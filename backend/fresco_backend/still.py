@@ -12,7 +12,7 @@ from fresco_backend.sequences import frames_text
 from fresco_protocol.errors import RangeOutside
 from fresco_protocol.shot import FrameRange, Shot, Synthesis, frame_numbers
 
-NOTE = "a still shows the look; in the shot this frame is made together with its neighbours, and differs in detail"
+NOTE = "a still shows the look; in the shot the frame's neighbours have their say, and its detail differs"
 
 _FIELD = re.compile(r"[._-]?(?:#+|@+|%\d*d|\$F\d*)$")
 

@@ -172,6 +172,9 @@ def test_frame_and_markers(stage: Stage) -> None:
     stage.settings.keyframes = "MARKERS"
     row, = stage.stylise()
     assert [str(frames) for frames in row.shot.keyframing.frames] == ["1001", "1010", "1024"]
+    stage.select(strip)
+    bpy.ops.fresco.test_frame()
+    assert stage.queue.rows[-1].shot.keyframing.frames is None, "a test frame needs no marker of its own"
     stage.settings.prompt = "a mosaic"
     bpy.ops.fresco.preset_save(preset="Mine")
     stage.settings.prompt, stage.settings.keyframes = "x", "AUTO"
