@@ -19,8 +19,9 @@ from test_readme import makefile_targets, sub_commands
 from fresco_backend.cli import parser
 from fresco_backend.path_mapping import PathMapping
 from fresco_protocol import errors
+from fresco_protocol.job import JobState
 from fresco_protocol.messages import ListJobs
-from fresco_protocol.shot import Shot
+from fresco_protocol.shot import Delivery, Look, Plate, Shot
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("backend", "benchmarks", "demo", "docs", "host_plugins", "protocol", "tests")
@@ -177,6 +178,22 @@ def test_the_snippet_of_the_protocol_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert "events" in names
 
 
+def test_the_snippet_of_a_box_that_shares_no_disk_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = blocks((ROOT / "docs" / "server.md").read_text(encoding="utf-8"), "python")
+    for number in (1001, 1002):
+        (tmp_path / f"p.{number}.exr").write_bytes(b"a frame")
+    shot = Shot(plate=Plate(sequence="staged:plate/p.####.exr"), look=Look(prompt="ink"),
+                delivery=Delivery(sequence="staged:delivery/look.####.exr"))
+    (tmp_path / "box").mkdir()
+    with serving(tmp_path / "box") as server:
+        monkeypatch.setenv("FRESCO_CONNECTION", server.file)
+        names: dict[str, object] = {"shot": shot}
+        exec(compile(snippet.replace("/show", tmp_path.as_posix()), "docs/server.md", "exec"), names)
+        with server.client() as client:
+            assert [record.state for record in client.request(ListJobs()).records] == [JobState.QUEUED]
+    assert sorted(path.read_bytes() for path in (tmp_path / "box").rglob("p.*.exr")) == [b"a frame"] * 2
+
+
 def test_the_snippet_for_blender_names_what_the_add_on_has() -> None:
     """It takes Blender to run one; tests/blender calls the same operators in the same way."""
     add_on = ROOT / "host_plugins" / "blender"
@@ -192,4 +209,4 @@ def test_the_snippet_for_blender_names_what_the_add_on_has() -> None:
 def test_no_other_snippet_of_python_is_shown() -> None:
     shown = {name for path, name in zip(PAGES, NAMES, strict=True)
              if blocks(path.read_text(encoding="utf-8"), "python")}
-    assert shown == {"protocol/README.md", "host_plugins/blender/README.md"}, "run it here, too"
+    assert shown == {"docs/server.md", "protocol/README.md", "host_plugins/blender/README.md"}, "run it here, too"
