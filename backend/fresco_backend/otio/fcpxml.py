@@ -146,7 +146,7 @@ def _show(root: Element, sequence: Element, rate: Fraction) -> None:
         media = asset.find("media-rep")  # where FCPXML 1.9 and later have the file
         if media is None:
             media = ElementTree.SubElement(asset, "media-rep")  # one without a child is false to the adapter
-        asset.set("src", asset.get("src") or media.get("src", ""))
+        asset.set("src", asset.get("src") or media.get("src") or "")
 
 
 def _give(root: Element, rate: Fraction) -> None:
