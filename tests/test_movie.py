@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -154,3 +157,17 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
     write_movie(tmp_path / "wide.mov", pictures, Fraction(24), pixel_aspect=2.0)
     with closing(MovieReader(tmp_path / "wide.mov")) as movie:
         assert pixel_aspect(movie.read(1)) == 2.0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_movie_has_the_same_bytes_on_any_number_of_cores(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (6, 240, 320, 3), np.uint8)
+    code = ("import os, sys; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])]);"
+            "import numpy as np; from pathlib import Path; from fractions import Fraction;"
+            "from fresco_backend.movie_delivery import write_movie;"
+            "write_movie(Path(sys.argv[1]) / f'{sys.argv[2]}.mov', np.load(sys.argv[1] + '/noise.npy'), Fraction(24))")
+    np.save(tmp_path / "noise.npy", noise)
+    for cores in ("1", "2"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path), cores], check=True,
+                       env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert (tmp_path / "1.mov").read_bytes() == (tmp_path / "2.mov").read_bytes()
