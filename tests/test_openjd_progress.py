@@ -15,6 +15,7 @@ from fresco_backend.farm_stage import FarmStage
 from fresco_backend.openjd_progress import OpenJDProgress, ServedProgress
 from fresco_backend.progress import MOST
 from fresco_protocol import events as e
+from fresco_protocol import job
 from fresco_protocol.errors import DiskFull
 
 
@@ -86,7 +87,7 @@ def test_a_job_that_a_server_renders_is_told_the_same_way() -> None:
     stream = io.StringIO()
     served = ServedProgress(stream)
     times: dict[str, Any] = {"number": 1, "time": 0.0, "job": "job-00000001"}
-    for stage, made, total in ((Stage.KEYFRAMES, 2, 4), (Stage.DELIVER, 1, 4), (Stage.KEYFRAMES, 4, 4)):
+    for stage, made, total in ((job.Stage.KEYFRAMES, 2, 4), (job.Stage.DELIVER, 1, 4), (job.Stage.KEYFRAMES, 4, 4)):
         served.tell(e.Advanced(**times, stage=stage, done=made, total=total), f"{stage.value} {made}/{total}")
     served.tell(e.ServerStopping(number=2, time=0.0), None)
     done = e.Finished(**times, rendered=4, reused=0, seconds=1.0, sidecar="/a.json", outputs=("/a.1.png",))
