@@ -16,8 +16,8 @@ from verbs import EXAMPLES
 from fresco_backend import cli
 from fresco_backend.job_text import event_json, event_line
 from fresco_protocol.client import Client
-from fresco_protocol.messages import Cancel, ListJobs, Stop
-from fresco_protocol.shot import Shot
+from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
+from fresco_protocol.shot import Shot, parse_frames
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +68,13 @@ def test_submit_prints_the_job_and_takes_the_options_of_render(
     again = Said(["submit", document(tmp_path), "--strength", "0.25", "--client-key", "k", "--json"], capsys)
     assert again.objects[0]["created"] is False
     assert again.objects[0]["job"]["id"] == record.id
+
+
+def test_a_still_is_a_job_of_one_frame(running: Running, client: Client, tmp_path: Path,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    job = Said(["submit", document(tmp_path), "--still", "1003"], capsys).out.strip()
+    shot = client.request(ShowJob(job=job)).shot
+    assert (shot.plate.frames, Path(shot.delivery.sequence).name) == (parse_frames("1003"), "look.still.####.exr")
 
 
 def test_a_chunk_of_a_document_is_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
