@@ -16,7 +16,7 @@ from fresco_backend.frames import read_frame
 from fresco_backend.report_command import report
 from fresco_backend.still import NOTE, still, still_path
 from fresco_protocol.errors import RangeOutside
-from fresco_protocol.shot import Keyframing, Matte, Shot, Synthesis, parse_frames
+from fresco_protocol.shot import Editing, Keyframing, Matte, Shot, Synthesis, Task, parse_frames
 
 
 @pytest.fixture
@@ -58,6 +58,11 @@ def test_a_still_of_a_shot_without_coherence_is_the_shots_frame(shot: Shot, tmp_
     Keyframing(synthesis=Synthesis.MIXED)])  # fmt: skip
 def test_a_still_is_taken_whatever_the_keyframes(shot: Shot, keyframing: Keyframing) -> None:
     assert delivered(rendered(still(replace(shot, keyframing=keyframing), 1005))) == [1005]
+
+
+def test_an_edit_has_stills_too(shot: Shot) -> None:
+    edit = replace(shot, task=Task.EDIT, editing=Editing(caption="a photo", inversion_steps=4))
+    assert delivered(rendered(still(edit, 1005))) == [1005]
 
 
 def test_a_still_has_the_matte_of_its_frame_and_the_report_of_a_shot(shot: Shot, tmp_path: Path) -> None:
