@@ -185,7 +185,7 @@ class Link:
         self.journal: Optional[str] = None
         self.is_settled = False
         self._line: Optional[Line] = None
-        self._file: Optional[str] = None
+        self._way: tuple[Optional[str], bool] = (None, False)  # connection file, and whether it may leave the machine
         self._open_questions: list[Answer] = []
 
     @property
@@ -195,11 +195,12 @@ class Link:
 
     def open(self, connection_file: Optional[str]) -> None:
         """Begins to watch the server of this connection file; does nothing when it does so already."""
-        if self._line is not None and self._line.is_alive() and connection_file == self._file:
+        way = connection_file, bool(bpy.app.online_access)
+        if self._line is not None and self._line.is_alive() and way == self._way:
             return
         self.close()
-        self._file = connection_file
-        self._line = Line(Address(connection_file, bpy.app.online_access, self.since, self.journal, software()))
+        self._way = way
+        self._line = Line(Address(*way, self.since, self.journal, software()))
         self._line.start()
 
     def close(self) -> None:

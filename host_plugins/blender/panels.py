@@ -200,7 +200,7 @@ class QueuePanel(SidebarPanel, bpy.types.Panel):
 def _say(layout: Any, context: Any, text: str, icon: str = "NONE") -> None:
     """A text of any length: broken into the lines that the region is wide enough for."""
     room = context.region.width / context.preferences.system.ui_scale - BESIDE_TEXT
-    lines = textwrap.wrap(text, max(NARROWEST, int(room / LETTER)))
+    lines = textwrap.wrap(text, max(NARROWEST, int(room / LETTER)), break_on_hyphens=False)
     column = layout.column(align=True)
     column.scale_y = 0.8 if len(lines) > 1 else 1
     for index, line in enumerate(lines):

@@ -209,6 +209,19 @@ class Tell(bpy.types.Operator):
         self.report({"WARNING" if self.failed else "INFO"}, self.text)
         return {"FINISHED"}
 
+    def invoke(self, context: Any, _: Any) -> set[str]:
+        """Reports it a moment later: what an operator called from Python reports is not shown, only printed."""
+        self._timer = context.window_manager.event_timer_add(0.01, window=context.window)
+        context.window_manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, context: Any, event: Any) -> set[str]:
+        """Now Blender itself has called."""
+        if event.type != "TIMER":
+            return {"PASS_THROUGH"}
+        context.window_manager.event_timer_remove(self._timer)
+        return self.execute(context)
+
 
 CLASSES = (CancelJob, RetryJob, DeleteVersion, ShowVersion, TakeChoices, RevealFolder, ExplainProblem, ClearEnded,
            Tell)

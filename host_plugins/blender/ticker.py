@@ -69,8 +69,9 @@ def _redraw() -> None:
 
 def _notify() -> None:
     told, queue.news = queue.news, []
-    for news in told:
-        bpy.ops.fresco.tell("INVOKE_DEFAULT", text=news.text, failed=news.is_bad)
+    with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
+        for news in told:
+            bpy.ops.fresco.tell("INVOKE_DEFAULT", text=news.text, failed=news.is_bad)
 
 
 def draw_status(self: Any, _: Any) -> None:
@@ -78,7 +79,9 @@ def draw_status(self: Any, _: Any) -> None:
     running = [row for row in queue.rows if not row.is_ended]
     if running:
         row = next((row for row in running if row.fraction > 0), running[0])
-        self.layout.progress(factor=row.fraction, text=f"Fresco: {row.state} ({len(running)})")
+        bar = self.layout.row()
+        bar.ui_units_x = 10
+        bar.progress(factor=row.fraction, text=f"Fresco: {row.state} ({len(running)})")
 
 
 @persistent

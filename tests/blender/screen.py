@@ -66,6 +66,7 @@ def play() -> Iterator[None]:
     yield from until(lambda: rows()[0].is_ended)
     yield from pause(1.0)
     yield from picture("done")
+    assert "harbour: delivered" in reports(), reports()
     yield from maximise()  # back
     yield from picture("result")
     yield from maximise()
@@ -189,6 +190,21 @@ def stop_an_export() -> Iterator[None]:
     window.event_simulate(type="ESC", value="RELEASE", x=x, y=y)
     yield from until(lambda: rows()[-1].is_ended)
     assert rows()[-1].state == "stopped", rows()[-1].state
+
+
+def reports() -> str:
+    """What Blender has shown in its status bar, which its Info editor keeps."""
+    window, area, _ = sequencer()
+    was = area.type
+    area.type = "INFO"
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    try:
+        with bpy.context.temp_override(window=window, area=area, region=region):
+            bpy.ops.info.select_all(action="SELECT")
+            bpy.ops.info.report_copy()
+        return str(bpy.context.window_manager.clipboard)
+    finally:
+        area.type = was
 
 
 def speak_german() -> None:
