@@ -218,6 +218,24 @@ def test_a_matte_that_was_propagated_is_shown_on_every_frame(shot: Shot, tmp_pat
     assert all(image is not None and 0.01 < image.mean() < 0.99 for image in shown)
 
 
+def test_a_document_tells_where_plate_and_delivery_lie_on_this_machine(shot: Shot, tmp_path: Path) -> None:
+    """As of a delivery that was fetched from a box, whose side-car has the box's paths."""
+    shutil.copytree(Path(shot.delivery.sequence).parents[1], tmp_path / "fetched")
+    assert shot.matte is not None
+    document = json.loads(shot.to_json())
+    for noun, name in (("plate", "plate/plate"), ("matte", "matte/plate"), ("delivery", "out/look")):
+        document[noun]["sequence"] = f"{name}.####.png"
+    (tmp_path / "fetched" / "shot.json").write_text(json.dumps(document), encoding="utf-8")
+    delivered = open_delivered(str(tmp_path / "fetched" / "shot.json"))
+    delivered.close()
+    assert delivered.matte is not None
+    read = {reader.source(1004) for reader in (delivered.plate, delivered.result, delivered.matte.reader)}
+    assert {path.parents[1] for path in read} == {tmp_path / "fetched"}
+    by_pattern = open_delivered(str(tmp_path / "fetched" / "out" / "look.####.png"))
+    by_pattern.close()
+    assert by_pattern.result.source(1004).parents[1] == tmp_path / "fetched"
+
+
 def test_a_shot_document_that_is_not_there_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(tmp_path / "none.json")]) == 3
     assert "none.json" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def open_delivered(target: str) -> DeliveredShot:
     """
     path = _side_car(target)
     document = _read(path, target)
-    shot = Shot.from_json(json.dumps(document["shot"]))
+    shot = _here(Shot.from_json(json.dumps(document["shot"])), target)
     numbers = frame_numbers(parse_frames(document["frames"]))
     movie = is_movie_delivery(shot.delivery.sequence)
     with ExitStack() as opened:
@@ -118,6 +118,19 @@ def _side_car(target: str) -> Path:
     if target.endswith(".json"):
         return record.path_of(shot_of_file(Path(target)).delivery.sequence)
     return record.path_of(target)
+
+
+def _here(shot: Shot, target: str) -> Shot:
+    """The shot of a side-car, maybe from elsewhere, with paths of this machine as far as the target names them."""
+    if target.endswith(".fresco.json"):
+        return shot
+    if not target.endswith(".json"):
+        return replace(shot, delivery=replace(shot.delivery, sequence=str(Path(target).absolute())))
+    named = shot_of_file(Path(target))
+    matte = shot.matte if shot.matte is None or named.matte is None else replace(
+        shot.matte, sequence=named.matte.sequence)  # fmt: skip
+    return replace(shot, plate=replace(shot.plate, sequence=named.plate.sequence), matte=matte,
+                   delivery=replace(shot.delivery, sequence=named.delivery.sequence))
 
 
 def _read(path: Path, target: str) -> dict[str, Any]:
