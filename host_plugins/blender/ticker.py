@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from typing import Any, Optional
 
 import bpy
@@ -21,6 +22,15 @@ BUSY, IDLE = 0.2, 1.0  # seconds between two ticks
 START_PAUSE = 30.0  # seconds until a server that was started and did not come may be started again
 
 _started_at: Optional[float] = None
+
+
+def clock() -> float:
+    """What Blender's timer calls; the seconds until the next tick."""
+    try:
+        return step()
+    except Exception:  # noqa: BLE001, a timer that raises is never called again, and all jobs would seem to stand still
+        traceback.print_exc()
+        return IDLE
 
 
 def step() -> float:
@@ -55,8 +65,8 @@ def _start_server_for(chosen: Any) -> None:
 
 def begin() -> None:
     """Starts the timer, where there is one."""
-    if not bpy.app.background and not bpy.app.timers.is_registered(step):
-        bpy.app.timers.register(step, first_interval=BUSY, persistent=True)
+    if not bpy.app.background and not bpy.app.timers.is_registered(clock):
+        bpy.app.timers.register(clock, first_interval=BUSY, persistent=True)
 
 
 def _redraw() -> None:
@@ -110,8 +120,8 @@ def unregister() -> None:
     bpy.types.STATUSBAR_HT_header.remove(draw_status)
     bpy.app.handlers.load_post.remove(read_rows)
     bpy.app.handlers.save_pre.remove(write_rows)
-    if bpy.app.timers.is_registered(step):
-        bpy.app.timers.unregister(step)
+    if bpy.app.timers.is_registered(clock):
+        bpy.app.timers.unregister(clock)
     queue.link.close()
     for row in queue.rows:
         row.stop_export()
