@@ -13,6 +13,7 @@ from test_otio import arguments, done, shown
 
 from fresco_backend import cli
 from fresco_protocol.errors import InputError, OutputDenied, UsageError
+from fresco_protocol.shot import Shot, parse_frames
 
 otio = pytest.importorskip("opentimelineio")
 
@@ -98,6 +99,15 @@ def test_results_stand_over_their_plates_and_the_file_says_its_rate(rate: Fracti
     videos = {video.get("ref"): video.get("offset") for video in root.iter("video")}
     assert all(asset.get("start") == videos[asset.get("id")] for asset in root.iter("asset")
                if asset.get("id") in videos), "the picture lies where the clip looks for it"
+
+
+def test_the_command_makes_shots_of_the_files_own_rate(tmp_path: Path) -> None:
+    cut(tmp_path / "cut.fcpxml", Fraction(30000, 1001))
+    assert cli.main(arguments(tmp_path / "cut.fcpxml", tmp_path / "out.fcpxml")) == 0
+    shot = Shot.from_json((tmp_path / "b.json").read_text(encoding="utf-8"))
+    assert (str(shot.plate.rate), shot.plate.sequence) == ("30000/1001", "/media/b.mov")
+    assert shot.plate.frames == parse_frames("1-33"), "20 from the sixth, with handles of eight where there is media"
+    assert on_tracks(formats.read_timeline(tmp_path / "out.fcpxml"))[:3] == [{**A, **B}, C, D]
 
 
 def test_media_of_another_rate_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
