@@ -110,8 +110,9 @@ def test_the_command_makes_shots_of_the_files_own_rate(tmp_path: Path) -> None:
     assert on_tracks(formats.read_timeline(tmp_path / "out.fcpxml"))[:3] == [{**A, **B}, C, D]
 
 
-def test_media_of_another_rate_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = '<format id="r25" frameDuration="100/2500s"/><asset id="b" name="b.mov" start="0/1s" duration="4s" ' \
+@pytest.mark.parametrize("form", ['frameDuration="100/2500s"', 'name="FFVideoFormat1080p25"'])
+def test_media_of_another_rate_is_refused(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = f'<format id="r25" {form}/><asset id="b" name="b.mov" start="0/1s" duration="4s" ' \
             'hasVideo="1" format="r25"><media-rep src="file:///media/b.mov"/></asset><asset id="unused" '
     cut(tmp_path / "cut.fcpxml", Fraction(24), edit=('<asset id="b" ', other))
     assert cli.main(arguments(tmp_path / "cut.fcpxml", tmp_path / "out.fcpxml")) == 2

@@ -76,8 +76,7 @@ def of_other_rates(path: Path) -> frozenset[str]:
     root = ElementTree.parse(path).getroot()
     rate = _rate(root, _sequence(root))
     other = {asset.get("id") for asset in root.iter("asset")
-             if asset.get("hasVideo") == "1" and (found := _format(root, asset.get("format"))) is not None
-             and found.get("frameDuration") and 1 / _seconds(found.get("frameDuration")) != rate}
+             if asset.get("hasVideo") == "1" and _rate_of(_format(root, asset.get("format"))) not in (None, rate)}
     named = ((clip.get("name", ""), (clip, *clip.findall("video"))) for clip in root.iter() if clip.tag in PLACED)
     return frozenset(name for name, elements in named if any(element.get("ref") in other for element in elements))
 
@@ -91,15 +90,24 @@ def _sequence(root: Element) -> Element:
 
 
 def _rate(root: Element, sequence: Element) -> Fraction:
-    found = _format(root, sequence.get("format"))
-    duration = found.get("frameDuration") if found is not None else None
-    if not duration or not _seconds(duration):
+    rate = _rate_of(_format(root, sequence.get("format")))
+    if rate is None:
         raise InputError("its sequence has no frame rate", remedy="Export it again, or as .otio")
-    return 1 / _seconds(duration)
+    return rate
 
 
 def _format(root: Element, name: str | None) -> Element | None:
     return next((found for found in root.iter("format") if found.get("id") == name), None)
+
+
+def _rate_of(form: Element | None) -> Fraction | None:
+    """Frames per second of a format: by its frame duration, else by its name; None for stills and sound."""
+    if form is None:
+        return None
+    if duration := _seconds(form.get("frameDuration")):
+        return 1 / duration
+    ending = form.get("name", "").rpartition("p")[2]
+    return next((rate for rate, name in NAMES.items() if name == ending), None)
 
 
 def _begin_at(sequence: Element, seconds: Fraction) -> None:
