@@ -174,6 +174,30 @@ def test_a_flow_that_does_not_return_is_not_believed_even_where_colours_agree() 
     assert image.abs().max() < 0.04
 
 
+def test_where_neither_keyframe_is_believed_they_are_mixed_by_distance_and_not_by_chance() -> None:
+    flat = Clip(plates=torch.zeros(9, 3, 48, 64), mattes=torch.zeros(9, 48, 64))
+    pair = [StyledKey(frame=0, image=torch.full((3, 48, 64), 0.5)), StyledKey(frame=8, image=torch.zeros(3, 48, 64))]
+
+    def flow(frame: int, other: int) -> tuple[Tensor, Tensor]:
+        there, back = flat.flow(frame, other)
+        return there + (10 if other == 0 else 14), back  # both miss by far, one a little less
+
+    (image,) = propagate([4], pair, flat.plate, flow)
+    middle = image[:, 16:32, 16:48]
+    assert middle.min() > 0.25
+    assert middle.max() < 0.36
+
+
+def test_noise_of_the_plate_is_no_change_of_the_style() -> None:
+    clip = still()
+    noise = 0.06 * torch.randn(clip.plates.shape, generator=torch.Generator().manual_seed(3))
+    noise[[0, 8]] = 0
+    noisy = Clip(plates=clip.plates * 0.6 + noise, mattes=clip.mattes)
+    styles = -0.7 * 0.6 * clip.plates
+    (image,) = propagate([4], keys(styles, 0, 8), noisy.plate, noisy.flow)
+    assert (image - styles[4]).std() < 0.15 * 0.7 * noise[4].std()
+
+
 def test_one_frame_is_worked_on_at_a_time_and_nothing_is_asked_for_twice() -> None:
     clip, asked = moving(5, (33, 47)), Counter[tuple[int, ...]]()
 

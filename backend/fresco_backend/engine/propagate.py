@@ -29,6 +29,14 @@ RETURN_TOLERANCE = 6.0
 DOUBT = 0.1
 """Worth at which a carried style gives way to a painted one, which is right in colour and poor in detail."""
 
+INDECISION = 0.1
+"""Worth of both sides together at which they are mixed half by worth, half by distance alone: below it worth is chance,
+and shares that follow it flicker."""
+
+DETAIL_OF_CHANGE = 0.3
+"""How much of the plate's change in fine detail is taken over. Most of it is noise, and flow that misses by a pixel;
+the change of what is wider than the local relation, which is light, is taken over as a whole."""
+
 LARGEST_GAIN = 1.6
 """Two unlike textures in equal parts lose a factor of sqrt(2); more gain would lift noise."""
 
@@ -98,16 +106,27 @@ class _Relation:
 
 @torch.no_grad()
 def _rebuild(here: Tensor, carried: Sequence[_Carried], nearness: Sequence[float]) -> Tensor:
-    shares = torch.stack([side.worth * near for side, near in zip(carried, nearness, strict=True)])
-    shares = shares / shares.sum(0)
+    shares = _shares(torch.stack([side.worth for side in carried]), here.new_tensor(nearness).view(-1, 1, 1, 1))
     style = _mix([side.style for side in carried], shares)
     plate = (torch.stack([side.plate for side in carried]) * shares).sum(0)
     trust = 1 - torch.stack([1 - side.worth for side in carried]).prod(0)
     near, wide = (_fit(plate, style, trust, radius) for radius in (NEAR, WIDE))
-    moved = style + near.change(_blur(here - plate, 0.7))
+    moved = style + near.change(_believed(_blur(here - plate, 0.7)))
     support = _enlarge(_box(_reduce(trust), NEAR), here)
     painted = wide.paint(here).lerp(near.paint(here), support / (support + 0.05))
     return painted.lerp(moved, trust / (trust + DOUBT) * (1 + DOUBT)).clamp(-1, 1)
+
+
+def _shares(worth: Tensor, nearness: Tensor) -> Tensor:
+    """Give each side's part of the mixture, (K, 1, H, W), their sum 1: by distance, and worth as far as it tells."""
+    weighted, together = worth * nearness, worth.sum(0).square()
+    return nearness.lerp(weighted / weighted.sum(0), together / (together + INDECISION**2))
+
+
+def _believed(change: Tensor) -> Tensor:
+    """Give what of a change of the plate is believed: all of what is wide, a part of its detail."""
+    wide = _enlarge(_box(_reduce(change), NEAR), change)
+    return wide.lerp(change, DETAIL_OF_CHANGE)
 
 
 def _carry(here: Tensor, plate: Tensor, style: Tensor, there: Tensor, back: Tensor) -> _Carried:
