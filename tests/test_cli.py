@@ -88,6 +88,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePipeline:
     fake, module = FakePipeline(), ModuleType("fresco_backend.pipeline")
     module.plan, module.render = fake.plan, fake.render  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fresco_backend.pipeline", module)
+    monkeypatch.setattr("fresco_backend.preflight.require_sources", lambda shot, model: None)
     monkeypatch.setattr(fresco_backend, "pipeline", module, raising=False)
     monkeypatch.setenv("FRESCO_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.chdir(tmp_path)
@@ -302,6 +303,16 @@ def test_a_document_that_cannot_be_read_is_bad_input(content: bytes | None, tmp_
     code, words = failing(["render", str(tmp_path / "shot.json")], capsys)
     assert code == 3
     assert "shot.json" in words
+
+
+@pytest.mark.parametrize(("words", "code"), [
+    ([*LEAST, "--frames=1-5"], 3), (["render", "clip.mov", *LEAST[2:]], 3),
+    (["render", "demo/shot.json", "--model", "nonsense"], 7), (["render", "demo/shot.json", "--still", "2000"], 3)])
+def test_what_is_missing_is_said_before_torch_is_read(words: list[str], code: int) -> None:
+    asked = f"import sys; from fresco_backend import cli; print(cli.main({words!r}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)})
+    assert done.stdout == f"{code} False\n"
 
 
 def test_a_saved_shot_renders_the_same(pipeline: FakePipeline, tmp_path: Path) -> None:
@@ -520,8 +531,9 @@ import sys, time
 from types import ModuleType
 sys.path[:0] = {paths}
 import fresco_backend
-from fresco_backend import cli, interruption
+from fresco_backend import cli, interruption, preflight
 interruption.GRACE = 0.4
+preflight.require_sources = lambda shot, model: None
 def render(shot, **rest):
     try:
         sys.stderr.write("under way\\n"); sys.stderr.flush()

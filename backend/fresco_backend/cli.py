@@ -230,6 +230,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
+    from fresco_backend import preflight
+
     shot, selection = shot_of(arguments)
     if arguments.report and (selection is not None or arguments.stage is not None):
         raise UsageError("a report is of a whole shot", where="--report",
@@ -238,6 +240,7 @@ def _render(arguments: argparse.Namespace) -> int:
         _save(shot, arguments.save_shot)
     if arguments.still is not None:
         shot = _still(shot, selection, arguments)
+    preflight.require_sources(shot, model=not (arguments.allow_download or arguments.pins))
     as_json = arguments.json or arguments.progress == "json"
     if arguments.dry_run:
         return _plan(shot, selection, as_json=as_json, allow_download=arguments.allow_download)

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import PurePath
 
-from fresco_backend.movie_delivery import is_movie_delivery
+from fresco_backend.movies import is_movie
 from fresco_backend.sequences import frames_text
 from fresco_protocol.errors import RangeOutside
 from fresco_protocol.shot import FrameRange, Shot, Synthesis, frame_numbers
@@ -30,7 +30,7 @@ def still(shot: Shot, number: int) -> Shot:
         raise RangeOutside(f"the shot has no frame {number}", where=f"it has {has}",
                            remedy="Take the still from the shot's own range")
     delivery = replace(shot.delivery, sequence=still_path(shot.delivery.sequence), handles=0)
-    if is_movie_delivery(shot.delivery.sequence):
+    if is_movie(shot.delivery.sequence):
         delivery = replace(delivery, bit_depth=None, compression=None)  # a codec's own
     return replace(
         shot, plate=replace(shot.plate, frames=(FrameRange(first=number, last=number),)), delivery=delivery,
@@ -44,4 +44,4 @@ def still_path(delivery: str) -> str:
     field = _FIELD.search(path.stem)
     stem = path.stem[: field.start()] if field else path.stem
     name = ".".join(filter(None, [stem, "still", field[0].lstrip("._-") if field else "####"]))
-    return str(path.with_name(name + (".png" if is_movie_delivery(delivery) else path.suffix)))
+    return str(path.with_name(name + (".png" if is_movie(delivery) else path.suffix)))
