@@ -83,7 +83,7 @@ def test_a_preview_is_as_true_as_latents_allow(plates: torch.Tensor, seed: int) 
     colors = torch.nn.functional.avg_pool2d(plates[:1], 8)[0].flatten(1).numpy()
     fitted = (colors @ np.linalg.pinv(ones) @ ones).reshape(3, 8, 16)[:, 2:6].clip(-1, 1)
     wanted = [(half.mean((1, 2)) + 1) * 127.5 for half in (fitted[..., 1:7], fitted[..., 9:15])]
-    assert np.abs(np.subtract(halves(vae, plates), wanted)).max() < 8, "enlarged and packed as JPEG, it is that very fit"
+    assert np.abs(np.subtract(halves(vae, plates), wanted)).max() < 8, "enlarged, as JPEG, it is that very fit"
 
 
 def test_latents_that_overflowed_stop_no_render(plates: torch.Tensor) -> None:
