@@ -23,7 +23,7 @@ ATTAINED = 0.35  # of the speed of large matrix products
 BYTES_PER_WEIGHT = 2  # as most checkpoints store them
 # In 16 bits, at Stable Diffusion's width; measured by `fresco bench --shape sd15`.
 ACTIVATION_BYTES = 24_000  # of a step, per latent position and row
-COHERENCE_BYTES = 8_000  # on top with all constraints
+COHERENCE_BYTES = 9_000  # on top with all constraints
 DECODED_BYTES = 1_800  # of the autoencoder, per pixel of a picture
 SD_WEIGHTS = 860e6
 SD_AUTOENCODER_WEIGHTS = 84e6
