@@ -8,17 +8,21 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from servers import Process, Running, ended, polled, serving, waited
-from shots import bits, rendered, small_shot, with_look, write_plate
+from shots import bits, rendered, small_shot, with_look, with_plate, write_plate
 
+from fresco_backend.frames import read_frame
+from fresco_backend.staged_shot import staged
 from fresco_backend.worker_pool import Patience
 from fresco_protocol.client import Client
 from fresco_protocol.errors import WorkerDied
 from fresco_protocol.events import Delivered, Event, Finished, JobChanged, Planned, Previewed
 from fresco_protocol.job import Job, JobState
-from fresco_protocol.messages import Cancel, Logs, Pause, Resume, Retry, Status, Submit, fresh_key
-from fresco_protocol.shot import Shot
+from fresco_protocol.messages import Cancel, Discard, Logs, Pause, Resume, Retry, Status, Submit, fresh_key
+from fresco_protocol.shot import Shot, parse_frames
+from fresco_protocol.transfer import download, upload
 
 LONG = 24  # frames: a second or two of work
 PATIENCE = Patience(silence=8, halt=30, respawn=0.1)
@@ -185,6 +189,24 @@ def test_a_worker_that_dies_or_freezes_is_replaced_and_its_job_fails_at_the_thir
     assert ended(client, job).state is JobState.DELIVERED
     assert before.items() <= inodes(place / "killed").items(), "a finished frame was rendered again"
     assert bits(place / "killed") == bits(place / "whole")
+
+
+def test_a_plate_that_is_sent_is_rendered_as_one_that_lies_there(
+        running: Running, client: Client, place: Path, tiny_model: Path, tmp_path: Path) -> None:
+    few = with_plate(shot(place, tiny_model, "here"), frames=parse_frames("1001-1004"))
+    rendered(few)
+    remote, sources = staged(few)
+    record = upload(client, remote, sources, client_key=fresh_key())
+    assert ended(client, record.id).state is JobState.DELIVERED
+    found, paths = download(client, record.id, str(tmp_path / "back"))
+    assert found.state is JobState.DELIVERED
+    names = sorted(path.name for path in (place / "here").iterdir() if path.is_file())
+    assert [Path(path).name for path in paths] == names
+    for name in inodes(place / "here"):  # the files differ: each carries the hash of its job, and of its plate's files
+        there, here = read_frame(tmp_path / "back" / name), read_frame(place / "here" / name)
+        assert np.array_equal(there.pixels, here.pixels), name
+    client.request(Discard(job=record.id))
+    assert not Path(record.output).parent.exists()
 
 
 def test_a_killed_server_loses_nothing(place: Path, tiny_model: Path) -> None:
