@@ -94,8 +94,6 @@ def _models(shot: Shot) -> Iterator[tuple[str, str]]:
         yield "look.vae", look.vae
     if shot.delivery.upscaler is not None:
         yield "delivery.upscaler", shot.delivery.upscaler
-    if shot.delivery.upscaler is not None:
-        yield "delivery.upscaler", shot.delivery.upscaler
     for number, lora in enumerate(look.loras):
         yield f"look.loras[{number}].model", lora.model
     for number, control in enumerate(look.controls or ()):
