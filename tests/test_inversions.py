@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from shots import bits, delivered, rendered, small_shot, with_delivery, with_look, write_plate
 
 import tiny
 from fresco_backend import inversions, pipeline, record
-from fresco_backend.engine.invert import inversion_timesteps
+from fresco_backend.engine.invert import PlateFeatures, SeenFeatures, inversion_timesteps
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.events import Advanced, Event, Stage
 from fresco_backend.frames import Size, Window
 from fresco_backend.inversions import inversion_text, needs_inversion
 from fresco_backend.job import Job, open_job
+from fresco_backend.plate_features import KeptFeatures
 from fresco_backend.resolution import fit
 from fresco_protocol.shot import (
     Coherence,
@@ -86,6 +88,43 @@ def test_a_second_prompt_pays_no_inversion(shot: Shot, tmp_path: Path, request: 
     assert {path: path.stat().st_mtime_ns for path in kept(tmp_path / "out")} == before
     pictures = bits(tmp_path / "out")
     assert len(pictures) == len(set(pictures.values())) == 10
+
+
+def test_a_second_prompt_computes_nothing_of_the_plates_branch(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered(with_look(shot, prompt="a drawing"))
+    files = sorted((tmp_path / "out" / ".fresco").glob("inversion.*/features/*/*.safetensors"))
+    assert len(files) == int(0.8 * STEPS), "one for each step at which something is injected"
+    for path in files[1:]:
+        path.unlink()
+    rendered(with_delivery(shot, sequence=str(tmp_path / "out" / "part.####.png")))
+
+    def refused(*_: object) -> None:
+        raise AssertionError("the plate's branch was computed again")
+
+    monkeypatch.setattr(SeenFeatures, "taken", refused)
+    rendered(with_delivery(shot, sequence=str(tmp_path / "out" / "kept.####.png")))
+    monkeypatch.undo()
+    monkeypatch.setattr(KeptFeatures, "load", lambda *_: None)
+    rendered(with_delivery(shot, sequence=str(tmp_path / "out" / "anew.####.png")))
+    pixels = {name: [path.read_bytes() for path in sorted((tmp_path / "out").glob(f"{name}.*.png"))]
+              for name in ("part", "kept", "anew")}
+    assert len(pixels["kept"]) == 5
+    assert pixels["kept"] == pixels["part"] == pixels["anew"], "what is kept decides no pixel"
+
+
+def test_features_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
+    features = PlateFeatures(tokens=(torch.rand(2, 8, 4).half(),), convolution=torch.rand(2, 4, 2, 2).half())
+    kept = KeptFeatures(folder=tmp_path / "window", limit=1000)
+    for timestep in (1, 51, 101, 151):
+        kept.save(timestep, features)
+    assert len(list(tmp_path.glob("*/*"))) in (2, 3)
+    found = kept.load(1, torch.device("cpu"))
+    assert found is not None
+    assert found.tokens is not None
+    assert torch.equal(found.tokens[0], features.tokens[0])  # type: ignore[index]
+    assert kept.load(151, torch.device("cpu")) is None
 
 
 def test_an_inversion_is_kept_at_the_sampled_steps_in_half_precision(shot: Shot, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fresco_backend.engine.coherence import Coherence, WindowGuidance
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.denoise import Control, DiffusionModels, Sampling, WindowInput
 from fresco_backend.engine.flow import Flow
-from fresco_backend.engine.invert import Injection, Source, inversion_timesteps, invert
+from fresco_backend.engine.invert import Injection, PlateFeatures, Source, inversion_timesteps, invert
 from fresco_backend.engine.latents import NoiseSharing, encode
 from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.tokenflow import Blend, Propagation
@@ -100,7 +100,38 @@ def test_the_plates_branch_is_computed_while_it_is_needed(guidance: float, model
     edit = replace(window, source=source_of(models, window, Injection(attention=0.25, convolution=0.5)))
     with rows_seen(models) as rows:
         latents_of(models, edit, replace(EDIT, guidance=guidance))
-    assert rows == [3 * (branches + 1)] * 2 + [3 * branches] * 2
+    plate, edited = 3, 3 * branches
+    assert rows == [plate, edited, plate, edited, edited, edited]
+
+
+class Remembered:
+    """Keeps the plate's features in memory."""
+
+    def __init__(self) -> None:
+        self.features: dict[int, PlateFeatures] = {}
+
+    def load(self, timestep: int, _device: torch.device) -> PlateFeatures | None:
+        return self.features.get(timestep)
+
+    def save(self, timestep: int, features: PlateFeatures) -> None:
+        assert timestep not in self.features
+        self.features[timestep] = features
+
+
+def test_another_prompt_takes_the_plates_features_from_the_first_one(models: DiffusionModels) -> None:
+    coherence, kept = replace(FULL, spatial=None), Remembered()
+    window = window_of(3, coherence)
+    source = source_of(models, window, Injection(attention=0.25, convolution=0.5))
+    other = replace(window, prompt=text(3, 7), source=replace(source, kept=kept))
+    alone = latents_of(models, replace(other, source=source), replace(EDIT, guidance=5.0))
+    latents_of(models, replace(other, prompt=text(3, 9)), replace(EDIT, guidance=5.0))
+    first, second = models.schedule.timesteps(EDIT.steps)[:2]
+    assert sorted(kept.features) == [second, first]
+    assert kept.features[first].tokens and kept.features[second].tokens is None
+    with rows_seen(models) as rows:
+        again = latents_of(models, other, replace(EDIT, guidance=5.0))
+    assert 3 not in rows, "the plate's branch was computed again"
+    assert torch.equal(again, alone), "what is kept decides nothing"
 
 
 def test_pivots_that_are_all_frames_are_the_whole_window(models: DiffusionModels) -> None:
@@ -157,9 +188,9 @@ def test_controls_leave_the_plates_branch_alone(models: DiffusionModels) -> None
             latents_of(models, replace(window, source=source, controls=controls), replace(EDIT, guidance=5.0))
     finally:
         hook.remove()
-    plain, controlled = outputs[0], outputs[len(outputs) // 2]
-    torch.testing.assert_close(plain[:2], controlled[:2], rtol=0, atol=1e-5)
-    assert not torch.allclose(plain[2:], controlled[2:], atol=1e-3)
+    plain, controlled = outputs[:2], outputs[len(outputs) // 2 :]
+    torch.testing.assert_close(plain[0], controlled[0], rtol=0, atol=1e-5)
+    assert not torch.allclose(plain[1], controlled[1], atol=1e-3)
 
 
 def test_propagation_needs_the_plate(models: DiffusionModels) -> None:

@@ -25,6 +25,7 @@ from fresco_backend.events import Advanced, Event, Stage, Warned
 from fresco_backend.inversions import Inversions, needs_inversion
 from fresco_backend.job import Job
 from fresco_backend.movies import MovieReader
+from fresco_backend.plate_features import KeptFeatures
 from fresco_backend.previews import Previews
 from fresco_backend.weights import Models
 
@@ -103,6 +104,9 @@ class Denoising:
         if self._ahead and (following := self._after(place, part)) is not None:
             self._watched.expect(following.frames)
         given = windows.window_input(self.job, self.models, part, inverted, seen=seen)
+        if inversions is not None and given.source is not None:
+            kept = KeptFeatures.of(self.job, inversions, part.frames, self.models.dtype)
+            given = replace(given, source=replace(given.source, kept=kept))
         return given, (yield from self._steps(place, given, denoised, anchors if given.anchored else None))
 
     def _steps(

@@ -65,6 +65,10 @@ class Inversions:
         """Those of the frames that are not inverted yet."""
         return tuple(frame for frame in frames if not self._path(frame).is_file())
 
+    def files(self, frames: Sequence[int]) -> tuple[Path, ...]:
+        """Where frames are, or will be; the names tell what was inverted."""
+        return tuple(map(self._path, frames))
+
     def make(self, models: Models, frames: Sequence[int]) -> Iterator[int]:
         """Invert frames, all in one go; yields after each step how many are done. Raises OutputError."""
         images = working_images(self._job, frames).to(models.device)

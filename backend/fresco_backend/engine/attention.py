@@ -29,8 +29,8 @@ class AttentionGuides:
     cross_frame: keys and values are the first frame's and of each later one what is new in it, the same for all frames.
     spatial: temperature with which queries are mixed by the plate's self-similarity; None is off, `TEMPERATURE` is
     the paper's. temporal: temperature with which results are mixed along pixel paths; None is off, likewise.
-    injected: queries and keys of all branches are those of the first one, which is the plate's (Tumanyan et al.,
-    "Plug-and-Play", CVPR 2023, section 4).
+    injected: queries and keys of all branches are the plate's: those of the first one, or of the tokens that are given
+    (Tumanyan et al., "Plug-and-Play", CVPR 2023, section 4).
     Raises ValueError for temperatures that are not above 0.
     """
 
@@ -54,11 +54,13 @@ class AttentionGuides:
 class GuidedAttention:
     """The handle that `guided_attention` gives: records the reference, and holds the guides.
 
-    guides: what acts in the U-Net calls that follow; may change between calls.
+    guides: what acts in the U-Net calls that follow; may change between calls. tokens: where queries and keys are
+    injected, what they are made of, by the layers in order of execution; None takes the first branch's.
     """
 
     def __init__(self, correspondence: Correspondence, guides: AttentionGuides) -> None:
         self.guides = guides
+        self.tokens: tuple[Tensor, ...] | None = None
         self.correspondence = correspondence
         self._recording = False
 
@@ -89,9 +91,9 @@ def guided_attention(
     """
     attention = GuidedAttention(correspondence, guides)
     with ExitStack() as stack:
-        for layer in guided_layers(unet):
+        for place, layer in enumerate(guided_layers(unet)):
             stack.callback(layer.set_processor, layer.processor)
-            layer.set_processor(_GuidedProcessor(attention, layer.processor))
+            layer.set_processor(_GuidedProcessor(attention, layer.processor, place))
         yield attention
 
 
@@ -114,11 +116,11 @@ def _children(module: nn.Module, name: str) -> list[Any]:
 
 
 class _GuidedProcessor:
-    """Attention processor of one layer; (B, L, C) to (B, L, C), B = branches * N."""
+    """Attention processor of one layer; (B, L, C) to (B, L, C), B = branches * N. place: of the layer among all."""
 
-    def __init__(self, attention: GuidedAttention, plain: Any) -> None:
+    def __init__(self, attention: GuidedAttention, plain: Any, place: int) -> None:
         self._attention = attention
-        self._plain = plain
+        self._plain, self._place = plain, place
         self._reference: Tensor | None = None
 
     def __call__(
@@ -146,7 +148,7 @@ class _GuidedProcessor:
     ) -> Tensor:
         size = correspondence.feature_size(hidden_states.shape[1])
         window = _by_window(hidden_states, correspondence.frames)
-        source = hidden_states[: correspondence.frames] if guides.injected else hidden_states
+        source = self._source(hidden_states, correspondence.frames) if guides.injected else hidden_states
         branches = len(hidden_states) // len(source)
         query, key = (project(source).repeat(branches, 1, 1) for project in (attn.to_q, attn.to_k))
         asked = query
@@ -162,6 +164,11 @@ class _GuidedProcessor:
         if guides.temporal is not None:
             mixed = _along_paths(query, key, mixed, correspondence.paths(*size), attn.heads, guides.temporal)
         return mixed
+
+    def _source(self, hidden_states: Tensor, frames: int) -> Tensor:
+        """Give the plate's tokens (N, L, C), of which queries and keys are made."""
+        tokens = self._attention.tokens
+        return hidden_states[:frames] if tokens is None else tokens[self._place].to(hidden_states)
 
     def _by_similarity(self, attn: Any, query: Tensor, temperature: float) -> Tensor:
         """Queries mixed within each frame by the self-similarity of the reference (FRESCO, equation 7)."""

@@ -7,14 +7,20 @@ as there are any.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fresco_backend.engine.invert import injected_convolution
+from fresco_backend.engine.invert import (
+    Injection,
+    PlateFeatures,
+    SeenFeatures,
+    injected_convolution,
+    replaced_convolution,
+)
 from fresco_backend.engine.schedule import Step
 
 if TYPE_CHECKING:
@@ -33,26 +39,50 @@ class Branches:
         """The U-Net."""
         return self._models.unet
 
-    def injects(self, step: Step) -> bool:
-        """Whether an edit takes features of the plate at a step, so that the plate's branch is needed."""
-        source = self._window.source
-        return source is not None and source.injection is not None and source.injection.acts(step)
-
     def injects_attention(self, step: Step) -> bool:
         """Whether queries and keys are the plate's at a step."""
-        source = self._window.source
-        return source is not None and source.injection is not None and source.injection.holds_attention(step)
+        injection = self._injection
+        return injection is not None and injection.holds_attention(step)
 
-    def predict(self, latents: Tensor, step: Step, places: Sequence[int], *, with_plate: bool) -> Tensor:
+    def plate_features(self, step: Step, computing: AbstractContextManager[None]) -> PlateFeatures | None:
+        """Give what an edit takes of its plate at a step, for all frames of the window; None where it takes nothing.
+
+        It depends on the plate, its caption and the window, never on the prompt. computing: is open while it is
+        computed, which is not done where an earlier edit kept it.
+        """
+        source, injection = self._window.source, self._injection
+        if source is None or injection is None or not injection.acts(step):
+            return None
+        plate = source.latents(step.timestep)
+        if source.kept is not None and (known := source.kept.load(step.timestep, plate.device)) is not None:
+            return known
+        seen = SeenFeatures()
+        with computing, seen.watching(self.unet):
+            self._call(plate, step.timestep, source.caption, {})
+        features = seen.taken(injection, step)
+        if source.kept is not None:
+            source.kept.save(step.timestep, features)
+        return features
+
+    def predict(
+        self,
+        latents: Tensor,
+        step: Step,
+        places: Sequence[int],
+        *,
+        with_plate: bool,
+        plate: PlateFeatures | None = None,
+    ) -> Tensor:
         """Give the guided output of the U-Net, float32 (n, C, h, w), for n frames of the window.
 
-        latents: (N, C, h, w) of all its frames. places: those of the n frames in it.
+        latents: (N, C, h, w) of all its frames. places: those of the n frames in it. with_plate: the plate's branch is
+        computed with the others. plate: what was computed of it before, of the same n frames.
         """
         chosen, source = list(places), self._window.source
         rows = [latents[chosen]] * len(self._text)
         if with_plate and source is not None:
             rows = [source.latents(step.timestep)[chosen].to(latents), *rows]
-        with self._injected(step, len(chosen), with_plate):
+        with self._injected(step, len(chosen), with_plate, plate):
             residuals = self._residuals(latents[chosen], step, chosen, with_plate)
             output = self._call(torch.cat(rows), step.timestep, self._states(chosen, with_plate), residuals)
         return self._guided(output[len(chosen) :] if with_plate else output)
@@ -63,14 +93,20 @@ class Branches:
         states = self._states(chosen, with_plate)
         self._call(plate[chosen].repeat(len(states) // len(chosen), 1, 1, 1), timestep, states, {})
 
-    @contextmanager
-    def _injected(self, step: Step, frames: int, with_plate: bool) -> Iterator[None]:
+    @property
+    def _injection(self) -> Injection | None:
         source = self._window.source
-        if with_plate and source is not None and source.injection and source.injection.holds_convolution(step):
-            with injected_convolution(self.unet, frames):
-                yield
-        else:
-            yield
+        return None if source is None else source.injection
+
+    def _injected(
+        self, step: Step, frames: int, with_plate: bool, plate: PlateFeatures | None
+    ) -> AbstractContextManager[None]:
+        if plate is not None and plate.convolution is not None:
+            return replaced_convolution(self.unet, plate.convolution)
+        injection = self._injection
+        if with_plate and injection is not None and injection.holds_convolution(step):
+            return injected_convolution(self.unet, frames)
+        return nullcontext()
 
     def _call(self, rows: Tensor, timestep: int, states: Tensor, residuals: dict[str, Any]) -> Tensor:
         rows, states = rows.to(self.unet.dtype), states.to(self.unet.dtype)

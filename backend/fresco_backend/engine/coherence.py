@@ -140,15 +140,25 @@ class Guide:
         self._attention = attention
         self._features = features
 
-    def at(self, step: Step, *, injected: bool = False, untouched: int = 0) -> None:
+    def at(
+        self,
+        step: Step,
+        *,
+        injected: bool = False,
+        tokens: tuple[Tensor, ...] | None = None,
+        untouched: int = 0,
+        optimised: bool = True,
+    ) -> None:
         """Switch to the constraints of a step, for the U-Net calls that follow.
 
-        injected: queries and keys are the plate's, whose branch comes first. untouched: rows of that branch, whose
-        features are left as they are.
+        injected: queries and keys are the plate's, whose branch comes first. tokens: they are made of these, see
+        `invert.PlateFeatures`. untouched: rows of that branch, whose features are left as they are. optimised: False
+        leaves those of all rows.
         """
-        self._attention.guides = replace(self.coherence.attention(step), injected=injected)
+        self._attention.guides = replace(self.coherence.attention(step), injected=injected or tokens is not None)
+        self._attention.tokens = tokens
         if self._features is not None:
-            self._features.enabled = self.coherence.optimises(step)
+            self._features.enabled = optimised and self.coherence.optimises(step)
             self._features.untouched = untouched
 
     @contextmanager

@@ -9,14 +9,15 @@ convolution features, Tumanyan et al., "Plug-and-Play Diffusion Features", CVPR 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from fresco_backend.engine.attention import guided_layers
 from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step
 
 
@@ -48,17 +49,41 @@ class Injection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlateFeatures:
+    """What an edit takes of its plate at one step: of N frames, float16, the same for every prompt.
+
+    tokens: what each guided self-attention sees, in order of execution, (N, L, C): queries and keys are made of it;
+    None where they are the edit's own. convolution: what `injected_layer` gives, (N, C, h, w); None likewise.
+    """
+
+    tokens: tuple[Tensor, ...] | None = None
+    convolution: Tensor | None = None
+
+
+class FeatureStore(Protocol):
+    """Keeps the plate's features of one window from one edit to the next, as far as there is room."""
+
+    def load(self, timestep: int, device: torch.device) -> PlateFeatures | None:
+        """Give what was kept at a time step; None where nothing was."""
+
+    def save(self, timestep: int, features: PlateFeatures) -> None:
+        """Keep the features of a time step, or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """The plate of a window as the model sees it on its own way to noise.
 
     latents: gives the inverted latents (N, C, h, w), float32, of a time step that the run samples. caption: (N, T, C),
     states of the text that the plate was inverted with. injection: of an edit, which then starts from these latents;
-    None for a translation, whose tokens only find each other by them.
+    None for a translation, whose tokens only find each other by them. kept: what an edit takes of the plate, from
+    earlier edits of it; None computes it.
     """
 
     latents: Callable[[int], Tensor]
     caption: Tensor
     injection: Injection | None = None
+    kept: FeatureStore | None = None
 
 
 def inversion_timesteps(schedule: NoiseSchedule, steps: int, sampled: Sequence[int]) -> tuple[int, ...]:
@@ -119,11 +144,55 @@ def injected_convolution(unet: Any, frames: int) -> Iterator[None]:
     Batches are branches * frames, the branches outermost and the plate's first.
     """
 
-    def of_the_plate(_layer: Any, _inputs: Any, output: Tensor) -> Tensor:
-        return output[:frames].repeat(output.shape[0] // frames, 1, 1, 1)
+    with _convolution(unet, lambda output: output[:frames]):
+        yield
 
-    hook = injected_layer(unet).register_forward_hook(of_the_plate)
+
+@contextmanager
+def replaced_convolution(unet: Any, plate: Tensor) -> Iterator[None]:
+    """Give all branches the plate's residual features (N, C, h, w) while open; leaves no trace."""
+    with _convolution(unet, lambda output: plate.to(output)):
+        yield
+
+
+@contextmanager
+def _convolution(unet: Any, of_the_plate: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def replaced(_layer: Any, _inputs: Any, output: Tensor) -> Tensor:
+        plate = of_the_plate(output)
+        return plate.repeat(output.shape[0] // plate.shape[0], 1, 1, 1)
+
+    hook = injected_layer(unet).register_forward_hook(replaced)
     try:
         yield
     finally:
         hook.remove()
+
+
+class SeenFeatures:
+    """What a U-Net call on the plate alone shows of it."""
+
+    def __init__(self) -> None:
+        self._tokens: list[Tensor] = []
+        self._convolution: Tensor | None = None
+
+    @contextmanager
+    def watching(self, unet: Any) -> Iterator[None]:
+        """The one U-Net call within is looked at, and runs unchanged."""
+        with ExitStack() as stack:
+            for layer in guided_layers(unet):
+                stack.callback(layer.register_forward_pre_hook(self._saw_tokens).remove)
+            stack.callback(injected_layer(unet).register_forward_hook(self._saw_convolution).remove)
+            yield
+
+    def taken(self, injection: Injection, step: Step) -> PlateFeatures:
+        """Give what an edit takes of it at a step."""
+        return PlateFeatures(
+            tokens=tuple(self._tokens) if injection.holds_attention(step) else None,
+            convolution=self._convolution if injection.holds_convolution(step) else None,
+        )
+
+    def _saw_tokens(self, _layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        self._tokens.append(inputs[0].half())
+
+    def _saw_convolution(self, _layer: Any, _inputs: Any, output: Tensor) -> None:
+        self._convolution = output.half()

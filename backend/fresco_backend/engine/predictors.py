@@ -55,16 +55,26 @@ class _Together:
         if not self._began and self._guide is not None and self._guide.coherence.compares(step):
             _show(self._branches, self._guide, self._reference(), range(len(latents)), with_plate=False)
         self._began = True  # what compares at no first step compares at none
-        # The plate's branch is the first third of the work: it is computed only while something is taken from it.
-        with_plate = self._branches.injects(step)
+        plate = self._branches.plate_features(step, self._on_the_plate(step))
         if self._guide is not None:
-            injected = self._branches.injects_attention(step)
-            self._guide.at(step, injected=injected, untouched=len(latents) if with_plate else 0)
-        return self._branches.predict(latents, step, range(len(latents)), with_plate=with_plate)
+            self._guide.at(step, tokens=None if plate is None else plate.tokens)
+        return self._branches.predict(latents, step, range(len(latents)), with_plate=False, plate=plate)
+
+    @contextmanager
+    def _on_the_plate(self, step: Step) -> Iterator[None]:
+        """The U-Net call within is on the plate's own branch: its attention is guided, its features are left alone."""
+        if self._guide is not None:
+            self._guide.at(step, optimised=False)
+        yield
 
 
 class _ByPivots:
-    """The step's pivots in one call, then the frames between two pivots in a call each."""
+    """The step's pivots in one call, then the frames between two pivots in a call each.
+
+    The plate's branch is computed with the others: every layer of it is asked for its tokens at every step, and the
+    pivots, by which it sees the other frames, are others at every step. To keep all that would take hundreds of times
+    the plate's inversion.
+    """
 
     def __init__(
         self, branches: Branches, propagation: Propagation, anchored: int, reference: Callable[[], Reference]

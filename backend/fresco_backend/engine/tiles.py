@@ -153,7 +153,7 @@ def _tile_of_guidance(guidance: WindowGuidance | None, tile: Tile, whole: Size) 
 
 
 def _tile_of_source(source: Source, tile: Tile, whole: Size) -> Source:
-    return replace(source, latents=lambda timestep: tile.of(source.latents(timestep), whole))
+    return replace(source, latents=lambda timestep: tile.of(source.latents(timestep), whole), kept=None)
 
 
 def _tile_of_propagation(propagation: Propagation, tile: Tile, whole: Size) -> Propagation:
