@@ -59,6 +59,26 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 # Stages
 
 
+def test_most_latents_are_spoilt_each_by_its_own_share() -> None:
+    latents = torch.zeros(400, 4, 6, 6)
+    deviations = train.spoilt(latents, np.random.default_rng(0)).std(dim=(1, 2, 3))
+    assert float((deviations > 0).float().mean()) == pytest.approx(train.SPOILT_SHARE, abs=0.06)
+    assert 0.85 * train.LATENT_ERROR < float(deviations.max()) < 1.2 * train.LATENT_ERROR
+    assert float(deviations[deviations > 0].min()) < 0.05 * train.LATENT_ERROR
+
+
+def test_the_autoencoder_stage_can_begin_with_an_exported_one(prepared: Path, tmp_path: Path) -> None:
+    trained = train.load_autoencoder(prepared)
+    trained.save_pretrained(tmp_path / "model" / "vae")
+    work = tmp_path / "work"
+    work.mkdir()
+    train.train_autoencoder(miniature.options("autoencoder", work, "--steps", "0", "--init", str(tmp_path / "model")))
+    begun = torch.load(work / "autoencoder.pt", weights_only=True)
+    assert begun["gains"] == list(trained.config["gains"]) or begun["gains"] == trained.config["gains"]
+    for name, value in trained.restoration.state_dict().items():
+        torch.testing.assert_close(begun["model"][name], value, rtol=0, atol=2e-3)  # one step at the lowest rate
+
+
 def test_the_autoencoder_stage_whitens_and_goes_on_where_it_stopped(prepared: Path, tmp_path: Path) -> None:
     saved = torch.load(prepared / "autoencoder.pt", weights_only=True)
     assert saved["step"] == miniature.STEPS

@@ -28,6 +28,8 @@ CHECKPOINT_SECONDS = 180
 LOG_STEPS = 25
 # A channel of deviation d becomes one of deviation d**0.3: low frequencies still outlive the noise longest.
 WHITENING = 0.7
+SPOILT_SHARE = 0.6  # of the autoencoder's samples
+LATENT_ERROR = 0.3  # at most, where a latent channel of natural pictures has a deviation of about 1
 NULL_CAPTION_SHARE = 0.1
 NO_CONTROL_SHARE = 0.1
 PLATE_START_SHARE = 0.75
@@ -81,18 +83,33 @@ def picture_batches(folders: list[Path], side: int, batch: int) -> Iterator[Tens
         yield torch.stack([x[:, y : y + side, z : z + side] for x, (y, z) in zip(batch_of, corners, strict=True)])
 
 
+def spoilt(latents: Tensor, rng: np.random.Generator) -> Tensor:
+    """Latents (N, C, h, w) of which most carry the errors that denoised ones have, each its own share of them.
+
+    Neighbouring blocks of a diffusion do not fit each other as those of a photograph do: a decoder that saw only
+    photographs leaves their edges as a grid.
+    """
+    share = torch.from_numpy(rng.uniform(0, LATENT_ERROR, len(latents)) * (rng.random(len(latents)) < SPOILT_SHARE))
+    noise = torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32))
+    return latents + share.float()[:, None, None, None] * noise
+
+
 def train_autoencoder(options: argparse.Namespace) -> None:
-    """Measure the gains, then train the restoration network on the transform's own errors."""
+    """Measure the gains, then train the restoration network on the transform's errors and on those of a diffusion."""
     path = options.work / "autoencoder.pt"
-    batches = picture_batches(options.photos, side=96, batch=16)
+    batches, rng = picture_batches(options.photos, side=96, batch=16), np.random.default_rng(2)
     if path.exists():
         state = torch.load(path, weights_only=True)
+    elif options.init is not None:
+        exported: DctAutoencoder = DctAutoencoder.from_pretrained(options.init / "vae")
+        state = {"step": 0, "gains": exported.config["gains"], "model": exported.restoration.float().state_dict()}
     else:
         state = {"step": 0, "gains": measured_gains(torch.cat([next(batches) for _ in range(12)]))}
     autoencoder = DctAutoencoder(gains=state["gains"])
     optimiser = torch.optim.AdamW(autoencoder.restoration.parameters(), lr=1e-3, betas=(0.9, 0.99))
     if "model" in state:
         autoencoder.restoration.load_state_dict(state["model"])
+    if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
     saved, running = time.monotonic(), 0.0
     for step in range(state["step"], options.steps + 1):
@@ -100,7 +117,7 @@ def train_autoencoder(options: argparse.Namespace) -> None:
             group["lr"] = 1e-3 * min(1, (step + 1) / 100, max(0.02, (options.steps - step) / (0.5 * options.steps)))
         images = next(batches)
         with torch.no_grad():
-            degraded = autoencoder.inverse_transform(autoencoder.encode(images).latent_dist.mode())
+            degraded = autoencoder.inverse_transform(spoilt(autoencoder.encode(images).latent_dist.mode(), rng))
         with torch.autocast(images.device.type, torch.bfloat16):
             correction = autoencoder.restoration(degraded)
         error = degraded + correction.float() - images
@@ -369,7 +386,7 @@ def parser() -> argparse.ArgumentParser:
                         help="looks that are drawn more often in the diffusion stage")
     result.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     result.add_argument("--output", type=Path, default=Path(__file__).with_name("model"), help="folder for export")
-    result.add_argument("--init", type=Path, help="exported model from which a diffusion without checkpoint starts")
+    result.add_argument("--init", type=Path, help="exported model from which a stage without checkpoint starts")
     evaluate.add_options(result)
     return result
 
