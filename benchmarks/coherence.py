@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """How steady each part of FRESCO makes a clip, and each way of making frames: on the demo shot and on your own clips.
 
-    python benchmarks/coherence.py [--clips CLIP ...] [--pictures DIR] [--markdown]
+    python benchmarks/coherence.py [--clips CLIP ...] [--part 1/2] [--pictures DIR] [--markdown]
 
 CLIP is a movie or an image pattern, and may name frames: "street.mp4", "street.mp4=25-32", "plate.####.exr=1001-1008".
 All frames of a stretch are denoised as one window, once for each variant of the paper's ablation; then the shot is made
 by each mode of synthesis, translated and edited, in-betweens and inversion included. Finished rows are kept in a JSON
 file, so that a stopped run goes on; a row is computed again when its shot, its files or its variant change, not when
-the code does: then say --fresh. The clock holds denoising and decoding, of a mode all but the loading of the model.
+the code does: then say --fresh. Several processes may share the work: each measures a part of the clips (--part 1/2,
+--part 2/2); then the command without a part prints the tables of all. The clock holds denoising and decoding, of a mode
+all but the loading of the model.
 """
 
 from __future__ import annotations
@@ -251,6 +253,14 @@ def _judge(clips: Sequence[Clip], options: argparse.Namespace) -> Judge | None:
     return Judge.trained(plates, models.vae, look)
 
 
+def _part(text: str) -> Callable[[Sequence[Clip]], Sequence[Clip]]:
+    """What takes every n-th clip, from "1/2"."""
+    first, _, each = text.partition("/")
+    if not (first.isdecimal() and each.isdecimal() and 1 <= int(first) <= int(each)):
+        raise argparse.ArgumentTypeError(f"a part is written as 1/2, not {text}")
+    return lambda clips: clips[int(first) - 1 :: int(each)]
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [entry.name for entry in ENTRIES]
@@ -266,6 +276,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, default=20, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--store", type=Path, default=STORE, metavar="FILE", help="where rows are kept (default: %(default)s)")
+    add("--part", type=_part, default="1/1", metavar="I/N", help="measure every N-th clip, from the I-th one")
     add("--fresh", action="store_true", help="compute finished rows again")
     add("--pictures", type=Path, metavar="DIR", help="write strips of frames and of differences")
     add("--markdown", action="store_true", help="tables in Markdown")
@@ -279,7 +290,7 @@ def main(argv: Sequence[str] | None = None, demo: Clip = DEMO) -> None:
     clips, rows = (demo, *options.clips), dict[tuple[str, str], Row]()
     judge = cache(lambda: _judge(clips, options))  # trained when a row is measured, not when all are there
     try:
-        for clip in clips:
+        for clip in options.part(clips):
             for row in measure(clip, options, store, judge):
                 if (row.clip, row.variant) in rows:
                     raise SystemExit(f"coherence.py: two clips are called {row.clip}: rename one of their files")

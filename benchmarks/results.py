@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,7 +41,7 @@ class Row:
 
 @dataclass(kw_only=True)
 class Store:
-    """Finished rows by what they depend on, in a JSON file that is whole at any time."""
+    """Finished rows by what they depend on, in a JSON file that is whole at any time and that processes may share."""
 
     path: Path
     rows: dict[str, Row] = field(default_factory=dict)
@@ -54,13 +55,15 @@ class Store:
         return cls(path=path, rows={key: Row(**row) for key, row in found.items()})
 
     def add(self, key: str, row: Row) -> None:
-        """Keep a row."""
-        self.rows[key] = row
+        """Keep a row, beside those that other processes have kept meanwhile."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        text = json.dumps({key: asdict(row) for key, row in self.rows.items()}, indent=1, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(self.path)
+        with self.path.with_name(self.path.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.rows = {**self.rows, **Store.open(self.path).rows, key: row}
+            part = self.path.with_name(self.path.name + ".part")
+            text = json.dumps({key: asdict(row) for key, row in self.rows.items()}, indent=1, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
+            part.replace(self.path)
 
 
 def means(rows: Sequence[Row], plain: str) -> list[list[str]]:

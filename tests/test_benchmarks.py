@@ -111,6 +111,24 @@ def test_further_clips_get_a_column_each_and_pictures(
             assert (tmp_path / "look" / clip / sheet).stat().st_size > 0
 
 
+def test_two_processes_share_the_clips_and_the_rows(
+    demo: coherence.Clip, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = arguments(tiny_model, tmp_path / "rows.json", "--variants", PLAIN.name)
+    options += ["--clips", f"{demo.plate}=3-5"]
+    stale = Store.open(tmp_path / "rows.json")
+    for part in ("1/2", "2/2"):
+        coherence.main([*options, "--part", part], demo)
+    clips = {row.clip for row in Store.open(tmp_path / "rows.json").rows.values()}
+    assert clips == {"plate 1-4", "plate 3-5"}
+    stale.add("late", Row(clip="other", variant="other", warp_error=1, flicker=1, edges=1))
+    assert len(Store.open(tmp_path / "rows.json").rows) == 5, "a process that started earlier loses nothing"
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        coherence.main([*options, "--part", "3/2"], demo)
+    assert "a part is written as 1/2" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_ends_with_a_sentence(demo: coherence.Clip, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="nowhere"):
         coherence.main(arguments(tmp_path / "nowhere", tmp_path / "rows.json"), demo)
