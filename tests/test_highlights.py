@@ -75,7 +75,7 @@ def test_a_clipped_picture_would_not_pass_that_test() -> None:
 @pytest.mark.parametrize("hue", [(1, 0.9, 0.6), (0.85, 0.95, 1)])
 def test_a_style_of_another_hue_keeps_the_luminance_of_a_light(hue: tuple[float, ...]) -> None:
     weights = np.array([0.272229, 0.674082, 0.053689])  # of ACEScg, S-2014-004
-    light = back(seen(RAMP) * np.float32(hue), RAMP)
+    light = back(seen(RAMP) * np.array(hue, np.float32), RAMP)
     over = RAMP[0, :, 1] > 16
     error = np.log2((light @ weights) / (RAMP @ weights))[0, over]
     assert np.abs(error).max() < 0.05

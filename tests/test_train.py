@@ -70,8 +70,9 @@ def test_most_latents_are_spoilt_each_by_its_own_share() -> None:
 def test_the_autoencoder_stage_can_begin_with_an_exported_one(prepared: Path, tmp_path: Path) -> None:
     trained = train.load_autoencoder(prepared)
     trained.save_pretrained(tmp_path / "model" / "vae")
-    work = tmp_path / "work"
-    work.mkdir()
+    shutil.copytree(prepared.parent, tmp_path, dirs_exist_ok=True)
+    work = tmp_path / prepared.name
+    (work / "autoencoder.pt").unlink()
     train.train_autoencoder(miniature.options("autoencoder", work, "--steps", "1", "--init", str(tmp_path / "model")))
     begun = torch.load(work / "autoencoder.pt", weights_only=True)
     assert tuple(begun["gains"]) == tuple(trained.config["gains"])

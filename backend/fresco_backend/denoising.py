@@ -28,6 +28,7 @@ from fresco_backend.movies import MovieReader
 from fresco_backend.plate_features import KeptFeatures
 from fresco_backend.previews import Previews
 from fresco_backend.weights import Models
+from fresco_backend.windows import Watched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class Denoising:
         return self.models.device.type != "cpu" and not movie
 
     @cached_property
-    def _watched(self) -> Expected[tuple[int, ...], windows.Watched]:
+    def _watched(self) -> Expected[tuple[int, ...], Watched]:
         """Frames of windows as they are seen, those of the next one made ahead."""
         return Expected(lambda frames: windows.watched(self.job, frames, self.models.device))
 
