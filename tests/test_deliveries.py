@@ -309,6 +309,23 @@ def test_extra_channels_are_refused_where_they_would_be_lost(tmp_path: Path) -> 
     assert files(tmp_path) == ["a.jpg"]
 
 
+def test_ids_in_half_keep_every_bit_those_of_no_number_included(tmp_path: Path) -> None:
+    ids = np.resize(np.array([0x7C01, 0x7DFF, 0xFC07, 0x7E01, 0x3C01], np.uint16), (16, 24))
+    plate = oiio.ImageOutput.create(str(tmp_path / "plate.exr"))
+    assert plate is not None
+    spec = oiio.ImageSpec(24, 16, 4, "half")
+    spec.channelnames, spec.alpha_channel = ("R", "G", "B", "id"), -1
+    samples = np.dstack([frame().pixels.astype(np.float16), ids.view(np.float16)])
+    assert plate.open(str(tmp_path / "plate.exr"), spec) and plate.write_image(samples) and plate.close()
+    source = read_frame(tmp_path / "plate.exr")
+    DeliveryWriter(tmp_path / "out.exr", [1], like=source).write(1, source, JOB)
+    for name in ("plate.exr", "out.exr"):
+        image = oiio.ImageInput.open(str(tmp_path / name))
+        assert image is not None
+        stored = np.ascontiguousarray(image.read_image(0, 0, 3, 4, oiio.HALF)).view(np.uint16)[..., 0]
+        assert np.array_equal(stored, ids), name
+
+
 def test_a_damaged_write_is_noticed_by_reading_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library may report success for a file that is not whole; here it is made to."""
     writer = DeliveryWriter(tmp_path / "out.exr", [1], like=frame(64, 64))

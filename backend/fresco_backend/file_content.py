@@ -22,7 +22,8 @@ _SHORT = "pxr24"  # cuts floats to 24 bits: an id becomes another id
 def storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray | NDArray[np.float16], int, int]:
     """All channels as the header orders them, (H, W, channels); colour and alpha finite and within the format.
 
-    Halves where all are stored so, else float32. Gives also how many samples were replaced, and clamped.
+    Halves where the picture has no further channel, else float32, which keeps every bit of an id that is no number.
+    Gives also how many samples were replaced, and clamped.
     """
     colour = frame.pixels if frame.alpha is None else np.concatenate([frame.pixels, frame.alpha[..., None]], axis=2)
     colour, replaced = cleaned(colour)
@@ -32,7 +33,7 @@ def storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray | NDArray[np.flo
         colour = np.clip(colour, -HALF_MAX, HALF_MAX)
     planes = [colour, *(extra.samples[..., None] for extra in frame.extra)]
     whole = np.ascontiguousarray(np.concatenate(planes, axis=2) if len(planes) > 1 else colour, np.float32)
-    if depth is BitDepth.HALF and all(extra.format is depth for extra in frame.extra):
+    if depth is BitDepth.HALF and not frame.extra:
         return torch.from_numpy(whole).half().numpy(), replaced, clamped  # a fifth of the time of the writer's own way
     return whole, replaced, clamped
 
