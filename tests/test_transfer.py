@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,18 @@ from servers import ended, serving, waited
 
 from fresco_backend import cli, staging, transfers
 from fresco_backend.staged_shot import staged
-from fresco_backend.staging import Chunk, Staging
+from fresco_backend.staged_upload import Chunk
+from fresco_backend.staging import Staging
 from fresco_protocol import transfer
 from fresco_protocol.client import Client
 from fresco_protocol.errors import (
     Busy,
     ChecksumWrong,
     DiskFull,
+    InputError,
     JobRefused,
     MessageMalformed,
+    OutputDenied,
     PathRefused,
     PlateMissing,
     ServerLost,
@@ -107,7 +112,21 @@ def contents(folder: Path) -> list[bytes]:
 def staged_files(box: Path) -> list[str]:
     """All that lies in the server's folder."""
     place = box / ".fresco-staged"
-    return sorted(str(path.relative_to(place)).partition("/")[2] for path in place.rglob("*") if path.is_file())
+    return sorted("/".join(path.relative_to(place).parts[2:]) for path in place.rglob("*") if path.is_file())
+
+
+def own_place(box: Path) -> Path:
+    """The folder of the one queue that has been served there."""
+    place, = (box / ".fresco-staged").iterdir()
+    return place
+
+
+def waited_for(true: Callable[[], bool], seconds: float = 5) -> bool:
+    """Whether it comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true()
 
 
 def test_a_plate_goes_out_and_its_delivery_comes_back(
@@ -169,6 +188,9 @@ def test_the_delivery_of_a_job_without_upload_can_be_fetched(box: Path, tmp_path
                      "look.1001.png", "plate.1001.exr"):
             (box / name).write_bytes(name.encode())
         (box / "look.1003.exr").symlink_to("/etc/hostname")
+        os.mkfifo(box / "look.1004.exr")
+        with pytest.raises(InputError, match="no regular file"):
+            client.request(GetChunk(job=job, name="look.1004.exr", offset=0), seconds=5)
         with pytest.raises(PathRefused, match="outside of the server's roots"):
             client.request(GetChunk(job=job, name="look.1003.exr", offset=0))
         for name in ("plate.1001.exr", "lookout.1001.exr", "state/queue.sqlite"):
@@ -318,7 +340,7 @@ def test_chunks_follow_each_other(box: Path, plate: Path) -> None:
 TRICKS = (
     "..", "../p", "plate/../../p", "/etc/passwd", "plate//p", "plate/", "/p", "", ".", ".hidden", "plate/.p", "a/b/c",
     "plate\\p", "C:p", "plate/p:stream", "plate/nul", "plate/COM1.exr", "aux/p", "plate/p\0", "plate/p\n", "plate/p.",
-    "plate/p ", "x" * 256)
+    "plate/p ", "x" * 256, "p/" + "x" * 241, "plate/" + "水" * 100, "p/\ud800.png")
 
 
 @pytest.mark.parametrize("name", TRICKS)
@@ -328,7 +350,8 @@ def test_names_that_lead_elsewhere_are_none(name: str) -> None:
         File(name=name, size=1, sha256="0" * 64)
 
 
-@pytest.mark.parametrize("name", ["plate/p.1001.exr", "look.-001.exr", "plate/Gemälde 水.exr", "plate/com.1.exr", "a"])
+@pytest.mark.parametrize("name", ["plate/p.1001.exr", "look.-001.exr", "plate/Gemälde 水.exr", "plate/com.1.exr", "a",
+                                  "p/" + "x" * 240])
 def test_good_names_are_some(name: str) -> None:
     assert is_file_name(name)
 
@@ -341,15 +364,18 @@ def test_a_server_does_not_trust_its_clients_names(box: Path, plate: Path) -> No
         with pytest.raises(MessageMalformed, match="found"):
             client.request(bad)
         shot, _ = staged(shot_of(plate))
-        for path in (f"{STAGED}../../../../etc/p.####.exr", "/etc/p.####.exr"):
+        for path in (f"{STAGED}../../../../etc/p.####.exr", f"{STAGED}plate/../../p.####.exr", "/etc/p.####.exr"):
             with pytest.raises(PathRefused):
                 client.request(Submit(shot=replace(shot, plate=Plate(sequence=path)), client_key=fresh_key(),
                                       files=files))
+        with pytest.raises(PathRefused, match="no name of a file that is sent"):
+            client.request(Submit(shot=replace(shot, delivery=Delivery(
+                sequence=f"{STAGED}delivery/../../../../look.####.exr")), client_key=fresh_key(), files=files))
         for path in (f"{STAGED}plate/look.####.exr", str(box / "look.####.exr")):
             with pytest.raises(UsageError, match="delivered beside them"):
                 client.request(Submit(shot=replace(shot, delivery=Delivery(sequence=path)), client_key=fresh_key(),
                                       files=files))
-        for name in ("delivery/x", "x"):
+        for name in ("delivery/x", "Delivery/x", "x"):
             with pytest.raises(UsageError, match="needs a folder"):
                 client.request(Submit(shot=shot, client_key=fresh_key(), files=(replace(files[0], name=name),)))
         with pytest.raises(UsageError, match="two files of one name"):
@@ -359,8 +385,9 @@ def test_a_server_does_not_trust_its_clients_names(box: Path, plate: Path) -> No
             client.request(Submit(shot=shot, client_key=fresh_key()))
         with pytest.raises(UsageError, match="belongs to other files"):
             client.request(Submit(shot=shot, client_key="key", files=files[:1]))
-        assert len(list((box / ".fresco-staged").iterdir())) == 1, "what was refused left nothing"
-    assert (box / ".fresco-staged").stat().st_mode & 0o077 == 0
+        assert len(list(own_place(box).iterdir())) == 1, "what was refused left nothing"
+    for place in (box / ".fresco-staged", own_place(box)):
+        assert place.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of a file's size there")
@@ -420,19 +447,49 @@ def test_a_cancelled_upload_takes_nothing_more_and_cannot_be_tried_again(box: Pa
 
 
 def test_what_is_old_or_nobodys_goes(box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = box / ".fresco-staged"
     with serving(box) as running, running.client() as client:
         job, _ = begun(client, plate)
-        (place / "what is none").mkdir()
+        place = own_place(box)
+        (place / ("0" * 24) / "plate").mkdir(parents=True)  # it had not begun when the server was killed
     with serving(box) as running, running.client() as client:
-        assert len(list(place.iterdir())) == 1
+        assert waited_for(lambda: len(list(place.iterdir())) == 1)
         monkeypatch.setattr(staging, "KEPT", -1.0)
         running.server.transfers._cleaned = 0.0
         assert waited(client, job.id, lambda record: record.state is JobState.CANCELLED, 10)
-        deadline = time.monotonic() + 5
-        while list(place.iterdir()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        assert waited_for(lambda: not list(place.iterdir()))
+
+
+def test_servers_of_two_queues_leave_each_others_files(box: Path, plate: Path, tmp_path: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job, _ = begun(client, plate)
+        (tmp_path / "other").mkdir()
+        with serving(tmp_path / "other", roots=[box]) as second, second.client() as guest:
+            second.server.transfers._cleaned = 0.0
+            other, _ = begun(guest, plate)
+            assert Path(other.output).parents[2] != Path(job.output).parents[2]
+            assert sent(client, plate).state is JobState.QUEUED
+            assert sent(guest, plate).state is JobState.QUEUED
+    with serving(box) as running, running.client() as client:
+        assert contents(Path(job.output).parents[1] / "plate") == contents(plate)
+
+
+def test_a_file_that_the_servers_disk_refuses_is_told(
+        box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.endswith(".exr.part"):
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    rename = Path.replace
+    with serving(box) as running, running.client() as client:
+        monkeypatch.setattr(Path, "replace", failing)
+        with pytest.raises(OutputDenied, match="Permission denied"):
+            sent(client, plate)
+        monkeypatch.undo()
+        time.sleep(0.2)
+        with suppress(OutputDenied):  # of those that were looked at meanwhile
+            sent(client, plate)
+        assert sent(client, plate).state is JobState.QUEUED
 
 
 def test_only_what_the_shot_needs_is_sent(plate: Path) -> None:

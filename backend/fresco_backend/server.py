@@ -32,7 +32,7 @@ from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
 from fresco_backend.server_address import ExclusiveLock, fresh_token, publish, withdraw
 from fresco_backend.server_log import Faults, ServerLog
-from fresco_backend.staging import LIMIT, Staging
+from fresco_backend.staging import LIMIT, Staging, check_staging
 from fresco_backend.transfers import Transfers
 from fresco_backend.watchers import Watchers
 from fresco_backend.work import Work
@@ -53,8 +53,8 @@ ADAY = 86_400.0  # a lease that never ends: the pool itself sees which workers l
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a server runs. mapping: of paths that clients send. staging: folder of uploads, None is one in the first
-    root; upload_limit: bytes of them, 0 takes none. port: 0 is any free one. gate: for other machines.
+    """How a server runs. mapping: of paths that clients send. staging: folder of uploads, None is .fresco-staged in the
+    first root; upload_limit: bytes of them, 0 takes none. port: 0 is any free one. gate: for other machines.
     devices: see WorkerPool. idle_exit: seconds without work or requests until it ends; None is never."""
 
     queue: Path
@@ -70,15 +70,16 @@ class Options:
     heartbeat: float = HEARTBEAT
     patience: Patience = field(default_factory=Patience)
 
-    @property
-    def staging_folder(self) -> Path | None:
-        """Where uploads lie: inside a root, for they are read and written there as any other files."""
+    def staging_folder(self, queue: str) -> Path | None:
+        """Where uploads lie: inside a root, for they are read and written there as any other files. queue: the name of
+        its journal, for servers of several queues may have one root."""
         first = next(iter(self.roots.folders), None)
         if first is None or self.upload_limit == 0:
             return None
-        folder = self.staging or first / STAGING
-        self.roots.check_file(folder)
-        return Path(os.path.realpath(folder))
+        folder = Path(os.path.realpath(self.staging or first / STAGING))
+        self.roots.check_file(folder / queue)
+        check_staging(folder, self.roots.folders)
+        return Path(os.path.realpath(folder / queue))
 
 
 class Server:
@@ -129,10 +130,10 @@ class Server:
         self.log.say("has ended")
 
     def _transfers(self, stack: ExitStack) -> Transfers:
-        checksums = Checksums()
+        checksums = Checksums(self.log.say)
         stack.callback(checksums.close)
-        staging = Staging(self.options.staging_folder, limit=self.options.upload_limit, checksums=checksums,
-                          say=self.log.say)
+        folder = self.options.staging_folder(self.queue.journal.name())
+        staging = Staging(folder, limit=self.options.upload_limit, checksums=checksums, say=self.log.say)
         return Transfers(queue=self.queue, staging=staging, checksums=checksums, roots=self.options.roots,
                          mapping=self.options.mapping, say=self.log.say)
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from fresco_backend.checksums import Checksums
+from fresco_backend.checksums import Checksums, open_regular
 from fresco_backend.job_state import ENDED, JobStatus
 from fresco_backend.jobs import JobQueue
 from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
-from fresco_backend.staging import Chunk, Staging, is_stale
+from fresco_backend.staged_upload import Chunk
+from fresco_backend.staging import Staging, is_stale
 from fresco_protocol import messages as m
 from fresco_protocol.errors import FrescoError, InputError, JobRefused, PathRefused
 from fresco_protocol.files import LARGEST_CHUNK, File, is_file_name
@@ -79,11 +80,12 @@ class Transfers:
         return m.Submitted(record=found.status.record, created=found.created)
 
     def upload(self, request: m.Upload) -> m.Uploaded:
-        """How far a job's files are."""
+        """How far a job's files are. Raises OutputError for one that has come, and that the disk refuses."""
         self.tend()
         status = self.queue.status(request.job)
         if status.state is not JobState.SUBMITTED:
             return m.Uploaded(record=status.record, held=(), whole=0, wrong=())
+        self.staging.look_again(status.key)
         upload = self.staging.of(status.key)
         return m.Uploaded(record=status.record, held=tuple(upload.held[file.name] for file in upload.manifest.files),
                           whole=len(upload.whole), wrong=tuple(sorted(upload.wrong)))
@@ -116,7 +118,7 @@ class Transfers:
         path = place.folder / request.name
         self.roots.check_file(path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path, "rb") as file:
                 size = file.seek(0, 2)
                 file.seek(min(request.offset, size))
                 data = file.read(LARGEST_CHUNK)
@@ -147,7 +149,7 @@ class Transfers:
                                  remedy="Submit it again with a fresh key.")
 
     def tend(self) -> bool:
-        """Queue the jobs whose files are all there; True where one was. Raises OutputError, Busy."""
+        """Queue the jobs whose files are all there; True where one was. Raises Busy."""
         self.staging.tend()
         released = False
         for key in self.staging.waiting():

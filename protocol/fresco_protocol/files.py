@@ -16,6 +16,7 @@ from fresco_protocol.job import Count
 STAGED = "staged:"
 LARGEST_CHUNK = 512 * 1024  # bytes: what the server's loop reads, checks and writes in a few milliseconds
 MOST_FILES = 20_000  # of one job
+LONGEST_PIECE = 240  # bytes of UTF-8: of the 255 that systems take, for it grows under a longer name
 
 _PIECE = re.compile(r"[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows opens these in any folder
@@ -25,7 +26,15 @@ def is_file_name(text: str) -> bool:
     """Whether a text names a file, or a file in one folder, and nothing else on any system; hidden ones are none."""
     pieces = text.split("/")
     return len(pieces) <= 2 and len(text) <= 255 and all(
-        _PIECE.fullmatch(piece) and _DEVICE.fullmatch(piece) is None and piece[-1] not in ". " for piece in pieces)
+        _PIECE.fullmatch(piece) and _DEVICE.fullmatch(piece) is None and piece[-1] not in ". " and _is_short(piece)
+        for piece in pieces)
+
+
+def _is_short(piece: str) -> bool:
+    try:
+        return len(piece.encode()) <= LONGEST_PIECE
+    except UnicodeEncodeError:  # half of a pair: no text that a system takes
+        return False
 
 
 FileName = Annotated[str, Rule('that names a file in at most one folder, such as "plate/p.1001.exr"', is_file_name)]
