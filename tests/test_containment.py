@@ -140,6 +140,7 @@ def test_a_journal_that_cannot_be_read_for_a_while_ends_no_watch(
         client.watch()
         monkeypatch.setattr(type(running.server.queue.journal), "events", raising(ValueError("torn")))
         running.submit(client)
+        assert not polled(client, lambda _: "tell watchers: " in running.log.getvalue())
         monkeypatch.undo()
         assert len(polled(client, lambda events: any(isinstance(event, JobChanged) for event in events))) >= 1
         assert "tell watchers: " in running.log.getvalue()
@@ -160,6 +161,23 @@ def test_an_event_of_another_version_is_left_out(tmp_path: Path) -> None:
         running.submit(client, "other")
         events = polled(client, lambda events: len([e for e in events if isinstance(e, JobChanged)]) == 2)
         assert [event.number for event in events if event.durable] == [1, 63]
+
+
+def test_a_page_short_of_an_unreadable_event_is_not_the_end_of_a_replay(tmp_path: Path) -> None:
+    with serving(tmp_path) as running, running.client() as client:
+        job = running.submit(client).id
+    from fresco_backend.job_database import JobDatabase
+
+    database = JobDatabase(tmp_path / "state" / "queue.sqlite")
+    with database.changing() as connection:
+        connection.executemany("INSERT INTO event (job, time, lasting, type, body) VALUES (?, 1.0, 1, ?, ?)",
+                               [(job, "event.of-tomorrow", "{}")]
+                               + [(job, "event.warned", '{"code": "c", "text": "t"}')] * 60)
+    database.close()
+    with serving(tmp_path) as running, running.client() as client:
+        client.watch()
+        events = polled(client, lambda events: any(event.durable and event.number == 62 for event in events))
+        assert [event.number for event in events if event.durable] == [1, *range(3, 63)]
 
 
 def test_a_port_that_another_program_takes_meanwhile_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

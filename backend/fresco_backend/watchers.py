@@ -156,7 +156,7 @@ class Watchers:
         for event in events:
             if not self._offer(watcher, _Kept(event.number, event.job, self._encoded(event))):
                 return
-        if len(events) < PAGE:  # no more of its job: what follows is recent
+        if not events:  # no more of its job, for a page may be short of unreadable ones: what follows is recent
             watcher.since = max(watcher.since, self._last)
 
     def _offer(self, watcher: _Watcher, kept: _Kept) -> bool:
