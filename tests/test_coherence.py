@@ -68,8 +68,9 @@ def test_limits_and_temperatures_are_the_settings() -> None:
 
 def test_the_plate_is_recorded_only_for_what_compares_with_it() -> None:
     temporal_only = FeatureGuidance(optimisation=FeatureOptimisation(spatial_weight=None))
-    assert COHERENCE.needs_reference
-    assert replace(COHERENCE, spatial=None).needs_reference
-    assert replace(COHERENCE, features=None).needs_reference
-    assert not replace(COHERENCE, spatial=None, features=temporal_only).needs_reference
-    assert not replace(COHERENCE, spatial=None, features=None).needs_reference
+    steps = run_steps(SCHEDULE, 20, 1.0)
+    comparing = {name: sum(map(coherence.compares, steps)) for name, coherence in {
+        "all": COHERENCE, "features": replace(COHERENCE, spatial=None), "attention": replace(COHERENCE, features=None),
+        "flow": replace(COHERENCE, spatial=None, features=temporal_only),
+        "neither": replace(COHERENCE, spatial=None, features=None)}.items()}  # fmt: skip
+    assert comparing == {"all": 15, "features": 15, "attention": 1, "flow": 0, "neither": 0}

@@ -130,9 +130,10 @@ def shot() -> Shot:
 def test_an_edit_compares_nothing_with_the_plate_but_by_injection(shot: Shot) -> None:
     found = windows.constraints(replace(shot, task=Task.EDIT))
     assert found is not None
-    assert not found.needs_reference and found.pixels is None
+    assert found.spatial is None and found.pixels is None
     assert found.cross_frame and found.temporal is not None
     assert found.features is not None and found.features.optimisation.temporal_weight == 2
+    assert found.features.optimisation.spatial_weight is None
     alone = windows.constraints(replace(shot, task=Task.EDIT, coherence=None))
     assert alone == engine.Coherence(cross_frame=False, spatial=None, temporal=None, features=None, pixels=None)
     assert windows.constraints(replace(shot, coherence=None)) is None

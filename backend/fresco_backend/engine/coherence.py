@@ -71,11 +71,6 @@ class Coherence:
     features: FeatureGuidance | None = field(default_factory=FeatureGuidance)
     pixels: PixelSmoothing | None = PixelSmoothing()
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether a constraint compares with the plate's own features."""
-        return self.spatial is not None or self._compares_features
-
     def attention(self, step: Step) -> AttentionGuides:
         """Give what guides attention at a step."""
         spatial, temporal = self.spatial, self.temporal
