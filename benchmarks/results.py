@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -55,7 +54,9 @@ class Store:
         return cls(path=path, rows={key: Row(**row) for key, row in found.items()})
 
     def add(self, key: str, row: Row) -> None:
-        """Keep a row, beside those that other processes have kept meanwhile."""
+        """Keep a row, beside those that other processes have kept meanwhile. Not on Windows, which has no `fcntl`."""
+        import fcntl
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(self.path.name + ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from pathlib import Path
 
 import coherence
 import numpy as np
 import pytest
+import results
 import torch
 import what_decides
 from plates import frame, with_pixels
@@ -38,6 +41,7 @@ def demo(tmp_path: Path) -> coherence.Clip:
 
 
 def arguments(model: Path, store: Path, *more: str) -> list[str]:
+    pytest.importorskip("fcntl", reason="processes share a store by its lock")
     return [
         "--model", str(model), "--store", str(store), "--working-size", str(SIZE), "--frames", str(FRAMES),
         "--steps", "4", "--markdown", *more,
@@ -129,6 +133,11 @@ def test_two_processes_share_the_clips_and_the_rows(
     assert "a part is written as 1/2" in capsys.readouterr().err
 
 
+def test_tables_are_laid_out_where_files_have_no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert runpy.run_path(results.__file__)["laid_out"]([["a", "b"], ["1", "22"]]) == "a   b\n1  22"
+
+
 def test_a_model_that_is_not_there_ends_with_a_sentence(demo: coherence.Clip, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="nowhere"):
         coherence.main(arguments(tmp_path / "nowhere", tmp_path / "rows.json"), demo)
@@ -141,10 +150,11 @@ def test_each_variant_has_the_parts_that_it_says() -> None:
     assert len({variant.identity for variant in VARIANTS}) == len(VARIANTS) == len(by_name)
     assert [variant.name for variant in VARIANTS if variant.sharing is NoiseSharing.NONE] == ["per-frame"]
     temporal, spatial = (by_name[name].coherence(full) for name in ("temporal-loss", "spatial-loss"))
-    assert not temporal.cross_frame and not temporal.needs_reference
+    assert not temporal.cross_frame and temporal.spatial is None
     assert temporal.features and temporal.features.optimisation.temporal_weight == 2
+    assert temporal.features.optimisation.spatial_weight is None
     assert spatial.features and spatial.features.optimisation.temporal_weight is None
-    assert spatial.needs_reference
+    assert spatial.features.optimisation.spatial_weight is not None
     attention = by_name["attention"].coherence(full)
     assert attention.features is None and attention.spatial == full.spatial and attention.temporal == full.temporal
     assert by_name["cross-frame"].parts == {Part.CROSS_FRAME}
