@@ -68,8 +68,13 @@ def counted(count: int, thing: str) -> str:
 
 
 def work_text(stage: str, done: int, total: int) -> str:
-    """ "keyframes step 3/40", where steps of denoising are counted, "deliver 7/24", where frames are."""
-    return f"{stage} {'step ' if stage in _IN_STEPS else ''}{done}/{total}"
+    """ "keyframes step 3/40", "deliver 7/24"."""
+    return f"{stage} {count_text(stage, done, total)}"
+
+
+def count_text(stage: str, done: int, total: int) -> str:
+    """ "step 3/40", where steps of denoising are counted, "7/24", where frames are."""
+    return f"{'step ' if stage in _IN_STEPS else ''}{done}/{total}"
 
 
 def _frames(plan: Planned) -> str:

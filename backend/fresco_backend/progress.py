@@ -15,7 +15,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
-from fresco_backend.plan_text import counted, duration_text, headlines, path_text, work_text
+from fresco_backend.plan_text import count_text, counted, duration_text, headlines, path_text, work_text
 
 Clock = Callable[[], float]
 
@@ -210,7 +210,7 @@ class TerminalProgress(Progress):
         for stage, task in self._tasks.items():
             if stage is not event.stage:  # where work rests, what is left and what is under way are old news
                 self._bars.update(task, detail=self._counts[stage])
-        self._counts[event.stage] = work_text(event.stage.value, event.done, event.total).partition(" ")[2]
+        self._counts[event.stage] = count_text(event.stage.value, event.done, event.total)
         left = self._paces[event.stage].seconds_left(event, self.clock())
         words = [*_details(event), f"{left} left" if left else ""] if event.done < event.total else []
         self._bars.update(self._tasks[event.stage], completed=event.done, total=event.total,

@@ -121,7 +121,8 @@ class SpatialLoss:
 
     The matrices are symmetric, and the upper half is looked at by bands of `TILE` rows. Ours are taken from the
     target's within one product, so that a half-precision result still has the right sign. The target's bands are kept
-    between calls where they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * C) beyond that.
+    between calls where they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * (TILE + C)) beyond
+    that.
     """
 
     def __init__(self, target: Tensor, weight: float) -> None:
