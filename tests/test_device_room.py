@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from shots import small_shot, write_plate
+from shots import small_shot, with_delivery, write_plate
 
 from fresco_backend import device_room, estimate
+from fresco_backend.denoising import Denoising
 from fresco_backend.device_room import SPARED, MemoryPlan, require_room
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.job import Job, open_job
+from fresco_backend.weights import load
 from fresco_protocol.errors import DeviceMemory
 
 
@@ -69,8 +72,37 @@ def test_twice_the_precision_takes_twice_the_memory(job: Job) -> None:
     assert plan(job, 16.1, torch.float32).parts(WINDOW) == (WINDOW,)
 
 
+@dataclass(kw_only=True)
+class Autoencoder:
+    """One that knows no tiles."""
+
+    dtype: torch.dtype
+
+
+class AutoencoderInTiles(Autoencoder):
+    def enable_tiling(self) -> None:
+        """As those of diffusers do."""
+
+
 def test_the_autoencoder_takes_as_many_pictures_as_fit(job: Job) -> None:
-    one = estimate.picture_memory(job, torch.float16)
+    half, full = Autoencoder(dtype=torch.float16), Autoencoder(dtype=torch.float32)
+    one = estimate.picture_memory(job, half)
     for free, count in ((None, 4), (100 * one, 4), (3.5 * one, 3), (2.1 * one, 1), (0, 1)):
         held = MemoryPlan(job=job, dtype=torch.float16, free=None if free is None else int(free))
-        assert held.pictures(4) == count
+        assert held.pictures(half, 4) == count
+    assert MemoryPlan(job=job, dtype=torch.float16, free=round(4.5 * one)).pictures(full, 4) == 2
+
+
+def test_an_autoencoder_takes_a_tile_where_it_works_in_tiles_and_else_the_whole_picture(job: Job) -> None:
+    with closing(open_job(with_delivery(job.shot, working_size=128, tile_size=64))) as tiled:
+        whole, tile = (estimate.picture_memory(tiled, kind(dtype=torch.float32))
+                       for kind in (Autoencoder, AutoencoderInTiles))  # fmt: skip
+    assert whole == pytest.approx(4 * tile, abs=4)
+
+
+def test_a_render_asks_in_the_precision_of_the_autoencoder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is float32 where the rest is bfloat16."""
+    models = replace(load(job.shot.look.model, device=torch.device("cpu")), dtype=torch.bfloat16)
+    one = estimate.picture_memory(job, models.vae)
+    monkeypatch.setattr(device_room, "free_memory", lambda _: round(3.5 * one))
+    assert Denoising(job=job, models=models, windows=(WINDOW,), places=(0,))._sampling.chunk == 3

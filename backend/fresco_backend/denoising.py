@@ -136,7 +136,7 @@ class Denoising:
     @cached_property
     def _sampling(self) -> denoise.Sampling:
         sampling = windows.sampling(self.job.shot.look, self.job.shot.coherence, self.job.tiling)
-        return replace(sampling, chunk=self._memory.pictures(sampling.chunk))
+        return replace(sampling, chunk=self._memory.pictures(self.models.vae, sampling.chunk))
 
     def _after(self, place: int, part: Window) -> Window | None:
         """The window that follows, unless halves of this one come before it."""

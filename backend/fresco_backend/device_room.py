@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ SPARED = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """What a job takes at once. free: bytes beside its networks, None where unknown, which limits nothing."""
+    """What a job takes at once. dtype: of its U-Net. free: bytes beside its networks; None, unknown, limits nothing."""
 
     job: Job
     dtype: torch.dtype
@@ -45,9 +46,9 @@ class MemoryPlan:
             return (window,)
         return tuple(part for half in halves for part in self.parts(half))
 
-    def pictures(self, most: int) -> int:
-        """How many pictures the autoencoder takes at once, 1 to `most`."""
-        each = estimate.picture_memory(self.job, self.dtype)
+    def pictures(self, vae: Any, most: int) -> int:
+        """How many pictures an autoencoder takes at once, 1 to `most`."""
+        each = estimate.picture_memory(self.job, vae)
         return next((count for count in range(most, 1, -1) if self._fits(count * each)), 1)
 
     def told(self, window: Window, parts: tuple[Window, ...]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.sampler import executed
+from fresco_backend.engine.tiles import works_in_tiles
 from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job
 from fresco_protocol.shot import Rendering
@@ -79,12 +80,15 @@ def window_memory(job: Job, frames: int, dtype: torch.dtype) -> int:
     return int(each * rows * (width * height / 64) * (_unet(job) / SD_WEIGHTS) ** 0.5)
 
 
-def picture_memory(job: Job, dtype: torch.dtype) -> int:
-    """Bytes that the autoencoder takes for one picture at a time."""
-    width, height = job.tiles[0]
+def picture_memory(job: Job, vae: Any) -> int:
+    """Bytes that the autoencoder, in its own precision, takes for one picture at a time: a tile where it works in tiles.
+
+    vae: an autoencoder of diffusers, or one that shares its methods.
+    """
+    width, height = job.tiles[0] if works_in_tiles(vae) else job.working.padded
     weights = job.inventory.component("vae").size / BYTES_PER_WEIGHT
     share = (weights / SD_AUTOENCODER_WEIGHTS) ** 0.5
-    return int(DECODED_BYTES * dtype.itemsize / 2 * width * height * share)
+    return int(DECODED_BYTES * vae.dtype.itemsize / 2 * width * height * share)
 
 
 def loaded(job: Job, dtype: torch.dtype) -> int:

@@ -187,7 +187,7 @@ class TiledUNet:
 @contextmanager
 def autoencoder_in_tiles(vae: Any) -> Iterator[None]:
     """Let an autoencoder of diffusers work tile by tile while open, as it can by itself; others work as they do."""
-    if not hasattr(vae, "enable_tiling") or vae.use_tiling:
+    if not works_in_tiles(vae) or vae.use_tiling:
         yield
         return
     vae.enable_tiling()
@@ -195,3 +195,8 @@ def autoencoder_in_tiles(vae: Any) -> Iterator[None]:
         yield
     finally:
         vae.disable_tiling()
+
+
+def works_in_tiles(vae: Any) -> bool:
+    """Whether an autoencoder can work tile by tile by itself."""
+    return hasattr(vae, "enable_tiling")
