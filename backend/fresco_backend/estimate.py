@@ -81,7 +81,7 @@ def window_memory(job: Job, frames: int, dtype: torch.dtype) -> int:
 
 
 def picture_memory(job: Job, vae: Any) -> int:
-    """Bytes that the autoencoder, in its own precision, takes for one picture at a time: a tile where it works in tiles.
+    """Bytes that the autoencoder takes for one picture at a time in its own precision; a tile where it knows tiles.
 
     vae: an autoencoder of diffusers, or one that shares its methods.
     """
