@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,13 +14,12 @@ from typing import Any
 from fresco_backend import pins
 from fresco_backend.deliveries import refused
 from fresco_backend.engine.tones import Drift
+from fresco_backend.frame_pattern import frames_text, side_car
 from fresco_backend.job import Job
 from fresco_backend.model_store import sha256
 from fresco_backend.scratch import write_atomically
-from fresco_backend.sequences import frames_text
 
 SCHEMA = 1
-_FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +55,8 @@ def peak_memory() -> int | None:
 
 
 def path_of(delivery: str) -> Path:
-    """The side-car of a delivery: "out/look.####.exr" -> "out/look.exr.fresco.json", beside that of "out/look.mov"."""
-    path = Path(delivery)
-    return path.with_name(f"{_FRAME_FIELD.sub('', path.stem)}{path.suffix}.fresco.json")
+    """The side-car of a delivery."""
+    return side_car(delivery)
 
 
 def read(job: Job) -> dict[str, Any] | None:

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plates that are image sequences: path patterns, frame ranges, what lies on the disk, and what to do about gaps."""
+"""Plates that are image sequences: their frames on the disk, and what to do about gaps."""
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import fileseq
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
 from fresco_backend.canvas import laid_on, union
+from fresco_backend.frame_pattern import FramePattern as FramePattern  # their names, for all who read sequences
+from fresco_backend.frame_pattern import frames_text as frames_text
 from fresco_backend.frames import (
     Channels,
     Frame,
@@ -31,93 +30,8 @@ from fresco_protocol.errors import (
     InputError,
     PlateMissing,
     RangeOutside,
-    UsageError,
 )
-from fresco_protocol.shot import Missing, frame_numbers, parse_frames
-
-_FRAME_FIELD = re.compile(r"#|@|%\d*d|\$F\d*")
-
-
-def frames_text(numbers: Iterable[int]) -> str:
-    """Frame numbers in the compact notation of a shot document: "1003-1005,1010"."""
-    return str(fileseq.framesToFrameRange(sorted(numbers)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class FramePattern:
-    """A path with a place for the frame number, or a path to one single file.
-
-    padding: the least number of digits, or None for a single file. frames: the range that the pattern itself named
-    ("x.1001-1048####.exr"); for a single file, the number in its name, or 1.
-    """
-
-    folder: Path
-    prefix: str
-    suffix: str
-    padding: int | None
-    frames: tuple[int, ...]
-
-    @classmethod
-    def parse(cls, text: str | Path) -> FramePattern:
-        """The pattern in `name.%04d.exr`, `name.####.exr`, `name.@@@@.exr` or `name.$F4.exr`. Raises UsageError.
-
-        A name that exists as it stands is that one file. Only the name is a pattern: a folder may be called anything.
-        """
-        folder, name = Path(text).parent, Path(text).name
-        if Path(text).is_file() or not _FRAME_FIELD.search(name):
-            return cls(folder=folder, prefix=name, suffix="", padding=None, frames=(_number_of(name),))
-        try:
-            sequence = fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1)
-            frames = _frames_of(sequence)
-        except (fileseq.FileSeqException, UsageError) as error:
-            raise UsageError(f"'{name}' is no pattern of a sequence", where=text,
-                             remedy="Put the frame number directly before the extension: name.%04d.exr") from error
-        return cls(folder=folder, prefix=sequence.basename(), suffix=sequence.extension(), padding=sequence.zfill(),
-                   frames=frames)
-
-    def path(self, number: int) -> Path:
-        """The file of one frame; a negative number is padded as printf and fileseq do: -005."""
-        if self.padding is None:
-            return self.folder / self.prefix
-        return self.folder / f"{self.prefix}{str(number).zfill(self.padding)}{self.suffix}"
-
-    def on_disk(self) -> dict[int, Path]:
-        """The frames that exist, by number, ascending. Unfinished files (`.part`) and other paddings do not count."""
-        if self.padding is None:
-            return {self.frames[0]: self.path(0)} if self.path(0).is_file() else {}
-        return {number: path for number, path in self._alike() if path == self.path(number)}
-
-    def with_other_paddings(self) -> dict[int, list[int]]:
-        """Frames of the same name whose number has another count of digits: {padding: frames}."""
-        others: dict[int, list[int]] = {}
-        for number, path in self._alike() if self.padding is not None else ():
-            if path != self.path(number):
-                digits = len(path.name) - len(self.prefix) - len(self.suffix)
-                others.setdefault(digits, []).append(number)
-        return others
-
-    def _alike(self) -> list[tuple[int, Path]]:
-        name = re.compile(re.escape(self.prefix) + r"(-?\d+)" + re.escape(self.suffix))
-        paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted((int(match[1]), path) for path in paths if (match := name.fullmatch(path.name)))
-
-    def __str__(self) -> str:
-        field = "" if self.padding is None else f"%0{self.padding}d"
-        return str(self.folder / f"{self.prefix}{field}{self.suffix}")
-
-
-def _frames_of(sequence: fileseq.FileSequence) -> tuple[int, ...]:
-    text = sequence.frameRange()
-    return tuple(sorted(frame_numbers(parse_frames(text)))) if text else ()
-
-
-def _number_of(name: str) -> int:
-    """The frame number in the name of one file ("still.1001.exr"), or 1."""
-    try:
-        frames = _frames_of(fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1))
-    except (fileseq.FileSeqException, UsageError):
-        return 1
-    return frames[0] if len(frames) == 1 else 1
+from fresco_protocol.shot import Missing
 
 
 class SequenceReader:

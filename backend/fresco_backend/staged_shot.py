@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from fresco_backend.frame_pattern import FramePattern
 from fresco_backend.movies import is_movie
-from fresco_backend.sequences import FramePattern
 from fresco_protocol.errors import PlateMissing, UsageError
 from fresco_protocol.files import STAGED, File, is_file_name
 from fresco_protocol.shot import Shot, frame_numbers

@@ -8,7 +8,6 @@ and time does where nobody asks for it.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fresco_backend.checksums import Checksums, open_regular
+from fresco_backend.frame_pattern import FramePattern, side_car
 from fresco_backend.job_state import ENDED, JobStatus
 from fresco_backend.jobs import JobQueue
 from fresco_backend.path_mapping import PathMapping
@@ -30,17 +30,19 @@ from fresco_protocol.job import JobState
 
 CLEANED_EACH = 600.0  # seconds
 MOST_PLACES = 100  # deliveries whose names are remembered
-_FRAME_FIELD = re.compile(r"#+|@+|%\d*d|\$F\d*")
 
 
 class _Place(NamedTuple):
-    """Where a delivery lies. names: of its files; None: all that is not hidden, for the folder has nothing else."""
+    """Where a delivery lies. frames: its files, or its movie, beside the side-car; None: all that is not hidden, for
+    the folder has nothing else."""
 
     folder: Path
-    names: re.Pattern[str] | None
+    frames: FramePattern | None
+    side_car: str
 
     def has(self, name: str) -> bool:
-        return is_file_name(name) and "/" not in name and (self.names is None or self.names.fullmatch(name) is not None)
+        return is_file_name(name) and "/" not in name and (
+            self.frames is None or name == self.side_car or self.frames.has(name))
 
 
 @dataclass(kw_only=True)
@@ -202,14 +204,10 @@ class Transfers:
         if status.id not in self._places:
             sequence = Path(self.queue.shot(status.id).delivery.sequence)
             staged = self.staging.folder is not None and sequence.is_relative_to(self.staging.folder)
-            self._places[status.id] = _Place(sequence.parent, None if staged else _pattern(sequence))
+            frames = None if staged else FramePattern.parse(sequence)
+            self._places[status.id] = _Place(sequence.parent, frames, side_car(sequence).name)
             if len(self._places) > MOST_PLACES:
                 self._places.popitem(last=False)
         return self._places[status.id]
 
 
-def _pattern(sequence: Path) -> re.Pattern[str]:
-    """The names of the frames, or of the movie, and of the side-car."""
-    frames = r"-?\d+".join(map(re.escape, _FRAME_FIELD.split(sequence.name)))
-    beside = re.escape(re.split(rf"[._-]?(?:{_FRAME_FIELD.pattern})", sequence.stem)[0])
-    return re.compile(rf"{frames}|{beside}(\.\w+)?\.fresco\.json")

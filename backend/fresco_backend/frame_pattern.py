@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of image sequences: patterns with a place for the frame number, frame ranges, the side-car beside. Light: the
+server reads them too."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fileseq
+
+from fresco_protocol.errors import UsageError
+from fresco_protocol.shot import frame_numbers, parse_frames
+
+_FRAME_FIELD = re.compile(r"#|@|%\d*d|\$F\d*")
+_DROPPED = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")  # in the name of a side-car
+
+
+def frames_text(numbers: Iterable[int]) -> str:
+    """Frame numbers in the compact notation of a shot document: "1003-1005,1010"."""
+    return str(fileseq.framesToFrameRange(sorted(numbers)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePattern:
+    """A path with a place for the frame number, or a path to one single file.
+
+    padding: the least number of digits, or None for a single file. frames: the range that the pattern itself named
+    ("x.1001-1048####.exr"); for a single file, the number in its name, or 1.
+    """
+
+    folder: Path
+    prefix: str
+    suffix: str
+    padding: int | None
+    frames: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str | Path) -> FramePattern:
+        """The pattern in `name.%04d.exr`, `name.####.exr`, `name.@@@@.exr` or `name.$F4.exr`. Raises UsageError.
+
+        A name that exists as it stands is that one file. Only the name is a pattern: a folder may be called anything.
+        """
+        folder, name = Path(text).parent, Path(text).name
+        if Path(text).is_file() or not _FRAME_FIELD.search(name):
+            return cls(folder=folder, prefix=name, suffix="", padding=None, frames=(_number_of(name),))
+        try:
+            sequence = fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1)
+            frames = _frames_of(sequence)
+        except (fileseq.FileSeqException, UsageError) as error:
+            raise UsageError(f"'{name}' is no pattern of a sequence", where=text,
+                             remedy="Put the frame number directly before the extension: name.%04d.exr") from error
+        return cls(folder=folder, prefix=sequence.basename(), suffix=sequence.extension(), padding=sequence.zfill(),
+                   frames=frames)
+
+    def path(self, number: int) -> Path:
+        """The file of one frame; a negative number is padded as printf and fileseq do: -005."""
+        if self.padding is None:
+            return self.folder / self.prefix
+        return self.folder / f"{self.prefix}{str(number).zfill(self.padding)}{self.suffix}"
+
+    def on_disk(self) -> dict[int, Path]:
+        """The frames that exist, by number, ascending. Unfinished files (`.part`) and other paddings do not count."""
+        if self.padding is None:
+            return {self.frames[0]: self.path(0)} if self.path(0).is_file() else {}
+        return {number: path for number, path in self._alike() if path == self.path(number)}
+
+    def with_other_paddings(self) -> dict[int, list[int]]:
+        """Frames of the same name whose number has another count of digits: {padding: frames}."""
+        others: dict[int, list[int]] = {}
+        for number, path in self._alike() if self.padding is not None else ():
+            if path != self.path(number):
+                digits = len(path.name) - len(self.prefix) - len(self.suffix)
+                others.setdefault(digits, []).append(number)
+        return others
+
+    def has(self, name: str) -> bool:
+        """Whether a file of this name is one of its frames, on whatever disk."""
+        return name == self.prefix if self.padding is None else self._names.fullmatch(name) is not None
+
+    @property
+    def _names(self) -> re.Pattern[str]:
+        return re.compile(re.escape(self.prefix) + r"(-?\d+)" + re.escape(self.suffix))
+
+    def _alike(self) -> list[tuple[int, Path]]:
+        names = self._names
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted((int(match[1]), path) for path in paths if (match := names.fullmatch(path.name)))
+
+    def __str__(self) -> str:
+        field = "" if self.padding is None else f"%0{self.padding}d"
+        return str(self.folder / f"{self.prefix}{field}{self.suffix}")
+
+
+def _frames_of(sequence: fileseq.FileSequence) -> tuple[int, ...]:
+    text = sequence.frameRange()
+    return tuple(sorted(frame_numbers(parse_frames(text)))) if text else ()
+
+
+def _number_of(name: str) -> int:
+    """The frame number in the name of one file ("still.1001.exr"), or 1."""
+    try:
+        frames = _frames_of(fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1))
+    except (fileseq.FileSeqException, UsageError):
+        return 1
+    return frames[0] if len(frames) == 1 else 1
+
+
+def side_car(delivery: str | Path) -> Path:
+    """The side-car of a delivery: "out/look.####.exr" -> "out/look.exr.fresco.json", beside that of "out/look.mov"."""
+    path = Path(delivery)
+    return path.with_name(f"{_DROPPED.sub('', path.stem)}{path.suffix}.fresco.json")
