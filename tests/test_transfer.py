@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 from false_workers import with_worker
-from servers import ended, serving, waited
+from servers import ended, serving, shot_in, waited
 
 from fresco_backend import cli, staging, transfers
+from fresco_backend.frame_pattern import side_car
 from fresco_backend.staged_shot import staged
 from fresco_backend.staged_upload import Chunk
 from fresco_backend.staging import Staging
@@ -36,6 +37,7 @@ from fresco_protocol.errors import (
     PathRefused,
     PlateMissing,
     ServerLost,
+    ServerSilent,
     ShotError,
     UsageError,
 )
@@ -197,8 +199,90 @@ def test_the_delivery_of_a_job_without_upload_can_be_fetched(box: Path, tmp_path
             with pytest.raises(PathRefused, match="no such file"):
                 client.request(GetChunk(job=job, name=name, offset=0))
         _, paths = download(client, job, str(tmp_path / "back"))
-        assert [Path(path).name for path in paths] == ["look.-002.exr", "look.1001.exr", "look.exr.fresco.json",
-                                                       "look.fresco.json"]
+        assert [Path(path).name for path in paths] == ["look.-002.exr", "look.1001.exr", "look.exr.fresco.json"]
+
+
+def test_a_shot_whose_job_is_over_is_rendered_by_another(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    document = tmp_path / "shot.json"
+    document.write_text(shot_of(plate).to_json())
+
+    def submitted(*words: str) -> str:
+        assert cli.main(["submit", str(document), "--upload", *words]) == 0
+        return capsys.readouterr().out.strip()
+
+    with with_worker(box, monkeypatch, COPIES) as running, running.client() as client:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        first = submitted()
+        assert ended(client, first).state is JobState.DELIVERED
+        client.request(Discard(job=first))
+        assert cli.main(["download", first, "-o", str(tmp_path / "back")]) == JobRefused.exit_code
+        assert "nothing to fetch" in capsys.readouterr().err
+        second = submitted()
+        assert second not in (first, "")
+        assert ended(client, second).state is JobState.DELIVERED
+        assert submitted() == second, "its delivery is still there"
+        client.request(Discard(job=second))
+        assert submitted() not in (first, second)
+
+
+def test_a_shot_whose_job_was_cancelled_is_rendered(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    document = tmp_path / "shot.json"
+    document.write_text(shot_of(plate).to_json())
+    submit = ["submit", str(document), "--upload"]
+    with serving(box) as running, running.client() as client:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        assert cli.main(submit) == 0
+        job = capsys.readouterr().out.strip()
+        client.request(Cancel(job=job))
+        assert cli.main(submit) == 0
+        assert capsys.readouterr().out.strip() == job, "its files are there"
+        assert client.request(ShowJob(job=job)).record.state is JobState.QUEUED
+        client.request(Cancel(job=job))
+        client.request(Discard(job=job))
+        assert cli.main(submit) == 0
+        other = capsys.readouterr().out.strip()
+        assert client.request(ShowJob(job=other)).record.state is JobState.QUEUED
+        assert other != job
+        assert cli.main([*submit, "--client-key", "mine"]) == 0
+        client.request(Cancel(job=capsys.readouterr().out.strip()))
+        assert cli.main([*submit, "--client-key", "mine"]) == JobRefused.exit_code
+        assert "the job of this key is cancelled" in capsys.readouterr().err
+
+
+def test_a_file_without_checksum_does_not_keep_its_client_for_ever(box: Path, tmp_path: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job = running.submit(client).id
+        for name in ("look.1001.exr", "look.1002.exr"):
+            (box / name).write_bytes(b"a frame")
+        ask = running.server.transfers.checksums.ask
+
+        def only_first(path: Path, *, sync: bool = False) -> None:
+            if path.name == "look.1001.exr":
+                ask(path, sync=sync)
+
+        running.server.transfers.checksums.ask = only_first  # type: ignore[method-assign]
+        with pytest.raises(ServerSilent, match=r"no checksum of look\.1002\.exr, the first of 1"):
+            download(client, job, str(tmp_path / "back"), patience=0.5)
+        assert contents(tmp_path / "back") == [b"a frame"], "the other one is here"
+
+
+@pytest.mark.parametrize("name", ["shot@home.####.exr", "a#1.####.exr", "look.$F4.exr", "look.mov"])
+def test_the_names_of_a_delivery_are_those_that_it_writes(box: Path, tmp_path: Path, name: str) -> None:
+    from fresco_backend.sequences import FramePattern
+
+    written = {FramePattern.parse(name).path(1001), side_car(name)}
+    with serving(box) as running, running.client() as client:
+        shot = replace(shot_in(box), delivery=Delivery(sequence=str(box / name)))
+        job = client.request(Submit(shot=shot, client_key="key")).record.id
+        for path in written:
+            (box / path).write_bytes(b"x")
+        (box / "other.1001.exr").write_bytes(b"x")
+        _, paths = download(client, job, str(tmp_path / "back"))
+        assert {Path(Path(path).name) for path in paths} == written
 
 
 # Going on.
@@ -432,6 +516,18 @@ def test_what_has_no_room_is_refused_before_it_comes(
     with serving(box, upload_limit=0) as running, running.client() as client, \
             pytest.raises(UsageError, match="takes no files"):
         begun(client, plate)
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "-1", "1e300", "much"])
+def test_a_limit_is_a_number_of_gigabytes(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", f"--upload-limit={size}"]) == UsageError.exit_code
+    assert f'found "{size}"; allowed: a number' in capsys.readouterr().err
+
+
+def test_the_limit_is_what_the_help_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--help"])
+    assert f"takes none (default: {staging.LIMIT / 1e9:g})" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_cancelled_upload_takes_nothing_more_and_cannot_be_tried_again(box: Path, plate: Path) -> None:

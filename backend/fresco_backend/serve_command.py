@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,8 @@ def add_serve(commands: Any) -> None:
     command.add_argument("--keys", metavar="DIR", type=Path, help="folder of keys that fresco keys made")
     command.add_argument("--staging", metavar="DIR", type=Path, help="folder inside a root for the files that clients "
                          "send (default: .fresco-staged in the first root)")
-    command.add_argument("--upload-limit", metavar="GB", type=float, default=200, help="of all files that clients have "
-                         "sent; 0 takes none (default: 200)")
+    command.add_argument("--upload-limit", metavar="GB", type=_bytes, help="of all files that clients have sent; 0 "
+                         "takes none (default: 200)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout when it listens")
     command.set_defaults(run=_serve)
     keys = commands.add_parser("keys", help="let a client on another machine in", description=KEYS)
@@ -53,6 +54,17 @@ def add_serve(commands: Any) -> None:
     stop.add_argument("--now", action="store_true", help="do not wait for the running steps")
     stop.add_argument("--json", action="store_true", help="JSON on stdout")
     stop.set_defaults(run=_stop)
+
+
+def _bytes(text: str) -> int:
+    """Gigabytes in a text."""
+    try:
+        size = float(text) * 1e9
+    except ValueError:
+        size = math.nan
+    if not (math.isfinite(size) and size >= 0):
+        raise argparse.ArgumentTypeError(f'found "{text}"; allowed: a number from 0 on, such as 500')
+    return round(size)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -73,11 +85,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     gate = Gate(arguments.listen, arguments.keys) if arguments.listen else None
     idle = None if arguments.idle_exit is None else 60 * arguments.idle_exit
     named = tuple(device for device in arguments.device if device != "none")
-    devices = {"devices": named} if arguments.device else {}
+    given: dict[str, Any] = {"devices": named} if arguments.device else {}
+    if arguments.upload_limit is not None:
+        given["upload_limit"] = arguments.upload_limit
     serve(options_of(roots=tuple(root.absolute() for root in arguments.root), queue=arguments.queue,
                      port=arguments.port, gate=gate, idle_exit=idle,
-                     staging=arguments.staging and arguments.staging.absolute(),
-                     upload_limit=int(arguments.upload_limit * 1e9), **devices), said=said)
+                     staging=arguments.staging and arguments.staging.absolute(), **given), said=said)
     return 0
 
 

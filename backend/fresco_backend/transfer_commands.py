@@ -7,7 +7,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from fresco_backend.job_state import ENDED
 from fresco_backend.plan_text import bytes_text, counted
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
-from fresco_protocol.errors import Busy
+from fresco_protocol.errors import Busy, JobRefused
 from fresco_protocol.job import Job, JobState
-from fresco_protocol.messages import Discard
+from fresco_protocol.messages import Discard, ListDelivery, Retry, Submit
 from fresco_protocol.shot import Shot
 from fresco_protocol.transfer import Moved, Told, download, files_of, upload
 
@@ -41,14 +42,36 @@ def add_download(commands: Any) -> None:
 
 
 def sent(client: Client, shot: Shot, *, key: str | None, priority: int, as_json: bool) -> Job:
-    """The job of a shot whose files were sent; what this takes is shown. key: None is the shot's own."""
+    """The job of a shot whose files were sent; what this takes is shown. key: None is the shot's own, and a fresh one
+    where the files of its ended job are gone. Raises JobRefused for a given key whose job has ended."""
     from fresco_backend.staged_shot import key_of, staged
 
     remote, sources = staged(shot)
     with _shown(as_json=as_json) as told:
         files = files_of(sources, told)
-        return upload(client, remote, sources, client_key=key or key_of(remote, files), priority=priority,
-                      files=files, told=told)
+        submit = Submit(shot=remote, client_key=key or key_of(remote, files), priority=priority, files=files)
+        while (known := _over(client, submit, again=key is None)) is not None:
+            if key is not None:
+                raise JobRefused(f"the job of this key is {known.state.value} already", where=f"job {known.id}",
+                                 remedy="Take another --client-key. Or, where its files are still there: fresco retry")
+            submit = replace(submit, client_key=f"{key_of(remote, files)}-{known.id}")  # the next one of the same shot
+        return upload(client, remote, sources, client_key=submit.client_key, priority=priority, files=files, told=told)
+
+
+def _over(client: Client, submit: Submit, *, again: bool) -> Job | None:
+    """The job of a known key that has ended, with nothing left to fetch. again: one whose files are still there is
+    tried again instead."""
+    found = client.request(submit)
+    record = found.record
+    if found.created or record.state not in ENDED:
+        return None
+    if record.state is JobState.DELIVERED:
+        return None if client.request(ListDelivery(job=record.id, limit=1)).total else record
+    if again:
+        with suppress(JobRefused):
+            client.request(Retry(job=record.id))
+            return None
+    return record
 
 
 def _download(arguments: argparse.Namespace) -> int:
@@ -58,6 +81,10 @@ def _download(arguments: argparse.Namespace) -> int:
         with _shown(as_json=arguments.json) as told:
             record, paths = download(client, arguments.job, str(arguments.output), told=told)
         over = record.state in ENDED
+        if over and not paths:
+            raise JobRefused(f"nothing to fetch: the job is {record.state.value}, and no file of a delivery is on the "
+                             "server", where=f"job {record.id}",
+                             remedy="A download deletes the server's copy. Submit the shot again to render it again.")
         if record.state is JobState.DELIVERED and not arguments.keep:  # another one may be tried again
             client.request(Discard(job=record.id))
     if arguments.json:

@@ -20,7 +20,15 @@ from functools import partial
 from typing import NamedTuple, Optional, TypeVar
 
 from fresco_protocol.client import Client
-from fresco_protocol.errors import ChecksumWrong, DiskFull, InputError, OutputDenied, OutputError, ServerError
+from fresco_protocol.errors import (
+    ChecksumWrong,
+    DiskFull,
+    InputError,
+    OutputDenied,
+    OutputError,
+    ServerError,
+    ServerSilent,
+)
 from fresco_protocol.files import LARGEST_CHUNK, File
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import GetChunk, ListDelivery, PutChunk, Reply, Request, Submit, Upload
@@ -29,6 +37,7 @@ from fresco_protocol.shot import Shot
 AT_ONCE = 4  # chunks on the way at a time, so that a long way costs no waiting
 PATIENCE = 60.0  # seconds without a server until a transfer gives up; the same call goes on later
 PAUSE = 0.2  # seconds between two looks at what the server still does
+SLOWEST = 10_000_000  # bytes a second at which a server reads its own files at least
 MOST_WRONG = 2  # times that a file may come out wrong
 
 R = TypeVar("R", bound=Reply)
@@ -103,7 +112,8 @@ def download(client: Client, job: str, folder: str, *, told: Optional[Told] = No
     """Fetches what a job has delivered by now, and what is not here already; gives the job, and the files' paths.
 
     Every file gets its name when it is whole and right. Raises ServerError after `patience` seconds without a server,
-    OutputError, ChecksumWrong, or the server's error.
+    or without the checksum of a file, and the time that reading it takes; OutputError, ChecksumWrong, or the server's
+    error.
     """
     link = _Link(client, patience)
     try:
@@ -111,6 +121,7 @@ def download(client: Client, job: str, folder: str, *, told: Optional[Told] = No
     except OSError as error:
         raise _unwritten(folder, error) from error
     here: dict[str, File] = {}
+    moved_at = time.monotonic()
     while True:
         record, files = _listed(link, job)
         ready = [file for file in files if file.sha256 is not None]
@@ -123,8 +134,15 @@ def download(client: Client, job: str, folder: str, *, told: Optional[Told] = No
             here[file.name] = file
         if len(ready) == len(files) and not new:
             return record, [os.path.join(folder, file.name) for file in files]
-        if not new:
-            time.sleep(PAUSE)
+        if new:
+            moved_at = time.monotonic()
+            continue
+        left = [file for file in files if file.sha256 is None]
+        if time.monotonic() - moved_at > patience + sum(file.size for file in left) / SLOWEST:
+            raise ServerSilent(f"the server comes to no checksum of {left[0].name}, the first of {len(left)}",
+                               where=f"job {job}", remedy="Its log says whether it cannot read it: fresco logs. Do the "
+                               "same again for what is left; what was ready is here.")
+        time.sleep(PAUSE)
 
 
 class _Link:
