@@ -220,7 +220,7 @@ def test_a_server_for_the_session_is_started_and_stopped_by_the_job(open_shot: S
     (found,) = served["jobEnvironments"]
     scripts = {file["name"]: file["data"] for file in found["script"]["embeddedFiles"]}
     assert "roots=$('/opt/my fresco' -q farm node '{{Param.Shot}}' --pins='{{Param.Pins}}'" in scripts["Enter"]
-    assert "nohup '/opt/my fresco' -q serve --idle-exit=10 > " in scripts["Enter"]
+    assert "nohup '/opt/my fresco' -q serve --idle-exit=10 --upload-limit=0 > " in scripts["Enter"]
     assert str(Path(open_shot.plate.sequence).parent) not in json.dumps(found), "paths are those of each worker"
     assert scripts["Exit"].splitlines()[-1] == "exec '/opt/my fresco' -q stop --now"
     assert served["steps"][0]["script"]["actions"]["onRun"]["args"][:2] == ["-q", "submit"]

@@ -14,6 +14,7 @@ from typing import Any
 from fresco_backend.farm.plan import FarmPlan
 
 IDLE_MINUTES = 10
+_SERVE = f"serve --idle-exit={IDLE_MINUTES} --upload-limit=0"  # tasks share the node's disk
 _LISTENS = 300  # seconds until the server must listen
 _OWN = "'{{Session.WorkingDirectory}}/connection.json'"
 # A node that differs from the plan ends here, before a model is loaded, with the exit code that says so.
@@ -31,7 +32,7 @@ export FRESCO_QUEUE='{{Session.WorkingDirectory}}/queue.sqlite'
 echo "openjd_env: FRESCO_CONNECTION=$FRESCO_CONNECTION"
 echo "openjd_env: FRESCO_QUEUE=$FRESCO_QUEUE"
 # Its output goes to a file: a session waits for whoever holds its own.
-nohup %(fresco)s serve --idle-exit=%(idle)d > '{{Session.WorkingDirectory}}/server.log' 2>&1 < /dev/null &
+nohup %(fresco)s %(serve)s > '{{Session.WorkingDirectory}}/server.log' 2>&1 < /dev/null &
 for _ in $(seq %(listens)d); do
   [ -s "$FRESCO_CONNECTION" ] && exit 0
   sleep 1
@@ -48,7 +49,7 @@ exec %(fresco)s stop --now
 
 def environment(plan: FarmPlan) -> dict[str, Any]:
     """The environment: a server for the shot of the plan, started on entering and stopped on leaving."""
-    words = {"fresco": shlex.join(plan.site.command), "own": _OWN, "idle": IDLE_MINUTES, "listens": _LISTENS}
+    words = {"fresco": shlex.join(plan.site.command), "serve": _SERVE, "own": _OWN, "listens": _LISTENS}
     return {
         "name": "FrescoServer",
         "script": {
