@@ -32,6 +32,7 @@ def job(tiny_model: Path, tmp_path: Path) -> Job:
 @pytest.mark.parametrize(("delivery", "name"), [
     ("look.####.exr", "look.exr"), ("look_%04d.png", "look.png"), ("look-@@@@.png", "look.png"),
     ("look.$F4.exr", "look.exr"), ("look.mov", "look.mov"), ("a.b.%d.tif", "a.b.tif"), ("look####.png", "look.png"),
+    ("look_####.beauty.exr", "look.beauty.exr"),
 ])  # fmt: skip
 def test_it_lies_beside_the_delivery_under_its_name(delivery: str, name: str) -> None:
     assert record.path_of(f"/out/{delivery}") == Path(f"/out/{name}.fresco.json")

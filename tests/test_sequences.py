@@ -52,6 +52,13 @@ def test_a_pattern_that_cannot_be_understood_says_so() -> None:
         FramePattern.parse("shot_%04d_v2.png")
 
 
+@pytest.mark.parametrize(("name", "file"), [
+    ("look.####_v2.exr", "look.0007_v2.exr"), ("look_####.beauty.exr", "look_0007.beauty.exr"),
+    ("a#1.####.exr", "a#1.0007.exr"), ("shot@home.@@@.exr", "shot@home.007.exr")])  # fmt: skip
+def test_a_field_may_stand_amid_a_name_and_other_marks(name: str, file: str) -> None:
+    assert FramePattern.parse(name).path(7) == Path(file)
+
+
 def test_one_file_of_a_sequence_is_one_frame(tmp_path: Path) -> None:
     write_sequence(tmp_path, [1001, 1002])
     assert opened(tmp_path / "plate.1001.exr").numbers == (1001,)

@@ -28,6 +28,9 @@ def shot(tmp_path: Path, tiny_model: Path) -> Shot:
     ("out/look.####.exr", "out/look.still.####.exr"),
     ("out/look_%04d.tif", "out/look.still.%04d.tif"),
     ("out/####.png", "out/still.####.png"),
+    ("out/look_####.beauty.exr", "out/look.still.####.beauty.exr"),
+    ("out/look.####_v2.exr", "out/look.still.####_v2.exr"),
+    ("out/shot@home.####.exr", "out/shot@home.still.####.exr"),
     ("out/look.exr", "out/look.still.####.exr"),
     ("out/look.mov", "out/look.still.####.png"),
 ])  # fmt: skip

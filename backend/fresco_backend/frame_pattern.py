@@ -13,8 +13,8 @@ import fileseq
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import frame_numbers, parse_frames
 
-_FRAME_FIELD = re.compile(r"#|@|%\d*d|\$F\d*")
-_DROPPED = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")  # in the name of a side-car
+FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
+"""Where the frame number stands in a name, with the mark that parts it from what comes before."""
 
 
 def frames_text(numbers: Iterable[int]) -> str:
@@ -43,7 +43,7 @@ class FramePattern:
         A name that exists as it stands is that one file. Only the name is a pattern: a folder may be called anything.
         """
         folder, name = Path(text).parent, Path(text).name
-        if Path(text).is_file() or not _FRAME_FIELD.search(name):
+        if Path(text).is_file() or not FRAME_FIELD.search(name):
             return cls(folder=folder, prefix=name, suffix="", padding=None, frames=(_number_of(name),))
         try:
             sequence = fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1)
@@ -51,6 +51,11 @@ class FramePattern:
         except (fileseq.FileSeqException, UsageError) as error:
             raise UsageError(f"'{name}' is no pattern of a sequence", where=text,
                              remedy="Put the frame number directly before the extension: name.%04d.exr") from error
+        if not sequence.padding():  # a name with more marks than one, or with words behind them: the last are meant
+            field = list(FRAME_FIELD.finditer(name))[-1]
+            digits = fileseq.FileSequence.getPaddingNum(field[1], pad_style=fileseq.PAD_STYLE_HASH1)
+            return cls(folder=folder, prefix=name[: field.start(1)], suffix=name[field.end(1) :], padding=digits,
+                       frames=())
         return cls(folder=folder, prefix=sequence.basename(), suffix=sequence.extension(), padding=sequence.zfill(),
                    frames=frames)
 
@@ -110,4 +115,4 @@ def _number_of(name: str) -> int:
 def side_car(delivery: str | Path) -> Path:
     """The side-car of a delivery: "out/look.####.exr" -> "out/look.exr.fresco.json", beside that of "out/look.mov"."""
     path = Path(delivery)
-    return path.with_name(f"{_DROPPED.sub('', path.stem)}{path.suffix}.fresco.json")
+    return path.with_name(f"{FRAME_FIELD.sub('', path.stem)}{path.suffix}.fresco.json")

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import PurePath
 
+from fresco_backend.frame_pattern import FRAME_FIELD, frames_text
 from fresco_backend.movies import is_movie
-from fresco_backend.sequences import frames_text
 from fresco_protocol.errors import RangeOutside
 from fresco_protocol.shot import FrameRange, Shot, Synthesis, frame_numbers
 
 NOTE = "a still shows the look; in the shot the frame's neighbours have their say, and its detail differs"
-
-_FIELD = re.compile(r"[._-]?(?:#+|@+|%\d*d|\$F\d*)$")
 
 
 def still(shot: Shot, number: int) -> Shot:
@@ -41,7 +38,8 @@ def still(shot: Shot, number: int) -> Shot:
 def still_path(delivery: str) -> str:
     """Where stills of a delivery lie: "out/look.####.exr" -> "out/look.still.####.exr"; of a movie as PNG."""
     path = PurePath(delivery)
-    field = _FIELD.search(path.stem)
-    stem = path.stem[: field.start()] if field else path.stem
-    name = ".".join(filter(None, [stem, "still", field[0].lstrip("._-") if field else "####"]))
+    before, number, after = path.stem, "####", ""
+    for field in FRAME_FIELD.finditer(path.stem):  # the last is meant
+        before, number, after = path.stem[: field.start()], field[1], path.stem[field.end() :]
+    name = ".".join(filter(None, [before, "still", number])) + after
     return str(path.with_name(name + (".png" if is_movie(delivery) else path.suffix)))
