@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from shots import delivered, rendered, small_shot, with_delivery, with_plate, write_plate
 
@@ -13,9 +16,10 @@ import tiny
 from fresco_backend import cli
 from fresco_backend.events import Planned
 from fresco_backend.frames import read_frame
+from fresco_backend.job import open_job
 from fresco_backend.report_command import report
 from fresco_backend.still import NOTE, still, still_path
-from fresco_protocol.errors import RangeOutside
+from fresco_protocol.errors import MatteError, RangeOutside
 from fresco_protocol.shot import Editing, Keyframing, Matte, Shot, Synthesis, Task, parse_frames
 
 
@@ -73,6 +77,25 @@ def test_a_still_has_the_matte_of_its_frame_and_the_report_of_a_shot(shot: Shot,
     matted = still(replace(shot, matte=Matte(sequence=str(matte))), 1002)
     rendered(matted)
     assert report([matted.delivery.sequence])[0].name == "look.still.png.report.html"
+
+
+def test_a_still_has_the_matte_that_is_propagated_to_it(shot: Shot, tmp_path: Path) -> None:
+    drawn = tiny.write_sequence(tmp_path / "matte", tiny.moving_plate(9, 64).matte)
+    for number in (1002, 1003, 1004, 1005, 1007, 1008, 1009):
+        Path(str(drawn) % number).unlink()
+    matte = Matte(sequence=str(drawn), propagate=True, crop=False)
+    with closing(open_job(replace(shot, matte=matte))) as whole, closing(
+            open_job(still(replace(shot, matte=matte), 1003))) as alone:
+        assert np.array_equal(alone.matte_at(1003), whole.matte_at(1003)) and 0.01 < alone.matte_at(1003).mean() < 0.9
+        before = alone.identity
+    assert delivered(rendered(still(replace(shot, matte=matte), 1003))) == [1003]
+    os.utime(str(drawn) % 1006, (0, 0))
+    with closing(open_job(still(replace(shot, matte=matte), 1003))) as again:
+        assert again.identity != before, "it depends on the mattes that are drawn"
+    for number in (1001, 1006):
+        Path(str(drawn) % number).rename(str(drawn) % (number + 100))
+    with pytest.raises(MatteError, match=r"1101,1106, and the plate has none .* Draw one on a frame of 1001-1009"):
+        rendered(still(replace(shot, matte=matte), 1003))
 
 
 def test_a_still_of_another_range_is_refused(shot: Shot) -> None:

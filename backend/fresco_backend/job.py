@@ -357,7 +357,7 @@ def _file_facts(job: Job) -> list[tuple[str, int, int]]:
     """Name, size and time of change of every file that is read for the job's frames; others may come and go."""
     paths = dict.fromkeys(
         reader.source(number) for reader in job.readers for number in job.frames if number in reader.numbers)
-    status = [(path.name, path.stat()) for path in paths]
+    status = [(path.name, path.stat()) for path in (*paths, *(job.matte.outside if job.matte else ()))]
     return [(name, facts.st_size, facts.st_mtime_ns) for name, facts in status]
 
 

@@ -88,6 +88,11 @@ class MovieReader:
         """The movie itself."""
         return (self.path,)
 
+    @property
+    def existing(self) -> tuple[int, ...]:
+        """Every frame of the movie."""
+        return tuple(range(1, self.count + 1))
+
     def source(self, _number: int) -> Path:
         """The file that a frame is read from."""
         return self.path

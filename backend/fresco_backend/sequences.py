@@ -72,6 +72,11 @@ class SequenceReader:
         """Every frame on disk, also outside the range."""
         return tuple(self._sources.values())
 
+    @property
+    def existing(self) -> tuple[int, ...]:
+        """Every frame on disk, ascending, also outside the range."""
+        return tuple(self._sources)
+
     def read(self, number: int) -> Frame:
         """The frame of this number, or the one that stands for it, on the canvas. Raises FrameUnreadable, FrameSize."""
         frame = read_frame(self.source(number))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -45,6 +46,22 @@ class ShotMatte:
         """The frames of the plate that no file is there for."""
         return tuple(number for number in self.plate.numbers if number not in self.reader.numbers)
 
+    @property
+    def traced(self) -> tuple[int, ...]:
+        """The frames along which mattes are propagated: the plate's, and where none of those has one, all up to it."""
+        numbers, given = self.plate.numbers, self.reader.numbers
+        if not set(numbers).isdisjoint(given):
+            return numbers
+        first, last = min(numbers[0], given[0]), max(numbers[-1], given[-1])
+        return tuple(sorted({*numbers, *(number for number in self.plate.existing if first <= number <= last)}))
+
+    @property
+    def outside(self) -> tuple[Path, ...]:
+        """The files that are read beside those of the plate's frames: of the plate and of the matte."""
+        return tuple(reader.source(number) for reader, numbers in (
+            (self.plate, self.traced), (self.reader, self.reader.numbers))
+            for number in numbers if number not in self.plate.numbers)  # fmt: skip
+
     def at(self, number: int) -> FloatArray:
         """The matte of a frame on the plate's canvas, (H, W) in [0, 1], 1 = stylise. Raises MatteError.
 
@@ -68,8 +85,9 @@ class ShotMatte:
             return torch.from_numpy(self._given(number))
 
         if self.missing and not self.kept:
-            made = propagated(self.plate.numbers, self.reader.numbers, image, given)
-            self.kept = {number: (_packed(one.matte.numpy()), one.confidence) for number, one in made}
+            made = propagated(self.traced, self.reader.numbers, image, given)
+            self.kept = {number: (_packed(one.matte.numpy()), one.confidence) for number, one in made
+                         if number in self.plate.numbers}
         return {number: confidence for number, (_, confidence) in self.kept.items()}
 
     def doubtful(self, number: int) -> float | None:
@@ -102,7 +120,7 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
     """
     with ExitStack() as opened:
         reader = opened.enter_context(closing(
-            open_plate(matte.sequence, _wanted(matte, plate.numbers), Missing.ERROR)))
+            open_plate(matte.sequence, _wanted(matte, plate), Missing.ERROR)))
         if plate.display.size != reader.display.size and plate.size != reader.size:
             raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
                              where=matte.sequence, remedy="Render the matte in the size of the plate")
@@ -114,13 +132,21 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
     return found
 
 
-def _wanted(matte: Matte, numbers: Sequence[int]) -> Sequence[int]:
-    """The frames to read: all of the plate's, or those of them that are there when the others are propagated."""
+def _wanted(matte: Matte, plate: PlateReader) -> Sequence[int]:
+    """The frames to read: all of the plate's, or those of them that are there when the others are propagated.
+
+    Where none of them has one, as of a still, the nearest ones that the plate leads to.
+    """
+    numbers = plate.numbers
     if not matte.propagate or is_movie(matte.sequence):
         return numbers
-    there = set(FramePattern.parse(matte.sequence).on_disk())
-    found = [number for number in numbers if number in there]
-    if there and not found:
-        raise MatteError(f"the matte has the frames {frames_text(there)}, none of which is rendered",
-                         where=matte.sequence, remedy=f"Draw one on a frame of {frames_text(numbers)}")
-    return found or numbers
+    there = FramePattern.parse(matte.sequence).on_disk().keys()
+    if not there or not there.isdisjoint(numbers):
+        return [number for number in numbers if number in there] or numbers
+    given = [number for number in plate.existing if number in there]
+    if not given:
+        raise MatteError(f"the matte has the frames {frames_text(there)}, and the plate has none of them",
+                         where=matte.sequence, remedy=f"Draw one on a frame of {frames_text(plate.existing)}")
+    first = max((number for number in given if number < numbers[0]), default=numbers[0])
+    last = min((number for number in given if number > numbers[-1]), default=numbers[-1])
+    return [number for number in given if first <= number <= last]

@@ -18,8 +18,8 @@ def still(shot: Shot, number: int) -> Shot:
     """The shot of this frame alone: its only keyframe, in a window of its own, delivered beside the shot's frames.
 
     Look, seed and noise of the frame are the shot's. What the shot's other frames contribute is not there: attention
-    across frames, the flow, the letterbox and the crop that all frames agree on, the scale of their depth.
-    Raises RangeOutside.
+    across frames, the flow, the letterbox and the crop that all frames agree on, the scale of their depth. A matte that
+    is propagated comes along the plate from the nearest ones that are drawn. Raises RangeOutside.
     """
     frames = shot.plate.frames
     if frames is not None and number not in frame_numbers(frames):
