@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 import tiny
 from fresco_backend import matte_propagation, motion
 from fresco_backend.matte_propagation import Propagated, propagated
+from fresco_protocol.errors import OutputDenied
 
 PLATE = tiny.moving_plate(7, 96)
 
@@ -66,6 +68,20 @@ def test_memory_does_not_grow_with_the_interval(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(matte_propagation, "_Traced", counted)
     found = [number for number, _ in propagated(range(40), [0, 39], lambda _: image(0), matte=lambda _: matte(0))]
     assert found == list(range(1, 39)) and most <= 4
+
+
+def test_what_waits_lies_in_the_folder_that_is_given_and_goes(tmp_path: Path) -> None:
+    made = propagated(range(7), [0, 6], image, matte, tmp_path / "job")
+    next(made)
+    assert len(list((tmp_path / "job").glob("matte-*/*.npy"))) == 4
+    assert len(list(made)) == 4
+    assert list((tmp_path / "job").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "job").write_text("a file")
+    with pytest.raises(OutputDenied, match="job"):
+        next(propagated(range(7), [0, 6], image, matte, tmp_path / "job"))
 
 
 def test_two_mattes_are_better_than_one() -> None:

@@ -180,7 +180,7 @@ class Job:
         if self.matte is None:
             return np.ones((self.plate.size.height, self.plate.size.width), np.float32)
         if number in self.matte.missing:
-            self.matte.propagate(self._picture)
+            self.matte.propagate(self._picture, self.scratch.folder)
         return self.matte.at(number)
 
     def _picture(self, number: int) -> Tensor:

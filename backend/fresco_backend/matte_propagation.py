@@ -38,17 +38,18 @@ class _Traced(NamedTuple):
 
 
 def propagated(numbers: Sequence[int], given: Sequence[int], image: Callable[[int], Tensor],
-               matte: Callable[[int], Tensor]) -> Iterator[tuple[int, Propagated]]:
+               matte: Callable[[int], Tensor], folder: Path | None = None) -> Iterator[tuple[int, Propagated]]:
     """The mattes of the frames without one, interval by interval, in whatever order they are traced.
 
     numbers: of the plate, ascending. given: those of them that have a matte, at least one. image: (3, h, w) in [-1, 1]
     of a frame. matte: (H, W) of a given one. Between two given mattes each frame mixes both, by nearness and by
     confidence: where the flow there and back does not return, what was traced is not believed, and the less the colour
-    has stayed, the less. Memory is that of a few frames, however long the interval. Raises DiskFull, OutputDenied.
+    has stayed, the less. Memory is that of a few frames, however long the interval: what waits lies in
+    `folder` meanwhile, None is the system's for such files. Raises DiskFull, OutputDenied.
     """
     for frames, before, after in _intervals(numbers, given):
         if before is not None and after is not None:
-            yield from _between(frames, (before, matte(before)), (after, matte(after)), image)
+            yield from _between(frames, (before, matte(before)), (after, matte(after)), image, folder)
             continue
         key, others = (before, frames) if before is not None else (after, frames[::-1])
         assert key is not None, "an interval has an end that is given"
@@ -57,16 +58,25 @@ def propagated(numbers: Sequence[int], given: Sequence[int], image: Callable[[in
             yield number, _mixed([(only, traced, 1.0)])
 
 
-def _between(frames: Sequence[int], before: _Given, after: _Given,
-             image: Callable[[int], Tensor]) -> Iterator[tuple[int, Propagated]]:
+def _between(frames: Sequence[int], before: _Given, after: _Given, image: Callable[[int], Tensor],
+             folder: Path | None) -> Iterator[tuple[int, Propagated]]:
     """Both ways through an interval meet at every frame: what the way back finds waits on the disk."""
-    with TemporaryDirectory(prefix="fresco-matte-") as folder:
+    with _shelf(folder) as shelf:
         for number, traced in _trace([after[0], *reversed(frames)], image):
-            _shelve(Path(folder, f"{number}.npy"), traced)
+            _shelve(Path(shelf, f"{number}.npy"), traced)
         for place, (number, left) in enumerate(_trace([before[0], *frames], image), 1):
             share = place / (len(frames) + 1)
-            right = _shelved(Path(folder, f"{number}.npy"))
+            right = _shelved(Path(shelf, f"{number}.npy"))
             yield number, _mixed([(before[1], left, 1 - share), (after[1], right, share)])
+
+
+def _shelf(folder: Path | None) -> TemporaryDirectory[str]:
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(prefix="matte-", dir=folder)
+    except OSError as error:
+        raise refused(folder or Path(error.filename or "TMPDIR"), error) from error
 
 
 def _shelve(path: Path, traced: _Traced) -> None:

@@ -16,9 +16,10 @@ from fresco_protocol.shot import Missing
 class PlateReader(Protocol):
     """The frames of a plate by their numbers; mattes and control sequences are read through it too.
 
-    numbers: the frames to render, ascending. existing: those that are there, also outside the range. window: the canvas that holds all of them, on the pixel plane. size: of
-    the canvas. display: the part of the plane that is meant to be seen. rate: frames per second, or None when the
-    plate does not say. files: every file that it owns on disk, none of which may be written.
+    numbers: the frames to render, ascending. existing: those that are there, also outside the range. window: the canvas
+    that holds all of them, on the pixel plane. size: of the canvas. display: the part of the plane that is meant to be
+    seen. rate: frames per second, or None when the plate does not say. files: every file that it owns on disk, none of
+    which may be written.
     """
 
     @property

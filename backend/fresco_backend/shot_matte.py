@@ -71,10 +71,11 @@ class ShotMatte:
             return shaped(_unpacked(self.kept[number][0]), self.matte)
         return shaped(self._given(number), self.matte)
 
-    def propagate(self, picture: Callable[[int], Tensor]) -> dict[int, float]:
+    def propagate(self, picture: Callable[[int], Tensor], folder: Path | None = None) -> dict[int, float]:
         """Make the mattes of the frames that have none; gives the confidence of each, in [0, 1].
 
-        picture: what the engine sees of a frame, (3, H, W) in [-1, 1] at the plate's size.
+        picture: what the engine sees of a frame, (3, H, W) in [-1, 1] at the plate's size. folder: for what lies on
+        the disk meanwhile; see `propagated`.
         """
         size = fit(self.plate.size, min(TRACED_SIDE, *self.plate.size)).scaled
 
@@ -85,7 +86,7 @@ class ShotMatte:
             return torch.from_numpy(self._given(number))
 
         if self.missing and not self.kept:
-            made = propagated(self.traced, self.reader.numbers, image, given)
+            made = propagated(self.traced, self.reader.numbers, image, given, folder)
             self.kept = {number: (_packed(one.matte.numpy()), one.confidence) for number, one in made
                          if number in self.plate.numbers}
         return {number: confidence for number, (_, confidence) in self.kept.items()}
