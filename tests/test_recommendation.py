@@ -41,7 +41,8 @@ def test_the_index_decides(model: Path) -> None:
     keys = {"_fresco_controls": ["soft-edge"], "_fresco_strength": 0.5, "_fresco_guidance": 4}
     found = advise(model, **keys, _fresco_working_size=384)
     assert found == Recommendation(control=ControlKind.SOFT_EDGE, strength=0.5, guidance=4.0, working_size=384,
-                                   edit_control=ControlKind.SOFT_EDGE)
+                                   edit_guidance=4.0)
+    assert advise(model, _fresco_edit_guidance=2).edit_guidance == 2.0
     assert advise(model, _fresco_controls=[]).control is None
 
 

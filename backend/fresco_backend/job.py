@@ -263,9 +263,10 @@ def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
     advice = recommendation(check(look.model, offline=offline))
     controls, edits = look.controls, shot.task is Task.EDIT
     if controls is None:
-        wanted = advice.edit_control if edits else advice.control
-        controls = (Control(kind=wanted),) if wanted else ()
-    guidance = advice.guidance_of(look.sampler) if look.guidance is None else look.guidance
+        controls = (Control(kind=advice.control),) if advice.control and not edits else ()
+    guidance = look.guidance
+    if guidance is None:
+        guidance = advice.edit_guidance if edits else advice.guidance_of(look.sampler)
     strength = (1.0 if edits else advice.strength) if look.strength is None else look.strength
     # An edit goes the way back that its inversion came.
     sampler = Sampler.DDIM if edits else look.sampler

@@ -21,19 +21,21 @@ LCM_GUIDANCE = 1.0  # what distilled models have learnt with their steps; more i
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """control: kind of control image; None when the model has no ControlNet. working_size: short side in pixels.
+    """Of a translation and, beginning with edit_, of an edit.
 
-    edit_control: likewise for an edit, which needs none unless the model itself names one, having been trained with it.
+    control: kind of control image; None when the model has no ControlNet. working_size: short side in pixels. An edit
+    has no control: its plate was inverted without one, and what a ControlNet adds on the way back is not the plate's;
+    with the embedded model it burns the picture out.
     """
 
     control: ControlKind | None
     strength: float
     guidance: float
     working_size: int
-    edit_control: ControlKind | None = None
+    edit_guidance: float = GUIDANCE
 
     def guidance_of(self, sampler: Sampler) -> float:
-        """What suits the model with a sampler."""
+        """What suits a translation with a sampler."""
         return LCM_GUIDANCE if sampler is Sampler.LCM else self.guidance
 
 
@@ -53,7 +55,7 @@ def recommendation(inventory: Inventory) -> Recommendation:
             strength=float(index.get("_fresco_strength", STRENGTH)),
             guidance=float(index.get("_fresco_guidance", GUIDANCE)),
             working_size=int(index.get("_fresco_working_size", own)),
-            edit_control=_control(index.get("_fresco_controls", [])),
+            edit_guidance=float(index.get("_fresco_edit_guidance", index.get("_fresco_guidance", GUIDANCE))),
         )
     except (TypeError, ValueError) as error:
         raise WeightsRefused(
