@@ -19,7 +19,7 @@ from fresco_backend import inversions, pipeline, record
 from fresco_backend.engine.invert import PlateFeatures, SeenFeatures, inversion_timesteps
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.events import Advanced, Event, Stage
-from fresco_backend.frames import Size, Window
+from fresco_backend.frames import Size, Window, read_frame
 from fresco_backend.inversions import inversion_text, needs_inversion
 from fresco_backend.job import Job, open_job
 from fresco_backend.plate_features import KeptFeatures
@@ -27,16 +27,23 @@ from fresco_backend.resolution import fit
 from fresco_protocol.shot import (
     Coherence,
     Compat,
+    Control,
+    ControlKind,
+    Delivery,
     Editing,
     Grain,
     Highlights,
     Keyframing,
+    Look,
+    Plate,
     Sampler,
     Shot,
     Synthesis,
     Task,
+    parse_frames,
 )
 
+DEMO_PLATE = Path(__file__).parents[1] / "demo" / "plate" / "boat.####.exr"
 STEPS = 4
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
 
@@ -224,6 +231,22 @@ def test_an_edit_decides_what_the_shot_leaves_open(shot: Shot) -> None:
     less = open_job(with_look(shot, strength=0.5))
     less.close()
     assert less.strength == 0.5
+
+
+def test_an_edit_that_asks_for_what_is_there_gives_the_plate_back(tmp_path: Path) -> None:
+    """With the embedded model; a control, which the inversion had not, leads elsewhere, so that an edit has none."""
+    shot = Shot(
+        task=Task.EDIT, plate=Plate(sequence=str(DEMO_PLATE), frames=parse_frames("1011")),
+        look=Look(prompt="a photo", guidance=1, steps=20), editing=Editing(caption="a photo"),
+        delivery=Delivery(sequence=str(tmp_path / "own.####.png"), working_size=128),
+    )  # fmt: skip
+    controlled = with_look(shot, controls=(Control(kind=ControlKind.SOFT_EDGE),))
+    for name, each in (("own", shot), ("controlled", controlled), ("plate", with_look(shot, strength=0))):
+        rendered(with_delivery(each, sequence=str(tmp_path / f"{name}.####.png")))
+    own, other, plate = (read_frame(tmp_path / f"{name}.1011.png").pixels[..., :3]
+                         for name in ("own", "controlled", "plate"))
+    assert np.abs(own - plate).mean() < 0.04
+    assert np.abs(other - plate).mean() > 2 * np.abs(own - plate).mean()
 
 
 def test_who_needs_an_inversion_and_with_which_words(shot: Shot) -> None:
