@@ -190,6 +190,34 @@ def test_one_that_waits_while_another_delivers_all_and_clears_up_makes_nothing(
     assert not (folder_of(shot) / ".fresco").exists()
 
 
+def as_movie(shot: Shot) -> Shot:
+    return with_plate(with_delivery(shot, sequence=str(folder_of(shot) / "look.mp4")), rate=Rate(numerator=24))
+
+
+@pytest.mark.parametrize("waits_for", ["window", "frame"])
+def test_one_that_waits_while_another_finishes_the_movie_makes_nothing(make: Make, waits_for: str) -> None:
+    shot = as_movie(make("film"))
+    first, second = pipeline.render(shot), pipeline.render(shot)
+    until(first, lambda event: isinstance(event, Advanced) and event.stage is Stage.KEYFRAMES)
+    if waits_for == "frame":
+        until(first, lambda event: isinstance(event, Delivered) and event.frame == 1001)
+    made = delivered(until(second, lambda event: isinstance(event, Waited) and event.product.startswith(waits_for)))
+    assert isinstance(list(first)[-1], Finished)
+    assert not (folder_of(shot) / ".fresco").exists()
+    rest = list(second)
+    assert not delivered(rest) and not any(isinstance(event, Advanced) for event in rest), "it was made once more"
+    last = rest[-1]
+    assert isinstance(last, Finished)
+    assert (last.rendered, last.reused) == (len(made), len(FRAMES) - len(made))
+    assert last.outputs == (shot.delivery.sequence,)
+
+
+def test_a_movie_that_is_to_be_overwritten_is_not_found(make: Make) -> None:
+    shot = as_movie(make("again"))
+    rendered(shot)
+    assert delivered(rendered(with_delivery(shot, overwrite=True))) == list(FRAMES)
+
+
 def test_chunks_that_are_rendered_at_once_wait_for_each_others_windows(make: Make, whole: dict[str, str]) -> None:
     shot = make("chunks")
     first = pipeline.render(shot, selection=CHUNKS[0])

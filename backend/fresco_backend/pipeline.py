@@ -325,9 +325,12 @@ class _Run:
                     yield frame
 
     def _find(self, frame: int) -> bool:
-        """Whether a frame is delivered by now, perhaps by another process."""
-        if not self.job.shot.delivery.overwrite and self.writer.is_delivered(frame, self.job.identity):
-            self.done.add(frame)
+        """Whether a frame is delivered by now, perhaps by another process; as a picture, or in the finished movie."""
+        if not self.job.shot.delivery.overwrite and frame not in self.done:
+            if self.job.is_movie and record.has_movie(self.job):
+                self.done.update(self.job.selected)
+            elif self.writer.is_delivered(frame, self.job.identity):
+                self.done.add(frame)
         return frame in self.done
 
     def _await_frames(self, keyframes: Sequence[int]) -> Iterator[Event]:
