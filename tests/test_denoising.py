@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -52,7 +53,9 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Failing:
     return limited
 
 
-def test_a_window_is_halved_where_memory_runs_out_and_the_render_goes_on(shot: Shot, memory_for: Failing) -> None:
+def test_a_window_is_halved_where_memory_runs_out_and_the_render_goes_on(
+    shot: Shot, memory_for: Failing, tmp_path: Path
+) -> None:
     tried = memory_for(4)
     events = rendered(shot)
     assert tried == [6, 4, 4]
@@ -60,6 +63,9 @@ def test_a_window_is_halved_where_memory_runs_out_and_the_render_goes_on(shot: S
     (warning,) = [event for event in events if isinstance(event, Warned)]
     assert warning.code == "window-halved"
     assert "6 frames" in warning.text
+    measures = json.loads((tmp_path / "out" / "look.png.fresco.json").read_bytes())["measures"]
+    assert measures["windows"] == [[1001, 1002, 1003, 1004, 1005, 1006]]
+    assert measures["parts"] == [[1001, 1002, 1003, 1004], [1001, 1004, 1005, 1006]]
 
 
 def test_halves_are_halved_again(shot: Shot, memory_for: Failing) -> None:

@@ -72,7 +72,7 @@ class Denoising:
     def _window(self, place: int, denoised: int) -> Iterator[Event]:
         job, window = self.job, self.windows[place]
         anchors = job.scratch.load_anchors(place - 1) if window.anchors else None
-        plates, images = [], []
+        plates, images, made = [], [], []
         waiting = list(parts := self._memory.parts(window))
         if len(parts) > 1:
             yield Warned(code="window-halved", text=self._memory.told(window, parts))
@@ -89,7 +89,9 @@ class Denoising:
             plates.append(given.images[own].cpu())
             images.append(decode(self.models.vae, result.latents[own], chunk=self._sampling.chunk).cpu())
             anchors = result.anchors
+            made.append(part.frames)
         keys = drift.graded(job, place, torch.cat(plates), torch.cat(images))
+        job.scratch.save_parts(place, made)
         for frame, image in zip(window.keys, keys, strict=True):
             job.scratch.save_key(frame, image)
         if anchors is not None:

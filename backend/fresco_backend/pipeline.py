@@ -401,6 +401,7 @@ class _Run:
         models = self.models
         return record.Measures(
             keyframes=choice.keyframes, windows=tuple(window.frames for window in choice.windows),
+            parts=tuple(part for place in range(len(choice.windows)) for part in self.job.scratch.load_parts(place)),
             drift=drift.measured(self.job, len(choice.windows)),
             seconds=self.seconds, warp_error=self.warp_error.mean, rendered=self.rendered,
             reused=len(self.done) - self.rendered,

@@ -28,7 +28,8 @@ class Measures:
 
     seconds: by stage. warp_error: mean over neighbouring frames that this run wrote, in [0, 1] squared; see `metrics`.
     drift: of the look from the first window to the last, see `drift`. device, precision: None when nothing had to be
-    denoised. peak_memory_bytes: of the process; None where the system does not tell. warnings: all that was said.
+    denoised. parts: the windows as they were denoised, halves where memory was short; those that are known.
+    peak_memory_bytes: of the process; None where the system does not tell. warnings: all that was said.
     """
 
     keyframes: tuple[int, ...]
@@ -40,6 +41,7 @@ class Measures:
     reused: int
     device: str | None
     precision: str | None
+    parts: tuple[tuple[int, ...], ...] = ()
     peak_memory_bytes: int | None = None
     warnings: tuple[str, ...] = ()
 

@@ -74,6 +74,15 @@ class Scratch:
         """What `save_tones` kept."""
         return load(self._tones(window).read_bytes())
 
+    def save_parts(self, window: int, parts: Sequence[Sequence[int]]) -> None:
+        """Keep the frames of each part in which this window was denoised, itself or halves. Raises OutputError."""
+        self._write(self._parts(window), json.dumps(list(map(list, parts))).encode())
+
+    def load_parts(self, window: int) -> tuple[tuple[int, ...], ...]:
+        """What `save_parts` kept; nothing when nothing is."""
+        path = self._parts(window)
+        return tuple(map(tuple, json.loads(path.read_bytes()))) if path.is_file() else ()
+
     def remove(self) -> None:
         """Delete the folder with all that is in it, and the one above it when no other job is there."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -98,6 +107,9 @@ class Scratch:
 
     def _tones(self, window: int) -> Path:
         return self.folder / f"tones.{window}.safetensors"
+
+    def _parts(self, window: int) -> Path:
+        return self.folder / f"parts.{window}.json"
 
     def _save(self, path: Path, tensor: Tensor) -> None:
         self._write(path, save({"tensor": tensor.float().contiguous().cpu()}))
