@@ -73,8 +73,8 @@ FULL = Shot(  # every field differs from its default
                         compat=Compat.REFERENCE),
     delivery=Delivery(sequence="out.mov", color_space="ACEScct", bit_depth=BitDepth.HALF, compression="dwaa:45",
                       handles=8, working_size=768, highlights=Highlights.MODEL,
-                      upsampling=Upsampling.BICUBIC, grain=Grain.MATCH, tile_size=512, upscaler="4x.safetensors",
-                      overwrite=True))
+                      upsampling=Upsampling.BICUBIC, grain=Grain.MATCH, tile_size=512, overwrite=True))
+LEARNED = dataclasses.replace(FULL, delivery=Delivery(sequence="out.mov", upscaler="4x.safetensors"))
 
 
 def changed(path: str, value: object) -> str:
@@ -88,7 +88,8 @@ def changed(path: str, value: object) -> str:
     return json.dumps(document)
 
 
-@pytest.mark.parametrize("noun", [SMALL, FULL, dataclasses.replace(FULL, coherence=None, matte=None)])
+@pytest.mark.parametrize("noun", [
+    SMALL, FULL, LEARNED, dataclasses.replace(FULL, coherence=None, matte=None)])
 def test_the_document_gives_back_an_equal_shot(noun: Shot) -> None:
     again = Shot.from_json(noun.to_json())
     assert again == noun
@@ -101,11 +102,13 @@ def test_the_full_shot_leaves_no_field_at_its_default() -> None:
     for kind, noun in [(Cue, FULL.look.cues[0]), (Lora, FULL.look.loras[0]), (FreeU, FULL.look.free_u)]:
         assert all(getattr(noun, field.name) != field.default for field in dataclasses.fields(kind))
     assert FULL.look.controls[1].detector is not None  # a sequence has none
+    assert LEARNED.delivery.upscaler is not None  # which is in place of an upsampling
     for kind, noun in [(Shot, FULL), (Plate, FULL.plate), (Look, FULL.look), (Control, FULL.look.controls[0]),
                        (Keyframing, FULL.keyframing), (Editing, FULL.editing), (Coherence, FULL.coherence),
                        (Delivery, FULL.delivery)]:
         same = {field.name for field in dataclasses.fields(kind) if getattr(noun, field.name) == field.default}
-        assert same <= {"schema", "detector"}, f"{kind.__name__}.{same} would pass even if the document forgot it"
+        known = {"schema", "detector", "upscaler"}
+        assert same <= known, f"{kind.__name__}.{same} would pass even if the document forgot it"
 
 
 def test_the_document_is_readable_json_that_begins_with_its_schema() -> None:
@@ -173,6 +176,7 @@ def test_a_short_document_takes_the_defaults() -> None:
     ("plate.missing", "black", '"black"', '"error" or "hold" or "skip"'),
     ("matte.invert", 1, "1", "true or false"),
     ("keyframing.maximum_gap", 1, "1", "at least minimum_gap, which is 2"),
+    ("delivery.upscaler", "4x.pth", '"4x.pth"', 'null, because upsampling is "bicubic"'),
     ("keyframing.window", 2, "2", "a whole number from 3 to 64"),
     ("delivery.bit_depth", "int12", '"int12"', '"half" or "float"'),
     ("delivery.working_size", 12, "12", "a whole number from 64 to 8192 or null"),

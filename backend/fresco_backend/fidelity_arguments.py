@@ -38,7 +38,7 @@ def add_pixels(group: Any) -> None:
     add_option(group, "--grain", "delivery.grain", "take the plate's grain off before the model sees it, and after put "
                "it back, make new grain like it, or leave it out (default: the grain is left to the model)",
                choices=values(Grain))
-    add_option(group, "--upsampling", "delivery.upsampling", "how the model's picture comes to the plate's resolution",
-               choices=values(Upsampling))
+    add_option(group, "--upsampling", "delivery.upsampling", "how the model's picture comes to the plate's resolution "
+               "(default: guided)", choices=values(Upsampling))
     add_option(group, "--upscaler", "delivery.upscaler", "a .safetensors file of an upsampling network (ESRGAN, SwinIR "
                'and others) that does it instead; needs: pip install "fresco-post[upscale]"', metavar="FILE")

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Annotated, Optional
 
 from fresco_protocol.document import noun, within
+from fresco_protocol.errors import ShotError
 from fresco_protocol.look import Text
 
 
@@ -76,7 +77,7 @@ class Delivery:
     working_size: short side in pixels at which the engine works; None is the model's own.
     tile_size: side in pixels of the overlapping tiles in which a larger picture is denoised; one that holds the picture
     leaves it whole. None is the model's own size where the picture is 1.5 times that or more, else the whole picture.
-    upscaler: a .safetensors file of an upsampling network that does it in place of `upsampling`.
+    upsampling: None is guided, unless there is an `upscaler`: a .safetensors file of an upsampling network.
     grain: None leaves the plate's grain to the model. overwrite: render frames again that were delivered already.
     """
 
@@ -88,7 +89,12 @@ class Delivery:
     working_size: Optional[Annotated[int, within(64, 8192)]] = None
     tile_size: Optional[Annotated[int, within(64, 8192)]] = None
     highlights: Highlights = Highlights.PRESERVE
-    upsampling: Upsampling = Upsampling.GUIDED
+    upsampling: Optional[Upsampling] = None
     upscaler: Optional[Text] = None
     grain: Optional[Grain] = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.upscaler is not None and self.upsampling is not None:
+            raise ShotError("upscaler", f'"{self.upscaler}"',
+                            f'null, because upsampling is "{self.upsampling.value}"; leave one of the two out')
