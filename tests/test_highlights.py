@@ -8,7 +8,7 @@ import pytest
 from plates import noise
 
 from fresco_backend.color_config import color_space, to_aces
-from fresco_backend.frames import FloatArray
+from fresco_backend.frames import HALF_MAX, FloatArray
 from fresco_backend.highlights import KNEE, Showing, restored, shown
 from fresco_protocol.shot import Highlights, Rendering
 
@@ -87,6 +87,16 @@ def test_a_lamp_that_was_painted_blue_does_not_glare() -> None:
     lamp = np.full((1, 1, 3), 40, np.float32)
     light = back(np.array([[[0.4, 0.5, 1]]], np.float32), lamp)
     assert 40 < light.max() < 40 * 2**0.6
+
+
+def test_a_light_that_half_just_holds_keeps_its_hue_within_half() -> None:
+    """Cut channel by channel it would go white; what a float plate has beyond half is left as bright."""
+    hue = np.array([1, 0.9, 0.6], np.float32)
+    just, dimmer, beyond = (back(seen(lamp) * hue, lamp)[0, 0] for lamp in (
+        np.full((1, 1, 3), light, np.float32) for light in (HALF_MAX, HALF_MAX / 4, HALF_MAX * 4)))
+    assert just.max() == HALF_MAX and dimmer.max() > HALF_MAX / 4
+    assert just / just.max() == pytest.approx(dimmer / dimmer.max(), rel=1e-3)
+    assert beyond.max() > HALF_MAX * 4
 
 
 def test_noise_of_the_model_does_not_shake_the_highlights() -> None:

@@ -24,7 +24,7 @@ from fresco_backend.color_config import (
     luminance_weights,
     to_aces,
 )
-from fresco_backend.frames import FloatArray
+from fresco_backend.frames import HALF_MAX, FloatArray
 from fresco_backend.transfer import srgb_decode, srgb_encode
 from fresco_protocol.shot import Highlights, Rendering
 
@@ -68,7 +68,8 @@ def restored(painted: FloatArray, display: FloatArray, plate: FloatArray, space:
     painted and shown. g are the stops by which the plate is brighter than base0, and, the further it is above the knee,
     those by which base0 is brighter than base, by luminance: high up only the hue is the style's. w says how little the
     style went dark, n how near painted and shown are. So painted as shown gives the plate, colours outside the
-    display's gamut included. MODEL: log out. DISPLAY: the exact inverse, nothing of the plate.
+    display's gamut included. Light that half holds in the plate it holds in the result. MODEL: log out. DISPLAY: the
+    exact inverse, nothing of the plate.
     """
     if showing.method is Highlights.DISPLAY:
         return _light(painted, space, showing.rendering)
@@ -83,7 +84,15 @@ def restored(painted: FloatArray, display: FloatArray, plate: FloatArray, space:
         lifted = gain + (1 - free) * _dimmed(base, shown_base, space)
         carried, held = base * np.exp2(lifted * kept_share(painted, display)), shown_base * np.exp2(gain)
     # Summed so that nothing is rounded where nothing was painted.
-    return np.asarray(plate + (carried - held) - (1 - nearness(painted, display)) * (plate - held), np.float32)
+    return _within_half(plate + (carried - held) - (1 - nearness(painted, display)) * (plate - held), plate)
+
+
+def _within_half(light: FloatArray, plate: FloatArray) -> FloatArray:
+    """The light, dimmed with its hue where another hue took a channel beyond half, and the plate's were within."""
+    peak = light.max(axis=-1, keepdims=True)
+    beyond = (peak > HALF_MAX) & (plate.max(axis=-1, keepdims=True) <= HALF_MAX)
+    dimmed = np.minimum(light * (HALF_MAX / np.maximum(peak, HALF_MAX)), HALF_MAX)
+    return np.asarray(np.where(beyond, dimmed, light), np.float32)
 
 
 def kept_share(painted: FloatArray, display: FloatArray) -> FloatArray:
