@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,7 +342,7 @@ def test_switches_reach_the_render(pipeline: FakePipeline) -> None:
 def test_a_farms_stage_and_pins_reach_the_render(pipeline: FakePipeline, tmp_path: Path) -> None:
     assert cli.main(LEAST) == 0
     assert (pipeline.asked["stage"], pipeline.asked["pins"]) == (None, None)
-    pins = Pins(job="a3f0", family="a structure of its own", versions={}, color="", weights={}, configurations={})
+    pins = Pins(job="a3f0", family="own architecture", versions={}, color="", weights={}, configurations={})
     pins.write(tmp_path / "pins.json")
     assert cli.main([*LEAST, "--stage=in-betweens", f"--pins={tmp_path / 'pins.json'}"]) == 0
     assert (pipeline.asked["stage"], pipeline.asked["pins"]) == (FarmStage.IN_BETWEENS, pins)
@@ -514,6 +515,19 @@ def test_models_are_listed_shown_and_checked(tiny_model: Path, tmp_path: Path, m
     assert cli.main(["models", "show", "tiny"]) == 0
     assert "unet/diffusion_pytorch_model.safetensors" in capsys.readouterr().out
     assert cli.main(["models", "check", "no-such-model"]) == 7
+
+
+def test_a_card_is_laid_out_for_people_and_stays_markdown_for_programs(
+        tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    card = "# A title\n\n| look | prompt |\n|---|---|\n| **ink** | `an ink drawing` |\n"
+    (tmp_path / "tiny" / "README.md").write_text(f"---\nlicense: mit\n---\n{card}")
+    assert cli.main(["models", "show", str(tmp_path / "tiny")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "A title" and " ink   an ink drawing" in lines
+    assert not any(mark in line for mark in ("|", "**", "license", "\x1b") for line in lines[:8])
+    assert cli.main(["models", "show", str(tmp_path / "tiny"), "--json"]) == 0
+    assert card.strip() in json.loads(capsys.readouterr().out)["text"]
 
 
 def test_the_help_brings_in_nothing_heavy() -> None:

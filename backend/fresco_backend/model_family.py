@@ -18,7 +18,7 @@ class Family(Enum):
     SD1 = "Stable Diffusion 1"
     SD2 = "Stable Diffusion 2"
     SDXL = "Stable Diffusion XL"
-    OTHER = "a structure of its own"
+    OTHER = "own architecture"
 
 
 # What the tensors of each component are called in a checkpoint of one file, as it was released.

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
 
 from fresco_backend import model_library, settings
 from fresco_backend.model_files import Component
@@ -16,6 +21,7 @@ from fresco_protocol.errors import WeightsError
 
 TAGS = ("modelspec.title", "modelspec.trigger_phrase", "modelspec.license", "ss_output_name", "ss_base_model_version",
         "ss_network_dim", "ss_network_alpha")
+WIDTH = 100  # columns of a card at most
 
 
 def list_models(*, as_json: bool) -> int:
@@ -39,7 +45,8 @@ def show_model(name: str, *, as_json: bool) -> int:
 
     place = model_library.find(name)
     entry = model_library.inspect(name, place)
-    text = describe(name) if entry.kind is Kind.MODEL else _described(entry)
+    shown = str if as_json else _laid_out
+    text = describe(name, shown=shown) if entry.kind is Kind.MODEL else _described(entry)
     sys.stdout.write((json.dumps({"name": name, "text": text}) if as_json else text) + "\n")
     return 0
 
@@ -103,6 +110,15 @@ def _facts(name: str, place: Path) -> dict[str, Any]:
         return {**facts, "problem": error.what}
     problem = None if entry.problem is None else entry.problem.what
     return {**facts, "kind": entry.kind.value, "family": entry.descent, "bytes": entry.size, "problem": problem}
+
+
+def _laid_out(card: str) -> str:
+    """A card's Markdown as a terminal shows it, without what hubs put before it for their own programs."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    console = Console(width=min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
+    with console.capture() as written:
+        console.print(Markdown(text, hyperlinks=False))
+    return "\n".join(map(str.rstrip, written.get().splitlines())).strip("\n")
 
 
 def _described(entry: Entry) -> str:

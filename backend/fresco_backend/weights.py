@@ -7,7 +7,7 @@ model that lacks a single tensor is refused instead of being completed with rand
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,11 +188,13 @@ def vocabulary(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
     return tuple(sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)))
 
 
-def describe(name: str, *, offline: bool = True) -> str:
-    """A model's card, words and files as text for a person. Raises as `check`."""
+def describe(name: str, *, offline: bool = True, shown: Callable[[str], str] = str) -> str:
+    """A model's card, words and files as text. shown: makes of the card, which is Markdown, what a person reads; by
+    default it stays as it is. Raises as `check`.
+    """
     inventory = check(name, offline=offline)
     card = next((p for f in ("README.md", "MODEL_CARD.md") if (p := inventory.place / f).is_file()), None)
-    parts = [card.read_text(encoding="utf-8").strip() if card else f"{name}: no model card at {inventory.place}"]
+    parts = [shown(card.read_text(encoding="utf-8").strip()) if card else f"{name}: no model card at {inventory.place}"]
     if (inventory.place / "tokenizer").is_dir() and (words := vocabulary(_tokenizer(inventory.place / "tokenizer"))):
         parts.append(f"Words ({len(words)}): {', '.join(words)}")
     return "\n\n".join([*parts, "\n".join(_line(component) for component in inventory.all_components)])
