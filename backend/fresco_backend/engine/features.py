@@ -180,8 +180,10 @@ def optimise(features: Tensor, losses: Sequence[Loss], settings: FeatureOptimisa
     rows = as_rows(features)
     for _ in descend(rows, losses, settings, measured=False):
         pass
-    optimised = rows.mT.reshape(features.shape)
-    return adain(optimised, features.float(), settings.adain_epsilon).to(features.dtype)
+    optimised = torch.empty_like(features)
+    for frame, old, new in zip(rows, features, optimised, strict=True):  # one at a time: half a gigabyte less of eight
+        new.copy_(adain(frame.mT.reshape(1, *old.shape), old[None].float(), settings.adain_epsilon)[0])
+    return optimised
 
 
 @torch.no_grad()
@@ -219,8 +221,11 @@ def adain(content: Tensor, style: Tensor, style_epsilon: float = _VARIANCE_EPSIL
 
 
 def _statistics(features: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    several = features.shape[2] * features.shape[3] > 1  # one position has no unbiased variance
-    variance, mean = torch.var_mean(features, dim=(2, 3), correction=int(several), keepdim=True)
+    """Mean and deviation of each channel; in two passes, which is several times faster than `torch.var_mean`."""
+    positions = features.shape[2] * features.shape[3]
+    mean = features.mean(dim=(2, 3), keepdim=True)
+    squares = (features - mean).square_().sum(dim=(2, 3), keepdim=True)
+    variance = squares / max(positions - 1, 1)  # one position has no unbiased variance
     return mean, (variance + epsilon).sqrt()
 
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fresco_backend.engine.flow import Flow
-from fresco_backend.engine.signed_sums import SignedSums, signed_sums
+from fresco_backend.engine.similarity import comparison
 
-TILE = 512
+TILE = 256
 """Rows of self-similarity that are looked at together: few enough for the cache, enough for full speed."""
 
 KEPT_BYTES = 2**28
@@ -116,13 +116,11 @@ class SpatialLoss:
     """Difference of self-similarity: FRESCO's spatial consistency loss, as L1 like the reference.
 
     weight * mean |X X^T - T T^T| over the (L, L) products of rows of unit length, for each of B frames.
-    target: (B, L, C), rows of unit length (`unit_rows`); its dtype is the one in which products are taken, always
-    summed in float32. weight: 100 in the reference.
+    target: (B, L, C), rows of unit length (`unit_rows`); its dtype is the one in which products may be taken, always
+    summed in 32 bits. weight: 100 in the reference.
 
-    The matrices are symmetric, and the upper half is looked at by bands of `TILE` rows. Ours are taken from the
-    target's within one product, so that a half-precision result still has the right sign. The target's bands are kept
-    between calls where they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * (TILE + C)) beyond
-    that.
+    The matrices are symmetric, and the upper half is looked at by bands of `TILE` rows. The target's are kept between
+    calls where they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * (TILE + C)) beyond that.
     """
 
     def __init__(self, target: Tensor, weight: float) -> None:
@@ -139,13 +137,11 @@ class SpatialLoss:
         for frames in self._together(rows):
             ours, slope = rows[frames], gradient[frames]
             length = _lengths(ours)
-            unit = torch.empty_like(ours, dtype=self._target.dtype)
+            compared = comparison(ours, length, self._target.dtype, self._bands)
+            for number, band in enumerate(self._bands):
+                total += compared.compare(self._wanted(frames, number), band, measured=measured)
             for band in self._bands:
-                torch.div(ours[:, band], length[:, band], out=unit[:, band])
-            magnitude, signed = self._similarity(frames, unit, measured=measured)
-            total += magnitude
-            for band in self._bands:
-                along, sums = ours[:, band] / length[:, band], signed.sums(band)
+                along, sums = ours[:, band] / length[:, band], compared.sums(band)
                 sums -= along * (along * sums).sum(dim=2, keepdim=True)  # the length of a row does not matter
                 slope[:, band].addcdiv_(sums, length[:, band], value=2 * scale)
         return total * scale
@@ -155,18 +151,6 @@ class SpatialLoss:
         tile = min(TILE, rows.shape[1])
         count = max(1, TILE**2 // tile**2) if rows.device.type == "cpu" else rows.shape[0]
         return [slice(start, start + count) for start in range(0, rows.shape[0], count)]
-
-    def _similarity(self, frames: slice, unit: Tensor, *, measured: bool) -> tuple[Tensor, SignedSums]:
-        """Sum of absolute differences, and half its gradient by the unit rows."""
-        total = torch.zeros((), device=unit.device)
-        signed = signed_sums(unit, self._bands)
-        for number, across in enumerate(self._bands):
-            onward = unit[:, across.start :].mT
-            difference = torch.baddbmm(self._wanted(frames, number), unit[:, across], onward, beta=-1)
-            if measured:
-                total += 2 * _magnitude(difference) - _magnitude(difference[:, :, :TILE])
-            signed.add(difference.sign_(), across)
-        return total, signed
 
     def _wanted(self, frames: slice, number: int) -> Tensor:
         """The target's self-similarity between a band of its rows and all from there on."""
