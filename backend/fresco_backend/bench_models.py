@@ -71,7 +71,8 @@ def _random(kind: Any, configuration: dict[str, Any], device: torch.device, dtyp
     """A network of random weights that keep the size of what passes through, made without a slow initialisation."""
     with torch.device("meta"):
         made = kind(**configuration)
-    network: nn.Module = made.to(dtype).to_empty(device=device).eval().requires_grad_(False)
+    made = nn.Module.to(made, dtype)  # diffusers' own warns of layers to keep in float32, and names none
+    network: nn.Module = made.to_empty(device=device).eval().requires_grad_(False)
     for name, weights in network.named_parameters():
         if weights.dim() > 1:
             weights.uniform_(-1, 1).mul_(math.sqrt(3 / weights[0].numel()))
