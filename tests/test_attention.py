@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 import tiny
 from fresco_backend.engine.attention import AttentionGuides, guided_attention, guided_layers
+from fresco_backend.engine.coherence import Coherence, WindowGuidance, guided
 from fresco_backend.engine.correspondence import Correspondence, Paths
 from fresco_backend.engine.flow import Flow
+from fresco_backend.engine.sampler import run_steps
+from fresco_backend.engine.schedule import NoiseSchedule
 
 GOLDEN = Path(__file__).parent / "golden"
 FRAMES = 3
@@ -245,3 +248,18 @@ def test_temperatures_are_above_zero(temperature: float) -> None:
         AttentionGuides(spatial=temperature)
     with pytest.raises(ValueError, match="temporal must be a temperature above 0"):
         AttentionGuides(temporal=temperature)
+
+
+def test_what_was_recorded_is_let_go_when_no_later_step_compares(
+    unet: UNet2DConditionModel, window: Correspondence
+) -> None:
+    first, second, *_ = run_steps(NoiseSchedule.of(tiny.tiny_scheduler()), 20, 0.75)
+    with guided(unet, WindowGuidance(coherence=Coherence(features=None), correspondence=window)) as guide:
+        with guide.recording():
+            call(unet)
+        for step in (first, second):
+            guide.at(step)
+            call(unet)
+        guide.at(first)
+        with pytest.raises(RuntimeError, match=r"attention\.recording"):
+            call(unet)

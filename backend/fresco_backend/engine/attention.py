@@ -55,13 +55,15 @@ class GuidedAttention:
     """The handle that `guided_attention` gives: records the reference, and holds the guides.
 
     guides: what acts in the U-Net calls that follow; may change between calls. tokens: where queries and keys are
-    injected, what they are made of, by the layers in order of execution; None takes the first branch's.
+    injected, what they are made of, by the layers in order of execution; None takes the first branch's. references: the
+    recorded hidden states of each layer, for spatial guidance; may be cleared when no later step has any.
     """
 
     def __init__(self, correspondence: Correspondence, guides: AttentionGuides) -> None:
         self.guides = guides
         self.tokens: tuple[Tensor, ...] | None = None
         self.correspondence = correspondence
+        self.references: dict[int, Tensor] = {}
         self._recording = False
 
     @property
@@ -121,7 +123,6 @@ class _GuidedProcessor:
     def __init__(self, attention: GuidedAttention, plain: Any, place: int) -> None:
         self._attention = attention
         self._plain, self._place = plain, place
-        self._reference: Tensor | None = None
 
     def __call__(
         self,
@@ -133,7 +134,7 @@ class _GuidedProcessor:
         **kwargs: Any,
     ) -> Tensor:
         if self._attention.is_recording:
-            self._reference = hidden_states.detach()
+            self._attention.references[self._place] = hidden_states.detach()
         if self._attention.is_recording or not self._attention.guides.active:
             plain: Tensor = self._plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
             return plain
@@ -172,11 +173,11 @@ class _GuidedProcessor:
 
     def _by_similarity(self, attn: Any, query: Tensor, temperature: float) -> Tensor:
         """Queries mixed within each frame by the self-similarity of the reference (FRESCO, equation 7)."""
-        if self._reference is None:
+        reference = self._attention.references.get(self._place)
+        if reference is None:
             raise RuntimeError(
                 "spatial guidance needs reference hidden states: call the U-Net once within `attention.recording()`"
             )
-        reference = self._reference
         if reference.shape[:2] != query.shape[:2]:
             raise ValueError(
                 f"reference hidden states are {tuple(reference.shape[:2])} but {tuple(query.shape[:2])} (rows, tokens) "

@@ -150,7 +150,10 @@ class Guide:
         `invert.PlateFeatures`. untouched: rows of that branch, whose features are left as they are. optimised: False
         leaves those of all rows.
         """
-        self._attention.guides = replace(self.coherence.attention(step), injected=injected or tokens is not None)
+        guides = self.coherence.attention(step)
+        if guides.spatial is None:
+            self._attention.references.clear()  # it acts at the beginning alone
+        self._attention.guides = replace(guides, injected=injected or tokens is not None)
         self._attention.tokens = tokens
         if self._features is not None:
             self._features.enabled = optimised and self.coherence.optimises(step)

@@ -114,11 +114,11 @@ class OptimisedFeatures:
             return features
         branches = features.shape[0] // frames
         spared = branches - 1 if self._settings.conditional_only else 0
-        optimised = [
-            optimise(branch, self._losses(block, branch, number, branches) if number >= spared else [], self._settings)
-            for number, branch in enumerate(features.split(frames))
-        ]
-        return torch.cat(optimised)
+        optimised = torch.empty_like(features)
+        for number, (branch, result) in enumerate(zip(features.split(frames), optimised.split(frames), strict=True)):
+            losses = self._losses(block, branch, number, branches) if number >= spared else []
+            result.copy_(optimise(branch, losses, self._settings))
+        return optimised
 
     def _losses(self, block: int, features: Tensor, branch: int, branches: int) -> list[Loss]:
         """The losses of one branch, each a mean over all of them."""

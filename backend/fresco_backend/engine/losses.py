@@ -70,11 +70,11 @@ class TemporalLoss:
 class _Differences:
     """V valid differences within some frames of a window: rows of a sparse matrix, and its transpose.
 
-    frames: which ones, a slice where they follow each other. taps, weights: (V, 5), row numbers in these frames, one
-    after the other. columns, starts, shares: the transpose, of each row of the frames the differences that it is in.
+    frames: which ones. taps, weights: (V, 5), row numbers in the window, frame after frame. columns, starts, shares:
+    the transpose, of each row of these frames the differences that it is in.
     """
 
-    frames: slice | list[int]
+    frames: list[int]
     taps: Tensor
     weights: Tensor
     columns: Tensor
@@ -87,29 +87,29 @@ class _Differences:
         ends = [(pair + 1) % flow.frames for pair in pairs]
         frames = sorted({*pairs, *ends})
         length = flow.size[0] * flow.size[1]
-        cells = torch.arange(len(frames) * length, device=flow.forward.device).view(len(frames), length)
-        here, following = (cells[[frames.index(frame) for frame in side]] for side in (pairs, ends))
+        cells = torch.arange(flow.frames * length, device=flow.forward.device).view(flow.frames, length)
+        here, following = cells[pairs], cells[ends]
         forward = _valid_taps(here, following, flow.forward[pairs], flow.forward_occlusion[pairs])
         backward = _valid_taps(following, here, flow.backward[pairs], flow.backward_occlusion[pairs])
         taps, weights = (torch.cat(parts) for parts in zip(forward, backward, strict=True))
         order = taps.flatten().argsort(stable=True)
         counts = taps.flatten().bincount(minlength=cells.numel())
-        closed = frames[-1] - frames[0] < len(frames)
+        starts = (counts.cumsum(0) - counts).view_as(cells)[frames].flatten()  # rows of other frames are in none
         return cls(
-            frames=slice(frames[0], frames[-1] + 1) if closed else frames, taps=taps, weights=weights,
-            columns=order // taps.shape[1], starts=counts.cumsum(0) - counts, shares=weights.flatten()[order],
+            frames=frames, taps=taps, weights=weights,
+            columns=order // taps.shape[1], starts=starts, shares=weights.flatten()[order],
         )  # fmt: skip
 
     def of_rows(self, window: Tensor) -> Tensor:
         """Give the differences (V, C) of rows (N, L, C)."""
-        rows = window[self.frames].flatten(0, 1)
-        return F.embedding_bag(self.taps, rows, mode="sum", per_sample_weights=self.weights)
+        return F.embedding_bag(self.taps, window.flatten(0, 1), mode="sum", per_sample_weights=self.weights)
 
     def add_transposed(self, signs: Tensor, slope: Tensor, scale: float) -> None:
         """Add the transposed matrix times signs (V, C) times scale to `slope` (N, L, C)."""
         shares = self.shares * scale
         sums = F.embedding_bag(self.columns, signs, self.starts, mode="sum", per_sample_weights=shares)
-        slope[self.frames] += sums.view(-1, *slope.shape[1:])
+        for frame, added in zip(self.frames, sums.view(-1, *slope.shape[1:]), strict=True):
+            slope[frame] += added
 
 
 class SpatialLoss:
@@ -127,8 +127,7 @@ class SpatialLoss:
         self._weight = weight
         self._target = target
         self._bands = [slice(start, start + TILE) for start in range(0, target.shape[1], TILE)]
-        self._keeps = target.numel() // target.shape[2] * target.shape[1] // 2 * target.itemsize <= KEPT_BYTES
-        self._kept: dict[tuple[int, int], Tensor] = {}
+        self._kept = self._whole()
 
     def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
         """See `Loss.add_gradient`."""
@@ -138,8 +137,8 @@ class SpatialLoss:
             ours, slope = rows[frames], gradient[frames]
             length = _lengths(ours)
             compared = comparison(ours, length, self._target.dtype, self._bands)
-            for number, band in enumerate(self._bands):
-                total += compared.compare(self._wanted(frames, number), band, measured=measured)
+            for band in self._bands:
+                total += compared.compare(self._wanted(frames, band), band, measured=measured)
             for band in self._bands:
                 along, sums = ours[:, band] / length[:, band], compared.sums(band)
                 sums -= along * (along * sums).sum(dim=2, keepdim=True)  # the length of a row does not matter
@@ -152,16 +151,26 @@ class SpatialLoss:
         count = max(1, TILE**2 // tile**2) if rows.device.type == "cpu" else rows.shape[0]
         return [slice(start, start + count) for start in range(0, rows.shape[0], count)]
 
-    def _wanted(self, frames: slice, number: int) -> Tensor:
+    def _wanted(self, frames: slice, band: slice) -> Tensor:
         """The target's self-similarity between a band of its rows and all from there on."""
-        key = frames.start, number
-        if key in self._kept:
-            return self._kept[key]
-        target, across = self._target[frames], self._bands[number]
-        band = torch.bmm(target[:, across], target[:, across.start :].mT)
-        if self._keeps:
-            self._kept[key] = band
-        return band
+        return self._kept[band.start][frames] if self._kept else self._product(frames, band)
+
+    def _product(self, frames: slice, band: slice) -> Tensor:
+        target = self._target[frames]
+        return torch.bmm(target[:, band], target[:, band.start :].mT)
+
+    def _whole(self) -> dict[int, Tensor]:
+        """The target's bands by their first rows, in one piece of memory, which goes back whole; none if too large."""
+        frames, length, _ = self._target.shape
+        shapes = [(min(TILE, length - band.start), length - band.start) for band in self._bands]
+        entries = [height * width for height, width in shapes]
+        if frames * sum(entries) * self._target.itemsize > KEPT_BYTES:
+            return {}
+        pieces = self._target.new_empty(frames, sum(entries)).split(entries, dim=1)
+        return {
+            band.start: piece.unflatten(1, shape).copy_(self._product(slice(None), band))
+            for band, shape, piece in zip(self._bands, shapes, pieces, strict=True)
+        }
 
 
 def unit_rows(features: Tensor) -> Tensor:
