@@ -73,6 +73,16 @@ def test_the_grade_never_jumps(job: Job) -> None:
     assert (change[1:] - change[:-1]).abs().max() < 0.004, "half a code value of 8 bits"
 
 
+def test_a_window_as_a_whole_is_graded(job: Job) -> None:
+    """Its first keyframes are on the way from the grade before, and the others make up for them."""
+    plate = plate_of(0)
+    drift.graded(job, 0, plate, drifting(0, plate))
+    for window in range(1, 8):
+        drift.graded(job, window, plate, drifting(WINDOWS // 2 * (window % 2), plate))  # there and back at once
+        left = drift.measured(job, window + 1)
+        assert left is not None and max(left.colour, left.contrast) < 0.008
+
+
 def test_a_window_that_is_made_again_is_graded_alike(job: Job) -> None:
     keys = graded(job)
     plate = plate_of(7)

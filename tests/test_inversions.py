@@ -266,4 +266,4 @@ def test_the_record_tells_time_and_drift(shot: Shot) -> None:
     found = record.read(job)
     assert found is not None
     assert {"invert", "keyframes", "deliver"} <= found["measures"]["seconds"].keys()
-    assert set(found["measures"]["drift"]) == {"colour", "contrast"}
+    assert set(found["measures"]["drift"]) == {"colour", "contrast", "covered"}

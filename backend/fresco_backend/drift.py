@@ -2,7 +2,8 @@
 """Drift of a shot from its first window to its last: measured for each window, and graded away where the shot says so.
 
 Each window's grade is found from its own keyframes and reached along them from the grade of the window before, so that
-no picture jumps. What a later window needs lies in the scratch folder, so a shot goes on where it was.
+no picture jumps and their mean meets. What a later window needs lies in the scratch folder, so a shot goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -31,12 +32,11 @@ def graded(job: Job, window: int, plate: Tensor, keys: Tensor) -> Tensor:
     scratch, grade = job.scratch, Grade.neutral()
     if window and holds_tone(job.shot):
         before, grade = _grade(scratch, window - 1), Tones.of(plate, keys).grade(_tones(scratch, 0))
-        shares = (torch.arange(len(keys)) + 1) / len(keys)
-        keys = torch.stack(
-            [before.towards(grade, share).apply(key) for key, share in zip(keys, shares.tolist(), strict=True)]
-        )
+        on_the_way = [before.towards(grade, share) for share in _shares(len(keys))]
+        keys = torch.stack([step.apply(key) for step, key in zip(on_the_way, keys, strict=True)])
+        grade = on_the_way[-1]
     table = Tones.of(plate, keys).table
-    scratch.save_tones(window, {"table": table, "gain": grade.gain, "offset": grade.offset})
+    scratch.save_tones(window, {"table": table, "matrix": grade.matrix, "offset": grade.offset})
     return keys
 
 
@@ -48,10 +48,20 @@ def measured(job: Job, windows: int) -> Drift | None:
     return _tones(scratch, windows - 1).drift(_tones(scratch, 0))
 
 
+def _shares(count: int) -> list[float]:
+    """How much of its window's grade each keyframe has: all by the middle, and a little more to make up for the first.
+
+    Their mean is 1, so that the window as a whole is graded; all at once would jump where the window before ends.
+    """
+    way = ((torch.arange(count) + 1) * 2 / count).clamp(max=1)
+    shares: list[float] = (way / way.mean()).tolist()
+    return shares
+
+
 def _tones(scratch: Scratch, window: int) -> Tones:
     return Tones(table=scratch.load_tones(window)["table"])
 
 
 def _grade(scratch: Scratch, window: int) -> Grade:
     kept = scratch.load_tones(window)
-    return Grade(gain=kept["gain"], offset=kept["offset"])
+    return Grade(matrix=kept["matrix"], offset=kept["offset"])
