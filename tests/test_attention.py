@@ -2,6 +2,7 @@
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,8 +143,8 @@ def window() -> Correspondence:
 
 def call(unet: UNet2DConditionModel, branches: int = 2, frames: int = FRAMES, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(branches * frames, 4, 8, 16, generator=generator)
-    text = torch.randn(branches * frames, 7, tiny.TEXT_WIDTH, generator=generator)
+    latents = torch.randn(branches * frames, 4, 8, 16, generator=generator).to(unet.dtype)
+    text = torch.randn(branches * frames, 7, tiny.TEXT_WIDTH, generator=generator).to(unet.dtype)
     output: Tensor = unet(latents, 500, text).sample
     return output
 
@@ -176,6 +177,23 @@ def test_guides_act_can_be_changed_between_calls_and_leave_no_trace(
             outputs.append(call(unet))
             assert torch.equal(call(unet), outputs[-1])
         assert all(not torch.equal(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
+
+
+def test_a_reference_in_eight_bits_guides_like_a_whole_one(
+    unet: UNet2DConditionModel, window: Correspondence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = copy.deepcopy(unet).to(torch.bfloat16)
+    outputs = []
+    for kept in (None, lambda hidden: SimpleNamespace(restored=lambda: hidden)):
+        with monkeypatch.context() as patch, guided_attention(half, window, ALL) as attention:
+            if kept is not None:
+                patch.setattr("fresco_backend.engine.attention._Kept.of", kept)
+            with attention.recording():
+                call(half)
+            outputs.append(call(half))
+    rounded, whole = outputs
+    assert not torch.equal(rounded, whole)
+    assert (rounded - whole).norm() < 0.01 * whole.norm()
 
 
 def test_an_error_inside_leaves_no_trace(unet: UNet2DConditionModel, window: Correspondence, before: Tensor) -> None:

@@ -55,15 +55,14 @@ class GuidedAttention:
     """The handle that `guided_attention` gives: records the reference, and holds the guides.
 
     guides: what acts in the U-Net calls that follow; may change between calls. tokens: where queries and keys are
-    injected, what they are made of, by the layers in order of execution; None takes the first branch's. references: the
-    recorded hidden states of each layer, for spatial guidance; may be cleared when no later step has any.
+    injected, what they are made of, by the layers in order of execution; None takes the first branch's.
     """
 
     def __init__(self, correspondence: Correspondence, guides: AttentionGuides) -> None:
         self.guides = guides
         self.tokens: tuple[Tensor, ...] | None = None
         self.correspondence = correspondence
-        self.references: dict[int, Tensor] = {}
+        self._references: dict[int, _Kept] = {}
         self._recording = False
 
     @property
@@ -79,6 +78,43 @@ class GuidedAttention:
             yield
         finally:
             self._recording = False
+
+    def record(self, place: int, hidden_states: Tensor) -> None:
+        """Store what a layer sees."""
+        self._references[place] = _Kept.of(hidden_states)
+
+    def reference(self, place: int) -> Tensor:
+        """What a layer saw. Raises RuntimeError when nothing was recorded."""
+        if place not in self._references:
+            raise RuntimeError(
+                "spatial guidance needs reference hidden states: call the U-Net once within `attention.recording()`"
+            )
+        return self._references[place].restored()
+
+    def forget(self) -> None:
+        """Let go of what was recorded: no later step compares with it."""
+        self._references.clear()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """Hidden states (B, L, C) as they are in float32, else in eight bits, each token in steps of its own.
+
+    They only tell which positions are alike, and a softmax that `TEMPERATURE` flattens does not see the rounding.
+    """
+
+    values: Tensor
+    steps: Tensor | None
+
+    @classmethod
+    def of(cls, hidden_states: Tensor) -> _Kept:
+        if hidden_states.dtype is torch.float32:
+            return cls(values=hidden_states.detach(), steps=None)
+        steps = hidden_states.abs().amax(dim=2, keepdim=True).clamp_min(1e-5) / 127
+        return cls(values=(hidden_states / steps).round_().clamp_(-127, 127).to(torch.int8), steps=steps)
+
+    def restored(self) -> Tensor:
+        return self.values if self.steps is None else self.values * self.steps
 
 
 @contextmanager
@@ -134,7 +170,7 @@ class _GuidedProcessor:
         **kwargs: Any,
     ) -> Tensor:
         if self._attention.is_recording:
-            self._attention.references[self._place] = hidden_states.detach()
+            self._attention.record(self._place, hidden_states)
         if self._attention.is_recording or not self._attention.guides.active:
             plain: Tensor = self._plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
             return plain
@@ -173,11 +209,7 @@ class _GuidedProcessor:
 
     def _by_similarity(self, attn: Any, query: Tensor, temperature: float) -> Tensor:
         """Queries mixed within each frame by the self-similarity of the reference (FRESCO, equation 7)."""
-        reference = self._attention.references.get(self._place)
-        if reference is None:
-            raise RuntimeError(
-                "spatial guidance needs reference hidden states: call the U-Net once within `attention.recording()`"
-            )
+        reference = self._attention.reference(self._place)
         if reference.shape[:2] != query.shape[:2]:
             raise ValueError(
                 f"reference hidden states are {tuple(reference.shape[:2])} but {tuple(query.shape[:2])} (rows, tokens) "

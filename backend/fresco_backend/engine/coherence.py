@@ -152,7 +152,7 @@ class Guide:
         """
         guides = self.coherence.attention(step)
         if guides.spatial is None:
-            self._attention.references.clear()  # it acts at the beginning alone
+            self._attention.forget()  # it acts at the beginning alone
         self._attention.guides = replace(guides, injected=injected or tokens is not None)
         self._attention.tokens = tokens
         if self._features is not None:
