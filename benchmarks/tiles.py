@@ -3,7 +3,7 @@
 
     .venv/bin/python benchmarks/tiles.py PLATE --working-size 576 [--frames 1001-1002] [--pictures DIR]
 
-Each way is rendered by a process of its own, whose peak memory its side-car tells; the delivery has the working size's
+Each way is rendered by a process of its own, whose peak memory its record tells; the delivery has the working size's
 detail. Seams: where a tile begins or ends, the step from each row or column to the next, against the steps of all
 others; the same lines are measured in the picture that was made as a whole, which has no tiles, so that what the
 picture itself has there is seen. 1.00 is no seam.
@@ -65,7 +65,7 @@ def seams(picture: FloatArray, axis: int, places: list[int]) -> float:
 
 
 def rendered(options: argparse.Namespace, tile: int, folder: Path) -> tuple[dict[str, Any], list[FloatArray]]:
-    """The side-car and the frames of a render in a process of its own."""
+    """The record and the frames of a render in a process of its own."""
     command = [sys.executable, "-c", "import sys; from fresco_backend.cli import main; sys.exit(main())", "render",
                options.plate, "--frames", options.frames, "--keyframes", "every:1", "--prompt", options.prompt,
                "--working-size", str(options.working_size), "--tile-size", str(tile), "--quality", options.quality,

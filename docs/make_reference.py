@@ -26,7 +26,7 @@ SHOT = """\
 # The shot document
 
 A shot is one JSON document: all that one render needs. `fresco render shot.json` renders it, the hosts send it to the
-server, and the side-car of a delivery holds it, so that a shot can be rendered again. Reading is strict: what is
+server, and the record beside a delivery holds it, so that a shot can be rendered again. Reading is strict: what is
 unknown, of a wrong type or impossible is refused with its path in the document. Paths are relative to the document's
 folder. Everything with a default may be left out.
 """

@@ -61,7 +61,7 @@ def test_a_torn_file_is_not_delivered(tmp_path: Path, extension: str) -> None:
 
 
 def test_a_delivery_of_frames_needs_a_frame_field(tmp_path: Path) -> None:
-    with pytest.raises(OutputPattern, match=r"out\.%04d\.exr"):
+    with pytest.raises(OutputPattern, match=r"out\.####\.exr"):
         DeliveryWriter(tmp_path / "out.exr", [1, 2], like=frame())
     with pytest.raises(OutputPattern, match="before the extension"):
         DeliveryWriter(tmp_path / "out_%04d_v2.exr", [1, 2], like=frame())

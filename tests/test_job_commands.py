@@ -74,7 +74,7 @@ def test_a_still_is_a_job_of_one_frame(running: Running, client: Client, tmp_pat
                                        capsys: pytest.CaptureFixture[str]) -> None:
     job = Said(["submit", document(tmp_path), "--still", "1003"], capsys).out.strip()
     shot = client.request(ShowJob(job=job)).shot
-    assert (shot.plate.frames, Path(shot.delivery.sequence).name) == (parse_frames("1003"), "look.still.####.exr")
+    assert (shot.plate.frames, Path(shot.delivery.sequence).name) == (parse_frames("1003"), "look.still.1003.exr")
 
 
 def test_a_chunk_of_a_document_is_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

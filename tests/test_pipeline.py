@@ -442,7 +442,7 @@ def test_a_full_disk_in_scratch_is_named_and_leaves_whole_frames(
     assert bits(tmp_path / "out") == whole[1]
 
 
-def test_a_shot_of_the_side_car_gives_the_same_bits(
+def test_a_shot_of_the_record_gives_the_same_bits(
     make: Make, whole: Whole, tmp_path: Path
 ) -> None:
     rendered(make("out"))
@@ -453,7 +453,7 @@ def test_a_shot_of_the_side_car_gives_the_same_bits(
     assert bits(tmp_path / "again") == whole[1] == bits(tmp_path / "out")
 
 
-def test_paths_of_the_current_folder_become_absolute_in_the_side_car(
+def test_paths_of_the_current_folder_become_absolute_in_the_record(
     make: Make, plate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(plate.parent)

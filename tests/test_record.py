@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The side-car: where it lies, what it says, and whose it is."""
+"""The record: where it lies, what it says, and whose it is."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from fresco_backend.report.figures import Figures, Moment, measured
 from fresco_backend.report.page import BUDGET, look, page, remarks
 from fresco_backend.report.pictures import flow_pixels, spread
 from fresco_backend.report_command import report
-from fresco_protocol.errors import InputError, PlateMissing, UsageError
+from fresco_protocol.errors import InputError, UsageError
 from fresco_protocol.shot import Matte, Missing, Rate, Shot, parse_frames
 
 KEYFRAMES = {1001, 1003, 1005, 1007, 1009}
@@ -126,14 +126,17 @@ def test_a_movie_is_reported_by_the_plates_frame_numbers(shot: Shot, tmp_path: P
 
 
 def test_what_cannot_be_reported_says_why(shot: Shot, tmp_path: Path) -> None:
-    with pytest.raises(PlateMissing, match="no side-car"):
+    with pytest.raises(InputError, match="no record"):
+        report([str(tmp_path / "nothing.####.png")])
+    (tmp_path / "nothing.still.0012.png.fresco.json").write_text("{}")
+    with pytest.raises(InputError, match=r"only stills of .* fresco report .*nothing\.still\.0012\.png$"):
         report([str(tmp_path / "nothing.####.png")])
     broken = tmp_path / "broken.fresco.json"
     broken.write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         report([str(broken)])
     broken.write_text('{"name": "something else"}')
-    with pytest.raises(InputError, match="no side-car of a delivery"):
+    with pytest.raises(InputError, match="no record of a delivery"):
         report([str(broken)])
     parser = cli.parser()
     for words in (["report"], ["report", "a", "--compare", "a", "b"]):
@@ -219,7 +222,7 @@ def test_a_matte_that_was_propagated_is_shown_on_every_frame(shot: Shot, tmp_pat
 
 
 def test_a_document_tells_where_plate_and_delivery_lie_on_this_machine(shot: Shot, tmp_path: Path) -> None:
-    """As of a delivery that was fetched from a box, whose side-car has the box's paths."""
+    """As of a delivery that was fetched from a box, whose record has the box's paths."""
     shutil.copytree(Path(shot.delivery.sequence).parents[1], tmp_path / "fetched")
     assert shot.matte is not None
     document = json.loads(shot.to_json())

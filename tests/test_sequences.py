@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -82,9 +83,9 @@ def test_frames_are_read_in_order_and_unfinished_files_do_not_count(tmp_path: Pa
 def test_a_missing_plate_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlateMissing, match="folder"):
         opened(tmp_path / "nowhere" / "plate.%04d.exr")
-    with pytest.raises(PlateMissing) as caught:
-        opened(tmp_path / "plate.%04d.exr")
-    assert str(tmp_path / "plate.%04d.exr") in str(caught.value)
+    for name in ("plate.%04d.exr", "plate.####.exr", "plate.1001-1004@@@@.exr", "a#1.####_v2.exr"):
+        with pytest.raises(PlateMissing, match=re.escape(f"({tmp_path / name})")):  # as it was written
+            opened(tmp_path / name)
     with pytest.raises(PlateMissing):
         opened(tmp_path / "plate.exr")
 
@@ -125,10 +126,10 @@ def test_another_padding_is_pointed_out(tmp_path: Path) -> None:
     write_sequence(tmp_path, [8, 9])
     write_sequence(tmp_path, [10, 11], "plate.%06d.exr")
     assert opened(tmp_path / "plate.%04d.exr").numbers == (8, 9)
-    with pytest.raises(PlateMissing, match=r"plate\.%06d\.exr \(10-11\)"):
+    with pytest.raises(PlateMissing, match=r"plate\.######\.exr \(10-11\)"):
         opened(tmp_path / "plate.%03d.exr")
     (tmp_path / "plate.0012.exr").write_bytes((tmp_path / "plate.0009.exr").read_bytes())
-    with pytest.raises(FrameGap, match=r"10-11 are missing.*plate\.%06d\.exr"):
+    with pytest.raises(FrameGap, match=r"10-11 are missing.*plate\.######\.exr"):
         opened(tmp_path / "plate.%04d.exr")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import closing
 from dataclasses import replace
@@ -29,17 +30,33 @@ def shot(tmp_path: Path, tiny_model: Path) -> Shot:
 
 
 @pytest.mark.parametrize(("delivery", "path"), [
-    ("out/look.####.exr", "out/look.still.####.exr"),
-    ("out/look_%04d.tif", "out/look.still.%04d.tif"),
-    ("out/####.png", "out/still.####.png"),
-    ("out/look_####.beauty.exr", "out/look.still.####.beauty.exr"),
-    ("out/look.####_v2.exr", "out/look.still.####_v2.exr"),
-    ("out/shot@home.####.exr", "out/shot@home.still.####.exr"),
-    ("out/look.exr", "out/look.still.####.exr"),
-    ("out/look.mov", "out/look.still.####.png"),
+    ("out/look.####.exr", "out/look.still.0120.exr"),
+    ("out/look_%06d.tif", "out/look.still.000120.tif"),
+    ("out/####.png", "out/still.0120.png"),
+    ("out/look_####.beauty.exr", "out/look.still.0120.beauty.exr"),
+    ("out/look.####_v2.exr", "out/look.still.0120_v2.exr"),
+    ("out/look.$F4.exr", "out/look.still.0120.exr"),
+    ("out/shot@home.####.exr", "out/shothome.still.0120.exr"),
+    ("out/look.exr", "out/look.still.0120.exr"),
+    ("out/look.mov", "out/look.still.0120.png"),
 ])  # fmt: skip
 def test_a_still_lies_beside_its_delivery(delivery: str, path: str) -> None:
-    assert Path(still_path(delivery)) == Path(path)
+    assert Path(still_path(delivery, 120)) == Path(path)
+
+
+@pytest.mark.parametrize("name", ["look.####.png", "look.####_v2.png"])
+def test_stills_of_several_frames_lie_side_by_side_with_their_records_and_reports(
+        shot: Shot, tmp_path: Path, name: str) -> None:
+    shot = with_delivery(shot, sequence=str(tmp_path / "out" / name))
+    for number in (1003, 1004):
+        alone = still(shot, number)
+        rendered(alone)
+        report([alone.delivery.sequence])
+    stems = [name.replace(".####", f".still.{number}") for number in (1003, 1004)]
+    wanted = {stem + end for stem in stems for end in ("", ".fresco.json", ".report.html")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
+    told = json.loads((tmp_path / "out" / f"{stems[0]}.fresco.json").read_text())
+    assert told["frames"] == "1003", "the second one did not overwrite the first one's record"
 
 
 def test_a_still_costs_one_keyframe_and_leaves_the_delivery_alone(shot: Shot, tmp_path: Path) -> None:
@@ -48,7 +65,7 @@ def test_a_still_costs_one_keyframe_and_leaves_the_delivery_alone(shot: Shot, tm
     assert (planned.keyframes, planned.windows) == ((1004,), ((1004,),))
     assert delivered(events) == [1004]
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert left == ["look.still.1004.png", "look.still.png.fresco.json"], "no scratch, and no frame of the shot"
+    assert left == ["look.still.1004.png", "look.still.1004.png.fresco.json"], "no scratch, and no frame of the shot"
     assert delivered(rendered(shot)) == list(range(1001, 1010)), "none of which the still stands for"
 
 
@@ -76,7 +93,7 @@ def test_a_still_has_the_matte_of_its_frame_and_the_report_of_a_shot(shot: Shot,
     matte = tiny.write_sequence(tmp_path / "matte", tiny.moving_plate(9, 64).matte)
     matted = still(replace(shot, matte=Matte(sequence=str(matte))), 1002)
     rendered(matted)
-    assert report([matted.delivery.sequence])[0].name == "look.still.png.report.html"
+    assert report([matted.delivery.sequence])[0].name == "look.still.1002.png.report.html"
 
 
 def test_a_still_has_the_matte_that_is_propagated_to_it(shot: Shot, tmp_path: Path) -> None:
@@ -105,7 +122,7 @@ def test_a_still_of_another_range_is_refused(shot: Shot) -> None:
 
 def test_the_still_of_a_movie_is_a_picture_without_handles(shot: Shot) -> None:
     found = still(with_delivery(shot, sequence="look.mp4", compression="crf:18", handles=4), 1005).delivery
-    assert (found.sequence, found.compression, found.handles) == ("look.still.####.png", None, 0)
+    assert (found.sequence, found.compression, found.handles) == ("look.still.1005.png", None, 0)
 
 
 def test_the_command_takes_stills_of_documents_and_keeps_the_document_whole(

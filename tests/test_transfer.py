@@ -20,7 +20,7 @@ from false_workers import with_worker
 from servers import ended, serving, shot_in, waited
 
 from fresco_backend import cli, staging, transfers
-from fresco_backend.frame_pattern import side_car
+from fresco_backend.frame_pattern import record_path
 from fresco_backend.staged_shot import staged
 from fresco_backend.staged_upload import Chunk
 from fresco_backend.staging import Staging
@@ -274,7 +274,7 @@ def test_a_file_without_checksum_does_not_keep_its_client_for_ever(box: Path, tm
 def test_the_names_of_a_delivery_are_those_that_it_writes(box: Path, tmp_path: Path, name: str) -> None:
     from fresco_backend.sequences import FramePattern
 
-    written = {FramePattern.parse(name).path(1001), side_car(name)}
+    written = {FramePattern.parse(name).path(1001), record_path(name)}
     with serving(box) as running, running.client() as client:
         shot = replace(shot_in(box), delivery=Delivery(sequence=str(box / name)))
         job = client.request(Submit(shot=shot, client_key="key")).record.id

@@ -5,7 +5,7 @@ A claim is a file that only one process can create (O_EXCL, which NFS keeps sinc
 it works. One that is no longer touched is superseded by the file of the next number, which again only one process can
 create; so a claim is never taken from its maker by a deletion, and two processes never both believe that it is theirs.
 Claims save work and protect nothing: products appear whole, by a rename, and any process of the job may make them. One
-that has too little memory for a window makes smaller ones, and slightly other pixels; the side-car tells of it.
+that has too little memory for a window makes smaller ones, and slightly other pixels; the record tells of it.
 """
 
 from __future__ import annotations

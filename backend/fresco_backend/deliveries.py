@@ -245,7 +245,7 @@ def _pattern(path: str | Path, numbers: Sequence[int]) -> FramePattern:
     if pattern.padding is None and len(numbers) > 1:
         name = Path(path)
         raise OutputPattern(f"{len(numbers)} frames would be written to one file", where=path,
-                            remedy=f"Add a frame field, for example {name.stem}.%04d{name.suffix}")
+                            remedy=f"Add a frame field, for example {name.stem}.####{name.suffix}")
     return pattern
 
 

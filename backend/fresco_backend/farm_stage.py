@@ -18,7 +18,7 @@ class FarmStage(Enum):
 
     KEYFRAMES = "keyframes"  # denoise the windows, in order: the one stage that needs a model and a device
     IN_BETWEENS = "in-betweens"  # deliver frames from the keyframes; as many processes as there are frames may do it
-    VERIFY = "verify"  # decode every frame; then the movie and the side-car, and scratch is removed
+    VERIFY = "verify"  # decode every frame; then the movie and the record, and scratch is removed
 
 
 def require_frames(job: Job, delivered: Collection[int]) -> None:

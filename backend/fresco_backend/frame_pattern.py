@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of image sequences: patterns with a place for the frame number, frame ranges, the side-car beside. Light: the
+"""Names of image sequences: patterns with a place for the frame number, frame ranges, the record beside. Light: the
 server reads them too."""
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class FramePattern:
     """A path with a place for the frame number, or a path to one single file.
 
     padding: the least number of digits, or None for a single file. frames: the range that the pattern itself named
-    ("x.1001-1048####.exr"); for a single file, the number in its name, or 1.
+    ("x.1001-1048####.exr"); for a single file, the number in its name, or 1. text: as it was written, for messages.
     """
 
+    text: str
     folder: Path
     prefix: str
     suffix: str
@@ -44,20 +45,19 @@ class FramePattern:
         """
         folder, name = Path(text).parent, Path(text).name
         if Path(text).is_file() or not FRAME_FIELD.search(name):
-            return cls(folder=folder, prefix=name, suffix="", padding=None, frames=(_number_of(name),))
+            return cls(text=str(text), folder=folder, prefix=name, suffix="", padding=None, frames=(_number_of(name),))
         try:
             sequence = fileseq.FileSequence(name, pad_style=fileseq.PAD_STYLE_HASH1)
             frames = _frames_of(sequence)
         except (fileseq.FileSeqException, UsageError) as error:
             raise UsageError(f"'{name}' is no pattern of a sequence", where=text,
-                             remedy="Put the frame number directly before the extension: name.%04d.exr") from error
+                             remedy="Put the frame number directly before the extension: name.####.exr") from error
         if not sequence.padding():  # a name with more marks than one, or with words behind them: the last are meant
             field = list(FRAME_FIELD.finditer(name))[-1]
-            digits = fileseq.FileSequence.getPaddingNum(field[1], pad_style=fileseq.PAD_STYLE_HASH1)
-            return cls(folder=folder, prefix=name[: field.start(1)], suffix=name[field.end(1) :], padding=digits,
-                       frames=())
-        return cls(folder=folder, prefix=sequence.basename(), suffix=sequence.extension(), padding=sequence.zfill(),
-                   frames=frames)
+            return cls(text=str(text), folder=folder, prefix=name[: field.start(1)], suffix=name[field.end(1) :],
+                       padding=digits_of(field[1]), frames=())
+        return cls(text=str(text), folder=folder, prefix=sequence.basename(), suffix=sequence.extension(),
+                   padding=sequence.zfill(), frames=frames)
 
     def path(self, number: int) -> Path:
         """The file of one frame; a negative number is padded as printf and fileseq do: -005."""
@@ -94,8 +94,12 @@ class FramePattern:
         return sorted((int(match[1]), path) for path in paths if (match := names.fullmatch(path.name)))
 
     def __str__(self) -> str:
-        field = "" if self.padding is None else f"%0{self.padding}d"
-        return str(self.folder / f"{self.prefix}{field}{self.suffix}")
+        return self.text
+
+
+def digits_of(mark: str) -> int:
+    """The least number of digits that a mark stands for: 4 of "####", "%04d", "@@@@" and "$F4"."""
+    return int(fileseq.FileSequence.getPaddingNum(mark, pad_style=fileseq.PAD_STYLE_HASH1))
 
 
 def _frames_of(sequence: fileseq.FileSequence) -> tuple[int, ...]:
@@ -112,7 +116,7 @@ def _number_of(name: str) -> int:
     return frames[0] if len(frames) == 1 else 1
 
 
-def side_car(delivery: str | Path) -> Path:
-    """The side-car of a delivery: "out/look.####.exr" -> "out/look.exr.fresco.json", beside that of "out/look.mov"."""
+def record_path(delivery: str | Path) -> Path:
+    """The record of a delivery: "out/look.####.exr" -> "out/look.exr.fresco.json", beside that of "out/look.mov"."""
     path = Path(delivery)
     return path.with_name(f"{FRAME_FIELD.sub('', path.stem)}{path.suffix}.fresco.json")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The side-car beside a delivery: the shot as it was rendered, with what, and what was measured."""
+"""The record beside a delivery: the shot as it was rendered, with what, and what was measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from fresco_backend import pins
 from fresco_backend.deliveries import refused
 from fresco_backend.engine.tones import Drift
-from fresco_backend.frame_pattern import frames_text, side_car
+from fresco_backend.frame_pattern import frames_text, record_path
 from fresco_backend.job import Job
 from fresco_backend.model_store import sha256
 from fresco_backend.scratch import write_atomically
@@ -57,12 +57,12 @@ def peak_memory() -> int | None:
 
 
 def path_of(delivery: str) -> Path:
-    """The side-car of a delivery."""
-    return side_car(delivery)
+    """The record of a delivery."""
+    return record_path(delivery)
 
 
 def read(job: Job) -> dict[str, Any] | None:
-    """The side-car beside the delivery; None when there is none, or when it tells of another job."""
+    """The record beside the delivery; None when there is none, or when it tells of another job."""
     try:
         document = json.loads(path_of(job.shot.delivery.sequence).read_bytes())
     except (OSError, ValueError):
@@ -77,14 +77,14 @@ def has_movie(job: Job) -> bool:
 
 
 def chosen(job: Job) -> tuple[tuple[int, ...] | None, tuple[tuple[int, ...], ...] | None]:
-    """Keyframes and windows of a finished job, as its side-car tells; None for what it does not tell."""
+    """Keyframes and windows of a finished job, as its record tells; None for what it does not tell."""
     measures = (read(job) or {}).get("measures", {})
     keyframes, split = measures.get("keyframes"), measures.get("windows")
     return None if keyframes is None else tuple(keyframes), None if split is None else tuple(map(tuple, split))
 
 
 def write(job: Job, measures: Measures) -> Path:
-    """Write the side-car of a finished job and give its path. Raises OutputError."""
+    """Write the record of a finished job and give its path. Raises OutputError."""
     movie = Path(job.shot.delivery.sequence)
     document = {
         "schema": SCHEMA,

@@ -28,7 +28,7 @@ def add_report(commands: Any) -> None:
     command = commands.add_parser("report", help="one HTML page by which a delivered shot can be judged",
                                   description=REPORT, epilog=EXAMPLES)
     command.add_argument("delivery", metavar="SHOT", nargs="?",
-                         help="the shot document, the delivery's path or pattern, or its side-car")
+                         help="the shot document, the delivery's path or pattern, or its record (.fresco.json)")
     command.add_argument("--compare", metavar=("A", "B"), nargs=2, help="two deliveries of the same frames")
     command.add_argument("-o", "--output", metavar="FILE", type=Path,
                          help="the page (default: beside the delivery, ending in .report.html)")

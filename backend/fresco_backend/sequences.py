@@ -129,7 +129,7 @@ def _wanted(pattern: FramePattern, numbers: Sequence[int] | None, sources: Mappi
 def _require_inside(wanted: Sequence[int], sources: Mapping[int, Path], pattern: FramePattern) -> None:
     outside = [number for number in wanted if not min(sources) <= number <= max(sources)]
     if outside:
-        advice = (" A path with a frame field, such as name.%04d.exr, names the whole sequence"
+        advice = (" A path with a frame field, such as name.####.exr, names the whole sequence"
                   if pattern.padding is None else "")
         raise RangeOutside(f"frames {frames_text(outside)} lie outside the plate, which has {frames_text(sources)}",
                            where=pattern, remedy=f"Choose frames from {min(sources)} to {max(sources)}.{advice}")
@@ -149,7 +149,7 @@ def _gap(pattern: FramePattern, gaps: Sequence[int]) -> FrameGap:
 
 def _paddings(pattern: FramePattern) -> str:
     """What to say when the frames exist under another padding, as they do when two writers shared a folder."""
-    others = [f"{pattern.prefix}%0{digits}d{pattern.suffix} ({frames_text(numbers)})"
+    others = [f"{pattern.prefix}{digits * '#'}{pattern.suffix} ({frames_text(numbers)})"
               for digits, numbers in sorted(pattern.with_other_paddings().items())]
     return f"The folder also has {', '.join(others)}: rename to one padding, or name that pattern" if others else ""
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-from fresco_backend.frame_pattern import FRAME_FIELD, frames_text
+from fresco_backend.frame_pattern import FRAME_FIELD, digits_of, frames_text
 from fresco_backend.movies import is_movie
 from fresco_protocol.errors import RangeOutside
 from fresco_protocol.shot import FrameRange, Shot, Synthesis, frame_numbers
@@ -26,7 +27,7 @@ def still(shot: Shot, number: int) -> Shot:
         has = frames_text(frame_numbers(frames))
         raise RangeOutside(f"the shot has no frame {number}", where=f"it has {has}",
                            remedy="Take the still from the shot's own range")
-    delivery = replace(shot.delivery, sequence=still_path(shot.delivery.sequence), handles=0)
+    delivery = replace(shot.delivery, sequence=still_path(shot.delivery.sequence, number), handles=0)
     if is_movie(shot.delivery.sequence):
         delivery = replace(delivery, bit_depth=None, compression=None)  # a codec's own
     return replace(
@@ -35,11 +36,30 @@ def still(shot: Shot, number: int) -> Shot:
     )  # fmt: skip
 
 
-def still_path(delivery: str) -> str:
-    """Where stills of a delivery lie: "out/look.####.exr" -> "out/look.still.####.exr"; of a movie as PNG."""
+def still_path(delivery: str, number: int) -> str:
+    """The file of a still of a delivery: "out/look.####.exr" -> "out/look.still.1012.exr"; of a movie as PNG.
+
+    The number stands in the name itself, so that each still has a record and a report of its own.
+    """
+    before, digits, after = _name(delivery)
+    return str(PurePath(delivery).with_name(f"{before}{str(number).zfill(digits)}{after}"))
+
+
+def stills_of(delivery: str) -> list[Path]:
+    """The stills of a delivery that are there with their records, by name."""
+    before, _, after = _name(delivery)
+    name = re.compile(f"{re.escape(before)}-?[0-9]+{re.escape(after)}")
+    found = Path(delivery).parent.glob("*.fresco.json")
+    return sorted(path.with_suffix("").with_suffix("") for path in found
+                  if name.fullmatch(path.name.removesuffix(".fresco.json")))
+
+
+def _name(delivery: str) -> tuple[str, int, str]:
+    """The name of a delivery's stills: what stands before the number, how many digits it has, what stands behind."""
     path = PurePath(delivery)
-    before, number, after = path.stem, "####", ""
+    before, mark, after = path.stem, "####", ""
     for field in FRAME_FIELD.finditer(path.stem):  # the last is meant
-        before, number, after = path.stem[: field.start()], field[1], path.stem[field.end() :]
-    name = ".".join(filter(None, [before, "still", number])) + after
-    return str(path.with_name(name + (".png" if is_movie(delivery) else path.suffix)))
+        before, mark, after = path.stem[: field.start()], field[1], path.stem[field.end() :]
+    before = FRAME_FIELD.sub("", before)  # else a mark that is left would take the number
+    suffix = ".png" if is_movie(delivery) else path.suffix
+    return f"{before}.still." if before else "still.", digits_of(mark), after + suffix

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fresco_backend.checksums import Checksums, open_regular
-from fresco_backend.frame_pattern import FramePattern, side_car
+from fresco_backend.frame_pattern import FramePattern, record_path
 from fresco_backend.job_state import ENDED, JobStatus
 from fresco_backend.jobs import JobQueue
 from fresco_backend.path_mapping import PathMapping
@@ -33,16 +33,16 @@ MOST_PLACES = 100  # deliveries whose names are remembered
 
 
 class _Place(NamedTuple):
-    """Where a delivery lies. frames: its files, or its movie, beside the side-car; None: all that is not hidden, for
+    """Where a delivery lies. frames: its files, or its movie, beside the record; None: all that is not hidden, for
     the folder has nothing else."""
 
     folder: Path
     frames: FramePattern | None
-    side_car: str
+    record: str
 
     def has(self, name: str) -> bool:
         return is_file_name(name) and "/" not in name and (
-            self.frames is None or name == self.side_car or self.frames.has(name))
+            self.frames is None or name == self.record or self.frames.has(name))
 
 
 @dataclass(kw_only=True)
@@ -205,7 +205,7 @@ class Transfers:
             sequence = Path(self.queue.shot(status.id).delivery.sequence)
             staged = self.staging.folder is not None and sequence.is_relative_to(self.staging.folder)
             frames = None if staged else FramePattern.parse(sequence)
-            self._places[status.id] = _Place(sequence.parent, frames, side_car(sequence).name)
+            self._places[status.id] = _Place(sequence.parent, frames, record_path(sequence).name)
             if len(self._places) > MOST_PLACES:
                 self._places.popitem(last=False)
         return self._places[status.id]

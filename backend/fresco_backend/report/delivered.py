@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A delivery with its plate, open for looking: found by its side-car, read as a display shows it."""
+"""A delivery with its plate, open for looking: found by its record, read as a display shows it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from fresco_backend import record
 from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
 from fresco_backend.color_config import ColorSpace, color_space
 from fresco_backend.deliveries import file_type
+from fresco_backend.frame_pattern import FramePattern
 from fresco_backend.frames import Frame, Size
 from fresco_backend.movie_delivery import is_movie_delivery
+from fresco_backend.plan_text import path_text
 from fresco_backend.plate import PlateReader, open_plate
 from fresco_backend.resolution import resized
 from fresco_backend.shot_arguments import shot_of_file
 from fresco_backend.shot_matte import ShotMatte, open_matte
-from fresco_protocol.errors import InputError, PlateMissing
+from fresco_backend.still import stills_of
+from fresco_protocol.errors import InputError
 from fresco_protocol.shot import Shot, frame_numbers, parse_frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveredShot:
-    """One delivery. document: its side-car. numbers: the frames of the plate that were delivered, ascending."""
+    """One delivery. document: its record. numbers: the frames of the plate that were delivered, ascending."""
 
     document: dict[str, Any]
     shot: Shot
@@ -92,36 +95,27 @@ class DeliveredShot:
 
 
 def open_delivered(target: str) -> DeliveredShot:
-    """The delivery of a shot document, of a delivery's own path or pattern, or of a side-car.
+    """The delivery of a shot document, of a delivery's own path or pattern, or of a record.
 
-    Raises InputError when no side-car is there or it cannot be read, PlateMissing and FrameGap for missing pictures.
+    Raises InputError when no record is there or it cannot be read, PlateMissing and FrameGap for missing pictures.
     """
-    path = _side_car(target)
-    document = _read(path, target)
+    document = _read(target)
     shot = _here(Shot.from_json(json.dumps(document["shot"])), target)
     numbers = frame_numbers(parse_frames(document["frames"]))
-    movie = is_movie_delivery(shot.delivery.sequence)
+    whole = is_movie_delivery(shot.delivery.sequence) or FramePattern.parse(shot.delivery.sequence).padding is None
     with ExitStack() as opened:
         plate = opened.enter_context(closing(open_plate(shot.plate.sequence, numbers, shot.plate.missing)))
-        result = opened.enter_context(closing(open_plate(shot.delivery.sequence, None if movie else numbers)))
+        result = opened.enter_context(closing(open_plate(shot.delivery.sequence, None if whole else numbers)))
         matte = None if shot.matte is None else open_matte(shot.matte, plate)
         if len(result.numbers) != len(numbers):
-            raise InputError(f"the movie has {len(result.numbers)} frames, and its side-car tells of {len(numbers)}",
+            raise InputError(f"the movie has {len(result.numbers)} frames, and its record tells of {len(numbers)}",
                              where=shot.delivery.sequence, remedy="Render the shot again")
         opened.pop_all()
     return DeliveredShot(document=document, shot=shot, plate=plate, result=result, matte=matte, numbers=numbers)
 
 
-def _side_car(target: str) -> Path:
-    if target.endswith(".fresco.json"):
-        return Path(target)
-    if target.endswith(".json"):
-        return record.path_of(shot_of_file(Path(target)).delivery.sequence)
-    return record.path_of(target)
-
-
 def _here(shot: Shot, target: str) -> Shot:
-    """The shot of a side-car, maybe from elsewhere, with paths of this machine as far as the target names them."""
+    """The shot of a record, maybe from elsewhere, with paths of this machine as far as the target names them."""
     if target.endswith(".fresco.json"):
         return shot
     if not target.endswith(".json"):
@@ -133,18 +127,32 @@ def _here(shot: Shot, target: str) -> Shot:
                    delivery=replace(shot.delivery, sequence=named.delivery.sequence))
 
 
-def _read(path: Path, target: str) -> dict[str, Any]:
+def _read(target: str) -> dict[str, Any]:
+    """The record that a target leads to."""
+    if target.endswith(".fresco.json"):
+        path, stills = Path(target), []
+    else:
+        delivery = shot_of_file(Path(target)).delivery.sequence if target.endswith(".json") else target
+        path, stills = record.path_of(delivery), stills_of(delivery)
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise PlateMissing(f"{target} has no side-car, so that nothing is known of how it was made", where=path,
-                           remedy="Render the shot to its end; the side-car is written with the last frame") from error
+        raise _unrecorded(target, path, stills) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"the side-car cannot be read: {error}", where=path, remedy="Render the shot again") from error
+        raise InputError(f"the record cannot be read: {error}", where=path, remedy="Render the shot again") from error
     if not isinstance(document, dict) or not {"shot", "frames", "measures"} <= document.keys():
-        raise InputError("this JSON file is no side-car of a delivery", where=path,
+        raise InputError("this JSON file is no record of a delivery", where=path,
                          remedy="Name the delivery, its shot document, or its .fresco.json")
     return document
+
+
+def _unrecorded(target: str, path: Path, stills: list[Path]) -> InputError:
+    """What to say where a delivery, or only its record, is not there."""
+    if stills:
+        return InputError(f"only stills of {target} were rendered so far", where=path.parent,
+                          remedy=f"Render the shot; or look at a still: fresco report {path_text(str(stills[-1]))}")
+    return InputError(f"{target} has no record of how it was made", where=path,
+                      remedy="Render the shot to its end; the record is written with the last frame")
 
 
 def _shown(frame: Frame, space: ColorSpace, shot: Shot, size: Size) -> Tensor:
