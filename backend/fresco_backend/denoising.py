@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from diffusers import DDPMScheduler
 
-from fresco_backend import drift, windows
+from fresco_backend import drift, kept_memory, windows
 from fresco_backend.ahead import Expected
 from fresco_backend.device_room import MemoryPlan, halves_for_memory
 from fresco_backend.engine import denoise
@@ -68,6 +68,7 @@ class Denoising:
         """
         with autoencoder_in_tiles(self.models.vae) if self.job.tiling else nullcontext():
             yield from self._window(place, denoised)
+        kept_memory.give_back()
 
     def _window(self, place: int, denoised: int) -> Iterator[Event]:
         job, window = self.job, self.windows[place]

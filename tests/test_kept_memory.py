@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nothing uses any more is bounded, and given back."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fresco_backend.kept_memory import KERNELS, bound_kernels, give_back
+
+CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+BLOCK, BLOCKS = 64 * 2**10, 1600  # 100 MiB, in blocks that the C library keeps for itself
+
+CONVOLVE = """
+import torch
+from fresco_backend import kept_memory
+kept_memory.KERNELS = 2
+kept_memory.bound_kernels()
+for _ in range(2):
+    for side in (64, 65, 66, 67):
+        torch.nn.functional.conv2d(torch.zeros(2, 32, side, side), torch.zeros(32, 32, 3, 3))
+"""
+
+
+def resident() -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def test_what_somebody_has_said_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CAPACITY, "7")
+    bound_kernels()
+    assert os.environ[CAPACITY] == "7"
+    monkeypatch.delenv(CAPACITY)
+    bound_kernels()
+    assert os.environ[CAPACITY] == str(KERNELS)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch computes without oneDNN")
+def test_kernels_that_are_too_many_are_prepared_again() -> None:
+    """In a process of its own, since oneDNN looks once."""
+    surroundings = {**os.environ, "ONEDNN_VERBOSE": "profile_create"}
+    surroundings.pop(CAPACITY, None)
+    command = [sys.executable, "-c", CONVOLVE]
+    said = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True).stdout
+    assert sum("cache_miss" in line and "convolution" in line for line in said.splitlines()) == 8
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    blocks = [bytes(BLOCK) for _ in range(BLOCKS)]
+    held = blocks[-1:]  # nothing below a block that is in use is given back of its own accord
+    blocks.clear()
+    before = resident()
+    give_back()
+    assert before - resident() > BLOCK * BLOCKS / 2
+    assert len(held[0]) == BLOCK
