@@ -396,8 +396,16 @@ def test_words_that_the_model_never_saw_are_named(plate: Path, tmp_path: Path) -
     events = rendered(shot, selection=[1001])
     (warned,) = [event for event in events if isinstance(event, Warned)]
     assert warned.code == "unknown-words"
-    assert "godzilla, unicorn." in warned.text
-    assert "watercolour" in warned.text
+    assert '"godzilla", "unicorn",' in warned.text
+    assert "watercolour" not in warned.text, "the list is where it says"
+    assert f"fresco models show {model}" in warned.text
+    near = with_look(shot, prompt="a watercolor paintin of 1 2 3 4 5 6", cues=())
+    (planned,) = pipeline.plan(near).warnings
+    assert '"watercolor" (nearest: watercolour), "paintin" (nearest: painting), "1"' in planned.text
+    assert " and 2 more, and goes on" in planned.text
+    assert pipeline.plan(with_look(shot, prompt="a photo", cues=())).warnings == ()
+    rendered(shot)
+    assert pipeline.plan(shot).warnings == (), "nothing will be said where nothing is left to do"
 
 
 def test_the_end_of_a_long_prompt_is_named(make: Make) -> None:

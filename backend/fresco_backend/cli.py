@@ -311,6 +311,8 @@ def _plan(shot: Shot, selection: tuple[int, ...] | None, *, as_json: bool, allow
         plan = pipeline.plan(shot, selection=selection, allow_download=allow_download)
     lines = [json.dumps(plan.to_json())] if as_json else plan_lines(plan)
     sys.stdout.write("\n".join(lines) + "\n")
+    if not as_json:
+        sys.stderr.writelines(f"warning: {warning.text} [{warning.code}]\n" for warning in plan.warnings)
     return 0
 
 

@@ -35,7 +35,8 @@ class Planned(Event):
     frames: numbers to deliver, delivered: those of them that lie there finished. keyframes: plate numbers; None before
     the analysis has run (adaptive choice). windows: keyframe numbers denoised together, anchors first. plate_size,
     working_size: (width, height), pixels. memory_bytes, seconds: estimates for this device; None where unknown. tiles:
-    into how many the picture is divided for the model; 1 is the whole.
+    into how many the picture is divided for the model; 1 is the whole. warnings: what the render would warn of, as far
+    as it is known by then; only of a dry run, since a render says them as events.
     """
 
     frames: tuple[int, ...]
@@ -54,6 +55,7 @@ class Planned(Event):
     memory_bytes: int | None
     seconds: float | None
     tiles: int = 1
+    warnings: tuple[Warned, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import Tensor
 
-from fresco_backend import drift, estimate, in_betweens, movie, prompts, record, windows
+from fresco_backend import drift, estimate, in_betweens, movie, record, windows
 from fresco_backend.ahead import ahead
 from fresco_backend.claims import POLL, Claims
 from fresco_backend.color import for_file
@@ -38,6 +38,7 @@ from fresco_backend.movies import MovieReader
 from fresco_backend.pins import Pins
 from fresco_backend.previews import Previews
 from fresco_backend.remaining import Batch, batches
+from fresco_backend.remarks import remarks, texts
 from fresco_backend.weights import Models, choose_device, choose_dtype, load
 from fresco_protocol.shot import Shot
 
@@ -65,7 +66,9 @@ def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: 
         with closing(events):
             planned = next(event for event in events if isinstance(event, Planned))
         job.scratch.remove_empty()
-        return planned
+        if len(planned.delivered) == len(planned.frames):
+            return planned
+        return replace(planned, warnings=tuple(remarks(job, denoises=bool(planned.keyframes))))
 
 
 def render(
@@ -168,18 +171,13 @@ class _Run:
                 require_keyframes(self.job)
             choice = yield from self._choice()
             yield self._planned(choice)
-            yield from self._nothing_to_denoise()
+            if self.stage not in (FarmStage.IN_BETWEENS, FarmStage.VERIFY):
+                yield from remarks(self.job, denoises=bool(choice.to_denoise))
             yield from self._work(choice)
         yield Finished(
             rendered=self.rendered, reused=len(self.done) - self.rendered, seconds=time.monotonic() - self.began,
             sidecar=str(record.path_of(self.job.shot.delivery.sequence)), outputs=self._outputs(),
         )  # fmt: skip
-
-    def _nothing_to_denoise(self) -> Iterator[Event]:
-        look = self.job.shot.look
-        if look.strength and not self.job.strength:
-            yield Warned(code="no-step", text=f"strength {look.strength:g} of {look.steps} steps is less than half a "
-                         "step: the delivery is the plate. Take more steps or a higher strength")
 
     def _work(self, choice: _Choice) -> Iterator[Event]:
         """What is left of the stages that this run does."""
@@ -285,22 +283,13 @@ class _Run:
         yield from self._timed(Stage.KEYFRAMES, self.denoising.window(place, self.denoised))
 
     def _load(self) -> Generator[Event, None, Models]:
-        """Load the models, and say what they do not understand of the texts."""
-        look, tiles = self.job.shot.look, self.job.tiles
-        if len(tiles) > 1:
-            yield Warned(code="tiles", text=f"the picture is denoised in {len(tiles)} overlapping tiles of {tiles[0]}, "
-                         "since it is larger than the model likes; each tile sees the whole prompt")
+        """Load the models, and say what they do not see of the texts."""
+        look = self.job.shot.look
         if self.attendance is None:
             require_room(self.job)
         loading = load if self.attendance is None else self.attendance.load
         models = self.models = loading(look.model, controls=look.controls or (), changes=Changes.of(look))
-        caption = [self.job.shot.editing.caption] if needs_inversion(self.job.shot) else []
-        texts = {*prompts.texts_of(look, self.job.frames), *caption}
-        unknown = [word for text in sorted(texts) for word in models.unknown_words(text)]
-        if unknown:
-            yield Warned(code="unknown-words", text=f"the model does not know: {', '.join(dict.fromkeys(unknown))}. "
-                         f"It knows: {', '.join(models.vocabulary)}")
-        for unseen in sorted({rest for text in texts if (rest := models.unseen_text(text))}):
+        for unseen in sorted({rest for text in texts(self.job) if (rest := models.unseen_text(text))}):
             yield Warned(code="prompt-too-long", text=f'the model does not see the end of the prompt: "{unseen}"')
         return models
 

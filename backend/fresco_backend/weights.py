@@ -28,10 +28,11 @@ from fresco_backend.model_files import Component, read_index, read_json
 from fresco_backend.model_store import Changes, Inventory, check, check_autoencoder
 from fresco_backend.prompt_weights import weighed
 from fresco_backend.text_states import TextReader, take_packed_text, text_states
+from fresco_backend.vocabulary import unknown_words, vocabulary
 from fresco_protocol.errors import UsageError, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, Prediction
 
-__all__ = ["LOADABLE", "Models", "check", "choose_device", "choose_dtype", "describe", "load", "vocabulary"]
+__all__ = ["LOADABLE", "Models", "check", "choose_device", "choose_dtype", "describe", "load", "tokenizer_of"]
 
 # The only classes that a model may ask for, by component and by what its model_index.json says. Nothing that a file
 # names is ever imported.
@@ -107,13 +108,7 @@ class Models:
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that the model has never seen, in order, each once; empty if it takes any text."""
-        if not self.vocabulary:
-            return []
-        backend, prompt = self.tokenizer.backend_tokenizer, weighed(prompt).plain
-        text = backend.normalizer.normalize_str(prompt) if backend.normalizer else prompt
-        words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-        spoken = [word for word in words if any(map(str.isalnum, word))]  # a comma is no word
-        return list(dict.fromkeys(word for word in spoken if backend.token_to_id(word) is None))
+        return unknown_words(self.tokenizer, prompt)
 
     @property
     def _first(self) -> TextReader:
@@ -182,11 +177,10 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def vocabulary(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
-    """All the words of a tokenizer of whole words, sorted, without special tokens; empty for any other tokenizer."""
-    if type(tokenizer.backend_tokenizer.model).__name__ != "WordLevel":
-        return ()
-    return tuple(sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)))
+def tokenizer_of(inventory: Inventory) -> PreTrainedTokenizerFast | None:
+    """The tokenizer of a model of a folder; None of a checkpoint of one file, which takes any text."""
+    _silence_libraries()
+    return None if inventory.place.is_file() else _tokenizer(inventory.component("tokenizer").place)
 
 
 def describe(name: str, *, offline: bool = True, shown: Callable[[str], str] = str) -> str:
