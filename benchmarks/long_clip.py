@@ -97,18 +97,26 @@ def _rendered(options: argparse.Namespace, delivery: Path, rest: Sequence[str]) 
 
 
 def _measured(options: argparse.Namespace, delivery: Path) -> dict[str, float]:
-    """Drift of the look, tone by tone, and of its plain mean and contrast against the plate's; parts of the range."""
+    """Drift of the look by the plate's colours, and of its plain mean and contrast against the plate's.
+
+    Parts of the range. From the first frames to the last ones, and at most, to any as many frames on the way.
+    """
     numbers = sorted(frame_numbers(parse_frames(options.frames)))
     with closing(open_plate(options.clip, numbers)) as plate, closing(open_plate(delivery, numbers)) as result:
         (before, made_before), (after, made_after) = (
             (_images(plate, part), _images(result, part)) for part in (numbers[:COMPARED], numbers[-COMPARED:])
         )
+        reference = Tones.of(before, made_before)
+        parts = (numbers[start : start + COMPARED] for start in range(0, len(numbers), COMPARED))
+        on_the_way = [Tones.of(_images(plate, part), _images(result, part)).drift(reference) for part in parts]
         shown = [numbers[place] for place in np.linspace(0, len(numbers) - 1, SHOWN).round().astype(int)]
         write_strip(options.out / "strip.png", _images(result, shown) / 2 + 0.5)
-    drift = Tones.of(after, made_after).drift(Tones.of(before, made_before))
+    drift = Tones.of(after, made_after).drift(reference)
     colour = (_mean(made_after) - _mean(after)) - (_mean(made_before) - _mean(before))
     contrast = _contrast(made_after, after) / _contrast(made_before, before) - 1
     return {**{f"drift_{name}": value for name, value in asdict(drift).items()},
+            "most_colour": max(part.colour for part in on_the_way),
+            "most_contrast": max(part.contrast for part in on_the_way),
             "plain_colour": float(colour.abs().max() / 2), "plain_contrast": float(contrast.abs().max())}
 
 

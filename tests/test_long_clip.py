@@ -23,7 +23,8 @@ def test_a_clip_is_rendered_and_measured(
     assert figures == json.loads((tmp_path / "out" / "figures.json").read_text())
     assert figures["windows"] == 3
     assert figures["peak_mib"] > 200
-    assert figures["drift_colour"] == 0, "of five frames head and tail are the same"
+    assert figures["drift_colour"] == figures["most_colour"] == 0, "of five frames head and tail are the same"
+    assert figures["drift_covered"] == pytest.approx(1)
     plot = cv2.imread(str(tmp_path / "out" / "memory.png"))
     assert plot is not None and plot.shape == (*long_clip.PLOT, 3)
     assert cv2.imread(str(tmp_path / "out" / "strip.png")) is not None
