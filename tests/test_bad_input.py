@@ -82,7 +82,7 @@ CASES = {
     "missing autoencoder": Case(None, ["--vae", "{folder}/vae"], "weights-missing", 7, ["vae"]),
     "pickled autoencoder": Case(None, ["--vae", "{folder}/vae.bin"], "weights-refused", 7, ["pickle"]),
     "depth without a network": Case(None, ["--control", "depth"], "weights-missing", 7,
-                                    ["hf download depth-anything/Depth-Anything-V2-Small-hf"]),
+                                    ["fresco models pull depth-anything/Depth-Anything-V2-Small-hf"]),
     "missing detector": Case(None, ["--control", "depth", "--control-detector", "depth={folder}/net"],
                              "weights-missing", 7, ["net"]),
     "weight of words": Case(None, ["--prompt", "a (photo:9)"], "usage", 2, ["(photo:9)", "from 0 to 4"]),

@@ -22,7 +22,7 @@ import pytest
 
 import fresco_backend
 from fresco_backend import cli, failure, interruption
-from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage
+from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
 from fresco_backend.farm_stage import FarmStage
 from fresco_backend.pins import Pins
 from fresco_backend.shot_arguments import shot_of
@@ -241,13 +241,39 @@ def test_a_wrong_option_is_named_and_the_way_out_told(options: list[str], senten
 @pytest.mark.parametrize(("words", "sentence"), [
     (["render", "plate.exr", "--prompt", "x"], "-o is missing"),
     (["render", "plate.exr", "-o", "x.exr"], "--prompt is missing"),
-    ([], "required: COMMAND"),
-    (["rendr"], "invalid choice: 'rendr'"),
+    (["rendr"], '"rendr" is no command of fresco [usage]\n  Did you mean render? See: fresco --help'),
+    (["models", "lst"], "Did you mean list? See: fresco models --help"),
+    (["xyzzy"], '"xyzzy" is no command of fresco [usage]\n  See: fresco --help'),
+    ([*LEAST, "--strength=1.5"], "Allowed: a number from 0 to 1\n"),
+    (["watch", "zzz"], 'there is no job "zzz" [job-unknown]\n  See their ids: fresco jobs'),
+    (["download", "zzz", "-o", "out"], "See their ids: fresco jobs"),
 ])
 def test_what_is_missing_is_named(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = failing(words, capsys)
     assert code == 2
     assert sentence in said
+
+
+@pytest.mark.parametrize("words", [[], ["models"], ["farm"]])
+def test_without_a_command_the_help_is_shown_and_the_code_is_that_of_usage(
+        words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, ""), "a script that lost its words has not succeeded"
+    assert said.err.startswith(f"usage: {' '.join(['fresco', *words])} ") and "commands:" in said.err
+
+
+def test_a_dry_run_warns_on_stderr(pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    warned = dataclasses.replace(PLAN, warnings=(Warned(code="unknown-words", text="the model does not know"),))
+    monkeypatch.setattr(sys.modules["fresco_backend.pipeline"], "plan", lambda *_, **__: warned)
+    assert cli.main([*LEAST, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "warning: the model does not know [unknown-words]\n" and "warning" not in said.out
+    assert cli.main([*LEAST, "--dry-run", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["warnings"][0]["code"] == "unknown-words" and said.err == ""
 
 
 @pytest.fixture

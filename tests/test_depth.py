@@ -115,7 +115,7 @@ def test_a_shot_is_rendered_with_depth(job: Job, tmp_path: Path) -> None:
 
 def test_depth_without_a_network_says_how_to_get_it(tiny_model: Path) -> None:
     asked = Control(kind=ControlKind.DEPTH, model=str(tiny_model / "controlnet"))
-    with pytest.raises(WeightsMissing, match=r"hf download depth-anything/Depth-Anything-V2-Small-hf"):
+    with pytest.raises(WeightsMissing, match=r"fresco models pull depth-anything/Depth-Anything-V2-Small-hf"):
         model_store.check(str(tiny_model), controls=(asked,)).require()
 
 

@@ -80,7 +80,7 @@ def test_a_still_is_a_job_of_one_frame(running: Running, client: Client, tmp_pat
 def test_a_chunk_of_a_document_is_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(["submit", document(tmp_path), "--frames=1001-1004"], capsys)
     assert said.code == 2
-    assert "fresco render" in said.err
+    assert f"fresco render {tmp_path / 'shot.json'} --frames=" in said.err and '"plate.frames"' in said.err
 
 
 def test_what_becomes_of_a_job(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +120,18 @@ def test_watch_tells_a_job_to_its_end(running: Running, client: Client, capsys: 
     assert f"fresco retry {job}" in said.err
     assert [line.split()[-1] for line in Said(["watch", job], capsys).out.splitlines()] == ["queued", "cancelled"]
     assert Said(["watch", "0123456789"], capsys).code == 2
+
+
+def test_watching_all_says_how_many_there_are(running: Running, client: Client, monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("fresco_backend.job_commands._watched", lambda *_, **__: 0)
+    assert Said(["watch"], capsys).err.startswith("no jobs; ")
+    job = running.submit(client, "one").id
+    running.submit(client, "two")
+    assert Said(["watch"], capsys).err.startswith("2 jobs waiting or running; ")
+    client.request(Cancel(job=job))
+    assert Said(["watch"], capsys).err.startswith("1 job waiting or running; ")
+    assert Said(["watch", "--json"], capsys).err == ""
 
 
 def test_logs_and_status(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,8 +185,8 @@ def test_a_model_is_loaded_with_its_loras(tiny_model: Path, tmp_path: Path, monk
 
 @pytest.mark.parametrize(("name", "error", "words"), [
     ("no-such-lora", WeightsMissing, "no-such-lora"),
-    ("owner/lora", WeightsMissing, "hf download owner/lora --include \"pytorch_lora_weights.safetensors\""),
-    ("owner/lora/ink.safetensors", WeightsMissing, "hf download owner/lora ink.safetensors"),
+    ("owner/lora", WeightsMissing, "fresco models pull owner/lora"),
+    ("owner/lora/ink.safetensors", WeightsMissing, "fresco models pull owner/lora/ink.safetensors"),
     ("ink.pt", WeightsRefused, "pickle"),
 ])
 def test_a_lora_that_is_not_there_says_how_to_get_it(

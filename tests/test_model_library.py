@@ -221,7 +221,7 @@ def test_a_fetch_says_what_stands_in_its_way(
     assert '"owner/name"' in capsys.readouterr().err
     monkeypatch.setenv("FRESCO_OFFLINE", "1")
     assert cli.main(["models", "pull", "owner/model"]) == 7
-    assert "hf download owner/model" in capsys.readouterr().err
+    assert "fresco models pull owner/model, without FRESCO_OFFLINE=1" in capsys.readouterr().err
     monkeypatch.delenv("FRESCO_OFFLINE")
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: ["model_index.json", "x.bin"])
     assert cli.main(["models", "pull", "owner/model"]) == 7

@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -106,15 +106,33 @@ class _Parser(argparse.ArgumentParser):
             if "expected one argument" in message else ""
         raise UsageError(message, remedy=f"{advice}See: {self.prog} --help")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Names what a wrong command may have meant; the choices of an option are few, and all named."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            raise UsageError(f'"{value}" is no command of {self.prog}',
+                             remedy=f"{_meant(value, action.choices)}See: {self.prog} --help")
+        super()._check_value(action, value)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses here what this parser does not know, because the one above could not say what was meant."""
+        """Refuses here what this parser does not know, because the one above could not say what was meant.
+
+        Without a word where a command is due it shows the help, on stderr and with 2: nothing was done, and a script
+        that lost its words must not take that for success.
+        """
+        if not args and self._subparsers is not None:
+            self.print_help(sys.stderr)
+            self.exit(UsageError.exit_code)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             option = unknown[0].partition("=")[0]
-            nearest = difflib.get_close_matches(option, self._option_string_actions, n=1)
-            advice = f"Did you mean {nearest[0]}? " if nearest else ""
-            raise UsageError(f'"{unknown[0]}" is not understood', remedy=f"{advice}See: {self.prog} --help")
+            raise UsageError(f'"{unknown[0]}" is not understood',
+                             remedy=f"{_meant(option, self._option_string_actions)}See: {self.prog} --help")
         return found, []
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"Did you mean {nearest[0]}? " if nearest else ""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend import __version__, settings
-from fresco_backend.job_text import event_json, event_line, job_lines, status_lines
+from fresco_backend.job_text import event_json, event_line, job_id, job_lines, status_lines
+from fresco_backend.plan_text import counted
 from fresco_backend.transfer_commands import add_download
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
@@ -39,7 +41,8 @@ def add_job_commands(commands: Commands) -> None:
                       help="only jobs in this state; may be repeated")
     jobs.add_argument("--limit", metavar="N", type=int, default=100, help="at most so many (default: 100)")
     watch = _add(commands, "watch", _watch, "tell what happens to one job until it ends, or to all of them")
-    watch.add_argument("job", metavar="JOB", nargs="?", help="a job's id (default: all jobs, until Ctrl-C)")
+    watch.add_argument("job", metavar="JOB", nargs="?", type=job_id,
+                       help="a job's id (default: all jobs, until Ctrl-C)")
     watch.add_argument("--since", metavar="N", type=int, help="begin after this event's number (default: the job's "
                        "first event; of all jobs, from now on)")
     for verb, request, sentence in (("cancel", m.Cancel, "end jobs; whole frames stay"),
@@ -47,13 +50,14 @@ def add_job_commands(commands: Commands) -> None:
                                     ("resume", m.Resume, "queue paused jobs; they go on where they stopped"),
                                     ("retry", m.Retry, "queue failed or cancelled jobs; what is finished is kept")):
         command = _add(commands, verb, _change(request), sentence)
-        command.add_argument("jobs", metavar="JOB", nargs="+", help="a job's id, as \"fresco jobs\" shows it")
+        command.add_argument("jobs", metavar="JOB", nargs="+", type=job_id,
+                             help="a job's id, as \"fresco jobs\" shows it")
     priority = _add(commands, "priority", _prioritise, "give a job another place in the queue")
-    priority.add_argument("job", metavar="JOB", help="a job's id")
+    priority.add_argument("job", metavar="JOB", type=job_id, help="a job's id")
     priority.add_argument("priority", metavar="N", type=int, nargs="?", help="-100 to 100; the higher runs first")
-    priority.add_argument("--before", metavar="JOB", help="put it directly before this waiting job")
+    priority.add_argument("--before", metavar="JOB", type=job_id, help="put it directly before this waiting job")
     logs = _add(commands, "logs", _logs, "print the log of a job, or of the server")
-    logs.add_argument("job", metavar="JOB", nargs="?", help="a job's id (default: the server's own log)")
+    logs.add_argument("job", metavar="JOB", nargs="?", type=job_id, help="a job's id (default: the server's own log)")
     logs.add_argument("--follow", action="store_true", help="go on until the job ends, or Ctrl-C")
     add_download(commands)
     _add(commands, "status", _status, "tell how the server is: devices, memory, queue, roots")
@@ -106,8 +110,9 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     shot, selection = shot_of(arguments)
     if selection is not None:
-        raise UsageError("a job is a whole shot", where="--frames",
-                         remedy='For a chunk of a document: "fresco render SHOT.json --frames=..."')
+        raise UsageError("with a document --frames is a part of its shot, and a job is a whole one", where="--frames",
+                         remedy=f"Render the part here: fresco render {shlex.quote(arguments.source)} --frames=... ; "
+                         'or write the frames of the shot into "plate.frames" of the document. One frame: --still N')
     if arguments.still is not None:
         from fresco_backend.still import still
 
@@ -171,6 +176,10 @@ def _listed(client: Client, states: tuple[JobState, ...] | None, limit: int) -> 
 
 def _watch(arguments: argparse.Namespace) -> int:
     with connected() as client:
+        if not arguments.job and not arguments.json:
+            live = client.request(m.ListJobs(states=tuple(set(JobState) - set(ENDS)), limit=1)).total
+            sys.stderr.write(f"{counted(live, 'job')} waiting or running; what happens is told here until Ctrl-C\n"
+                             if live else "no jobs; what happens from now on is told here, until Ctrl-C\n")
         since = arguments.since
         if since is None:
             since = 0 if arguments.job else client.request(m.Status()).last

@@ -11,10 +11,20 @@ from fresco_backend.plan_text import bytes_text, counted, duration_text, path_te
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.document import write
+from fresco_protocol.errors import JobUnknown, ShotError
 from fresco_protocol.job import Job, JobState, Worker
 from fresco_protocol.wire import NAMES
 
 NAME_WIDTH = 32  # columns
+
+
+def job_id(text: str) -> str:
+    """An id as jobs have them. Raises JobUnknown, which says more than what an id is made of."""
+    try:
+        m.ShowJob(job=text)
+    except ShotError:
+        raise JobUnknown(f'there is no job "{text}"', remedy="See their ids: fresco jobs") from None
+    return text
 
 
 def event_json(event: e.Event) -> dict[str, Any]:

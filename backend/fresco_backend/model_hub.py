@@ -11,6 +11,7 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from fresco_backend import settings
 from fresco_backend.model_files import STEM, STEMS, VARIANTS, read_json, weight_name
 from fresco_protocol.errors import WeightsMissing, WeightsRefused
 
@@ -69,7 +70,7 @@ def from_hub(name: str, patterns: Patterns, *, offline: bool, known: Sequence[Pa
     raise WeightsMissing(
         f'"{name}" is not on this machine, and nothing may be downloaded',
         where=f"looked in {places}",
-        remedy=f"Get it with: {hub_command(name, patterns)}",
+        remedy=f"Get it with: {pull_command(name)}",
     )
 
 
@@ -83,8 +84,13 @@ def fetch(name: str, *, offline: bool) -> Path:
     return _download(name, None)
 
 
+def pull_command(name: str) -> str:
+    """The command that fetches a model of the hub, or a file of it; where that is forbidden, what allows it too."""
+    return f"fresco models pull {name}" + (", without FRESCO_OFFLINE=1" if settings.offline() else "")
+
+
 def hub_command(name: str, patterns: Patterns) -> str:
-    """The command that fetches a model of the hub on any machine with a network."""
+    """The same on a machine that has a network and no Fresco."""
     return " ".join([f"hf download {name}", *(f'--include "{pattern}"' for pattern in patterns(None))])
 
 
@@ -95,7 +101,8 @@ def _one_file(repository: str, file: str, *, offline: bool) -> Path:
         raise WeightsMissing(
             f'"{repository}/{file}" is not here' + ("" if offline else f" and could not be downloaded: {error}"),
             where=constants.HF_HUB_CACHE,
-            remedy=f"Get it with: hf download {repository} {file}",
+            remedy=f"Get it with: {pull_command(f'{repository}/{file}')}" if offline
+            else f"Try again, or on a machine with a network: hf download {repository} {file}",
         ) from error
 
 

@@ -39,9 +39,9 @@ from fresco_backend.model_hub import (
     component_files,
     detector_files,
     from_hub,
-    hub_command,
     is_hub_name,
     lora_files,
+    pull_command,
 )
 from fresco_backend.model_hub import pipeline_files as pipeline_files
 from fresco_protocol.errors import WeightsError, WeightsMissing, WeightsUnsupported
@@ -130,7 +130,7 @@ def check_autoencoder(name: str, *, offline: bool = True) -> Component:
     try:
         place = locate(name, component_files, offline=offline)
         if not place.is_file():
-            return weights_component("vae", place, command=_command(name, component_files))
+            return weights_component("vae", place, command=_command(name))
         names = tensor_names(place)
         if not any(key.endswith("decoder.conv_in.weight") for key in names):
             raise WeightsUnsupported("the file holds no autoencoder", where=place, remedy="Give one to --vae.")
@@ -182,7 +182,7 @@ def _folder_components(name: str, folder: Path) -> tuple[Component, ...]:
     second = ("_2",) if has_two_text_encoders(folder) else ()
     weighed = ("unet", "vae", "text_encoder", *(f"text_encoder{end}" for end in second))
     described = ("tokenizer", *(f"tokenizer{end}" for end in second), "scheduler")
-    command = _command(name, pipeline_files)
+    command = _command(name)
     return (
         *(weights_component(part, folder / part, command=command) for part in weighed),
         *(described_component(part, folder) for part in described),
@@ -214,7 +214,7 @@ def _controlnet(control: Control, model: str, folder: Path | None, family: Famil
             return _component_of(part, control.model, offline)
         if folder is not None and (folder / "controlnet").is_dir():
             _require_kind(control.kind, folder)
-            return weights_component(part, folder / "controlnet", command=_command(model, pipeline_files))
+            return weights_component(part, folder / "controlnet", command=_command(model))
         default = DEFAULT_CONTROLNETS.get(family, {}).get(control.kind)
         if default is None:
             raise WeightsMissing(
@@ -233,14 +233,14 @@ def _component_of(part: str, name: str, offline: bool) -> Component:
         raise WeightsUnsupported(
             "a ControlNet of a single file", where=place, remedy="Give it as a diffusers folder or a hub id."
         )
-    return weights_component(part, place, command=_command(name, component_files))
+    return weights_component(part, place, command=_command(name))
 
 
 def check_detector(name: str, *, offline: bool = True) -> Component:
     """The network that draws control images, such as "depth-anything/Depth-Anything-V2-Small-hf"."""
     try:
         place = locate(name, detector_files, offline=offline)
-        return weights_component("detector", place, command=_command(name, detector_files))
+        return weights_component("detector", place, command=_command(name))
     except WeightsError as problem:
         return Component(name="detector", place=Path(name), problem=problem)
 
@@ -251,7 +251,7 @@ def _lora(number: int, lora: Lora, offline: bool) -> Component:
         place = locate(lora.model, lora_files, offline=offline)
         file = place if place.is_file() else place / lora_files(None)[0]
         if not file.is_file():
-            raise missing("LoRA", file, _command(lora.model, lora_files))
+            raise missing("LoRA", file, _command(lora.model))
         tensor_names(file)
         return Component(name=part, place=file, files=(file,))
     except WeightsError as problem:
@@ -269,6 +269,6 @@ def _require_kind(kind: ControlKind, folder: Path) -> None:
         )
 
 
-def _command(name: str, patterns: Patterns) -> str | None:
+def _command(name: str) -> str | None:
     """The command that fetches what is missing of a model of the hub."""
-    return hub_command(name, patterns) if is_hub_name(name) and not Path(name).exists() else None
+    return pull_command(name) if is_hub_name(name) and not Path(name).exists() else None

@@ -246,8 +246,9 @@ def _as_option(error: ShotError, flags: Mapping[str, str]) -> UsageError:
     place = next((place for place in flags if re.match(re.escape(place) + r"(?![a-z_])", error.path)), None)
     if place is None:
         return error
+    allowed = error.allowed.removesuffix(" or null")  # which a document says, and leaving the option out
     if error.found == "nothing":
-        return UsageError(f"{flags[place]} is missing", remedy=f"It takes {error.allowed}.")
+        return UsageError(f"{flags[place]} is missing", remedy=f"It takes {allowed}.")
     part = re.search(r"[a-z_0-9]+$", error.path[len(place):])
     return UsageError(f"{flags[place]}{f' ({part[0]})' if part else ''} is {error.found}",
-                      remedy=f"Allowed: {error.allowed}")
+                      remedy=f"Allowed: {allowed}")

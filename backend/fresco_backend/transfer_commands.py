@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend.job_state import ENDED
+from fresco_backend.job_text import job_id
 from fresco_backend.plan_text import bytes_text, counted
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
@@ -33,7 +34,7 @@ def add_download(commands: Any) -> None:
     """Adds the command."""
     command = commands.add_parser("download", help="fetch a job's delivery from a server that shares no disk",
                                   description=DOWNLOAD)
-    command.add_argument("job", metavar="JOB", help="a job's id")
+    command.add_argument("job", metavar="JOB", type=job_id, help="a job's id")
     command.add_argument("-o", "--output", metavar="DIR", type=Path, required=True,
                          help="folder; made if it is not there")
     command.add_argument("--keep", action="store_true", help="leave the server's copy where it is")
