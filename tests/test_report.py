@@ -22,6 +22,7 @@ import tiny
 from fresco_backend import cli
 from fresco_backend.frames import Size
 from fresco_backend.record import path_of
+from fresco_backend.report import plots
 from fresco_backend.report.delivered import DeliveredShot, open_delivered
 from fresco_backend.report.figures import Figures, Moment, measured
 from fresco_backend.report.page import BUDGET, look, page, remarks
@@ -94,6 +95,19 @@ class _Doctored:
 
     def result_image(self, number: int, size: Size) -> torch.Tensor:
         return (self.plate_image(number, size) + 0.1 * (number == self._flash)).clamp(-1, 1)
+
+
+def test_small_differences_look_small() -> None:
+    def figures(number: int) -> Figures:
+        tiny_step = number / 1e4
+        return Figures(frame=number, keyframe=False, warp_error=tiny_step, flicker=tiny_step, occlusion=tiny_step,
+                       colour=(tiny_step, tiny_step, tiny_step), contrast=1 + tiny_step)  # fmt: skip
+
+    for plot in plots.PLOTS:
+        svg = plots.drawn(plot, {"look": [figures(number) for number in range(1, 9)]})
+        found = re.findall(r">([\N{MINUS SIGN}\d.]+)</text>", svg)[8:]  # behind the numbers of the frames
+        ticks = [float(text.replace("\N{MINUS SIGN}", "-")) for text in found]
+        assert max(ticks) - min(ticks) >= 0.5 * (plot.holds[1] - plot.holds[0]), plot.title
 
 
 def test_two_deliveries_are_compared(shot: Shot, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 from shots import FRAMES, rendered, small_shot, write_plate
 
+from fresco_backend.report import plots
 from fresco_backend.report_command import report
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -77,7 +78,7 @@ def test_the_slider_changes_frame_pictures_and_figures(browser: webdriver.Chrome
     figures = json.loads(value(browser, "document.getElementById('data').textContent"))["versions"][0]["figures"][-1]
     assert f"warp error {figures['warp_error']:.2f}" in told
     cursor = float(value(browser, "document.querySelector('.cursor').style.left").rstrip("%"))
-    assert cursor == pytest.approx(98.5), "the last frame is at the right end of the axes"
+    assert cursor == pytest.approx(100 * plots.RIGHT), "the last frame is at the right end of the axes"
 
 
 def test_the_wipe_uncovers_the_result(browser: webdriver.Chrome) -> None:
@@ -146,3 +147,20 @@ def test_nobody_is_shut_out(browser: webdriver.Chrome, width: int) -> None:
     serious = [fault for fault in found["violations"] if fault["impact"] in ("serious", "critical")]
     assert serious == [], [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
     assert value(browser, "document.documentElement.scrollWidth <= window.innerWidth"), "nothing sticks out"
+
+
+def test_nothing_of_a_plot_is_cut_and_the_facts_need_no_scrolling(browser: webdriver.Chrome) -> None:
+    cut = value(browser, """[...document.querySelectorAll('.chart svg text')].filter((text) => {
+        const [one, all] = [text, text.ownerSVGElement].map((part) => part.getBoundingClientRect());
+        return one.right > all.right || one.left < all.left || one.bottom > all.bottom || one.top < all.top;
+    }).map((text) => text.textContent)""")
+    assert cut == []
+    assert value(browser, "document.querySelectorAll('.chart svg text').length") > 50
+    heights = value(browser, "(({scrollHeight, clientHeight}) => [scrollHeight, clientHeight])"
+                    "(document.querySelector('[aria-label^=\"Facts\"]'))")
+    assert heights[0] == heights[1] > 448, "28rem"
+
+
+def test_the_first_frame_says_why_it_has_no_warp_error(browser: webdriver.Chrome) -> None:
+    moved(browser, "frame", 0)
+    assert "no frame before this one" in value(browser, "document.getElementById('told').textContent")

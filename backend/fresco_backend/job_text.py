@@ -102,7 +102,8 @@ def _planned(event: e.Planned) -> str:
 
 def _advanced(event: e.Advanced) -> str:
     window = "" if event.window is None else f", window {event.window}/{event.windows}"
-    left = "" if event.seconds_left is None else f", {duration_text(event.seconds_left)} left"
+    known = event.seconds_left is not None and event.done < event.total
+    left = f", {duration_text(event.seconds_left or 0)} left" if known else ""
     return work_text(event.stage.value, event.done, event.total) + window + left
 
 

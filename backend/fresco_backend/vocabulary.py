@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fresco_backend.prompt_weights import weighed
 
-_NAMED, _NEAREST, _ALIKE = 6, 2, 0.7  # words that are named, near ones of each, and how alike those are at least
+_NAMED, _NEAREST, _ALIKE = 6, 2, 0.8  # words that are named, near ones of each, and how alike those are at least
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ function show(image, caption, [name, version, kind], number) {
 function told(number) {
   return figuresOf(number).map((one, place) => {
     const name = data.versions.length > 1 ? `${data.versions[place].name}: ` : "";
+    if (one.warp_error === null) return `${name}no frame before this one to compare with; contrast ${fixed(one.contrast, 2)}`;
     const occluded = one.occlusion === null ? "–" : `${(100 * one.occlusion).toFixed(1)} %`;
     return `${name}warp error ${fixed(one.warp_error, 2)}, flicker ${fixed(one.flicker, 2)}, occluded ${occluded}, contrast ${fixed(one.contrast, 2)}`;
   }).join(" · ");

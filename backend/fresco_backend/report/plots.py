@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from fresco_backend.report.figures import Figures
 
-LEFT, RIGHT = 0.095, 0.985  # of the plotting area, in parts of the picture's width: the page draws its cursor there
+LEFT, RIGHT = 0.095, 0.96  # of the plotting area, in parts of the picture's width: the page draws its cursor there, and
+# beyond it the half of the last frame's number has room
 SIZE = (7.0, 2.3)  # inches
 PAPER, INK, GRID = "#1c1c1c", "#e6e6e6", "#444444"
 VERSIONS = ("#f2a65a", "#5ab4f2")  # orange and blue: told apart by most colour-blind people
@@ -24,24 +25,30 @@ DASHES = ("-", "--")
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """One plot. title: for people, with the unit. note: what it tells. lines: name -> value of a frame, or None."""
+    """One plot. title: for people, with the unit. note: what it tells. lines: name -> value of a frame, or None.
+
+    holds: the values between which the axis shows all, so that a small difference looks small.
+    """
 
     title: str
     note: str
     lines: Mapping[str, Callable[[Figures], float | None]]
+    holds: tuple[float, float]
 
 
 PLOTS = (
     Plot(title="Warp error × 1000", note="Difference to the frame before, aligned by the plate's motion. Lower is "
-         "steadier; a cut or a flash of the plate shows as a peak.", lines={"warp error": lambda f: f.warp_error}),
+         "steadier; a cut or a flash of the plate shows as a peak.",
+         lines={"warp error": lambda f: f.warp_error}, holds=(0, 1)),
     Plot(title="Luminance flicker, codes", note="Jump of brightness from the frame before that the plate does not "
-         "have. Level at 0 is steady.", lines={"flicker": lambda f: f.flicker}),
+         "have. Level at 0 is steady.", lines={"flicker": lambda f: f.flicker}, holds=(-2, 2)),
     Plot(title="Colour against the plate, codes", note="Mean of red, green and blue, result less plate. A slope is "
-         "drift.", lines={"red": lambda f: f.colour[0], "green": lambda f: f.colour[1], "blue": lambda f: f.colour[2]}),
+         "drift.", lines={"red": lambda f: f.colour[0], "green": lambda f: f.colour[1], "blue": lambda f: f.colour[2]},
+         holds=(-5, 5)),
     Plot(title="Contrast against the plate", note="Deviation of luma, result over plate. A slope is drift.",
-         lines={"contrast": lambda f: f.contrast}),
+         lines={"contrast": lambda f: f.contrast}, holds=(0.9, 1.1)),
     Plot(title="Occluded share", note="Part of the picture that the frame before does not show: there nothing can be "
-         "carried on.", lines={"occluded": lambda f: f.occlusion}),
+         "carried on.", lines={"occluded": lambda f: f.occlusion}, holds=(0, 0.05)),
 )  # fmt: skip
 
 
@@ -56,6 +63,8 @@ def drawn(plot: Plot, versions: Mapping[str, Sequence[Figures]]) -> str:
                 colour = VERSIONS[place] if single else PLANES[number]
                 label = ", ".join(([name] if len(versions) > 1 else []) + ([] if single else [line]))
                 _line(axes, frames, value, colour=colour, dash=DASHES[0 if single else place], label=label)
+        axes.update_datalim([(axes.get_xlim()[0], height) for height in plot.holds])
+        axes.autoscale_view(scalex=False)
         _dressed(axes, legend=len(versions) * len(plot.lines) > 1)
         return _svg(figure)
 
