@@ -25,8 +25,12 @@ LARGEST_OFFSET = 0.2
 """Beyond these limits of a channel's contrast, of the matrix, and of a channel's mean in units of [-1, 1], a change is
 the picture's own and is left."""
 
-STRANGE, KNOWN = 0.1, 0.3
-"""Parts of the plate's colours that were there before: with fewer nothing can be compared, with more it is graded."""
+BROAD = 8
+"""Cells of luma and of each difference by which a scene is known again: as wide as the light of a scene may change."""
+
+STRANGE, KNOWN = 0.4, 0.7
+"""Parts of the plate that were known before: with less there is nothing to compare, and from the second on it is
+graded."""
 
 _CALM = 4e-4  # variance, in units of [-1, 1] squared, below which a result has too little contrast to compare
 _RIDGE = 1e-2  # variance, in the same units, that speaks for channels which do not mix
@@ -96,7 +100,7 @@ class Tones:
         Least squares over the colours that both have, so that a hue that fades is mended without tinting greys; then
         each channel gets the reference's mean and contrast, of which such a fit keeps too little.
         """
-        weight, covered = self._shared(reference)
+        weight, _ = self._shared(reference)
         here, there = self._colours, reference._colours
         (mean, _), (wanted, expected) = _moments(here, weight), _moments(there, weight)
         spread, ridge = _products(here - mean, here - mean, weight), _RIDGE * torch.eye(3).double()
@@ -107,7 +111,7 @@ class Tones:
         matrix = matrix - change * (1 - LARGEST_MIXTURE / change.abs().max().clamp(min=LARGEST_MIXTURE))
         # The means shall meet; the matrix turns about them.
         offset = (wanted - mean).clamp(-LARGEST_OFFSET, LARGEST_OFFSET) + mean - matrix @ mean
-        trust = min(max((covered - STRANGE) / (KNOWN - STRANGE), 0.0), 1.0)
+        trust = min(max((self._known(reference) - STRANGE) / (KNOWN - STRANGE), 0.0), 1.0)
         return Grade.neutral().towards(Grade(matrix=matrix.float(), offset=offset.float()), trust)
 
     def _shared(self, reference: Tones) -> tuple[Tensor, float]:
@@ -115,6 +119,16 @@ class Tones:
         weight = torch.minimum(self._share, reference._share)
         covered = float(weight.sum())
         return (weight / covered if covered > 0 else self._share), covered
+
+    def _known(self, reference: Tones) -> float:
+        """Part of the plate, in [0, 1], whose colours the reference had too, told broadly."""
+        return float(torch.minimum(self._broad_share, reference._broad_share).sum())
+
+    @property
+    def _broad_share(self) -> Tensor:
+        """Part of the pixels that each broad cell has, whatever their shape."""
+        hues = min(HUES, BROAD)
+        return self._share.view(BROAD, LEVELS // BROAD, hues, HUES // hues, hues, HUES // hues).sum((1, 3, 5))
 
     @property
     def _share(self) -> Tensor:
