@@ -16,6 +16,7 @@ from shots import bits, delivered, rendered, small_shot, with_delivery, with_loo
 
 import tiny
 from fresco_backend import inversions, pipeline, record
+from fresco_backend.engine import denoise
 from fresco_backend.engine.invert import PlateFeatures, SeenFeatures, inversion_timesteps
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.events import Advanced, Event, Stage
@@ -78,7 +79,7 @@ def no_inversion(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the plate was inverted again")
 
-    monkeypatch.setattr(inversions, "invert", refuse)
+    monkeypatch.setattr(denoise, "invert_window", refuse)
 
 
 def test_a_second_prompt_pays_no_inversion(shot: Shot, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -143,21 +144,24 @@ def test_an_inversion_is_kept_at_the_sampled_steps_in_half_precision(shot: Shot,
 
 
 @pytest.mark.parametrize("change", [
-    "prompt", "guidance", "seed", "caption", "inversion_steps", "steps", "size", "grain", "highlights"])
+    "prompt", "negative", "guidance", "seed", "caption", "inversion_steps", "steps", "control", "size", "grain",
+    "highlights"])
 def test_an_inversion_is_kept_for_all_that_it_does_not_depend_on(change: str, shot: Shot) -> None:
     changed = {
         "prompt": with_look(shot, prompt="ink"),
+        "negative": with_look(shot, negative_prompt="blurred"),
         "guidance": with_look(shot, guidance=3.0),
         "seed": with_look(shot, seed=3),
         "caption": replace(shot, editing=replace(shot.editing, caption="a man")),
         "inversion_steps": replace(shot, editing=replace(shot.editing, inversion_steps=9)),
         "steps": with_look(shot, steps=5),
+        "control": with_look(shot, controls=(Control(kind=ControlKind.CANNY),)),
         "size": with_delivery(shot, working_size=128),
         "grain": with_delivery(shot, grain=Grain.KEEP),
         "highlights": with_delivery(shot, highlights=Highlights.MODEL),
     }[change]
     same = _folder(shot) == _folder(changed)
-    assert same == (change in ("prompt", "guidance", "seed"))
+    assert same == (change in ("prompt", "negative", "guidance", "seed"))
 
 
 def test_an_inversion_is_of_the_part_of_the_plate_that_it_was_made_of(shot: Shot) -> None:
@@ -188,6 +192,19 @@ def test_a_frame_that_was_written_again_is_inverted_again(shot: Shot, tmp_path: 
     steps = inverted(again)[-1][1]
     assert inverted(again) == [(count, steps) for count in range(1, steps + 1)], "one frame"
     assert len(kept(tmp_path / "out")) == 4
+
+
+def test_a_control_image_that_was_written_again_is_another_way(shot: Shot, tmp_path: Path) -> None:
+    drawn = write_plate(tmp_path / "drawn", 5)
+    controlled = with_look(shot, controls=(Control(kind=ControlKind.SEQUENCE, sequence=str(drawn)),))
+
+    def files() -> tuple[Path, ...]:
+        way = inversions.Inversions(opened(controlled), SCHEDULE, SCHEDULE.timesteps(STEPS))
+        return way.files((1001, 1002))
+
+    before = files()
+    os.utime(str(drawn) % 1002)
+    assert [path == other for path, other in zip(before, files(), strict=True)] == [True, False]
 
 
 @pytest.mark.parametrize("task", list(Task))
@@ -234,19 +251,21 @@ def test_an_edit_decides_what_the_shot_leaves_open(shot: Shot) -> None:
 
 
 def test_an_edit_that_asks_for_what_is_there_gives_the_plate_back(tmp_path: Path) -> None:
-    """With the embedded model; a control, which the inversion had not, leads elsewhere, so that an edit has none."""
+    """With the embedded model, its control and its guidance; from pure noise on as well. Other words change it."""
     shot = Shot(
         task=Task.EDIT, plate=Plate(sequence=str(DEMO_PLATE), frames=parse_frames("1011")),
-        look=Look(prompt="a photo", guidance=1, steps=20), editing=Editing(caption="a photo"),
+        look=Look(prompt="a photo", steps=20), editing=Editing(caption="a photo"),
         delivery=Delivery(sequence=str(tmp_path / "own.####.png"), working_size=128),
     )  # fmt: skip
-    controlled = with_look(shot, controls=(Control(kind=ControlKind.SOFT_EDGE),))
-    for name, each in (("own", shot), ("controlled", controlled), ("plate", with_look(shot, strength=0))):
+    asked = {"own": shot, "whole": with_look(shot, strength=1.0), "plate": with_look(shot, strength=0),
+             "other": with_look(shot, prompt="a watercolour painting")}
+    for name, each in asked.items():
         rendered(with_delivery(each, sequence=str(tmp_path / f"{name}.####.png")))
-    own, other, plate = (read_frame(tmp_path / f"{name}.1011.png").pixels[..., :3]
-                         for name in ("own", "controlled", "plate"))
-    assert np.abs(own - plate).mean() < 0.04
-    assert np.abs(other - plate).mean() > 2 * np.abs(own - plate).mean()
+    pictures = {name: read_frame(tmp_path / f"{name}.1011.png").pixels[..., :3] for name in asked}
+    changes = {name: float(np.abs(picture - pictures["plate"]).mean()) for name, picture in pictures.items()}
+    assert changes["own"] < 0.04
+    assert changes["whole"] < 0.04
+    assert changes["other"] > 2 * changes["own"]
 
 
 def test_who_needs_an_inversion_and_with_which_words(shot: Shot) -> None:

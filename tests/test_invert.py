@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from fresco_backend.engine.invert import (
     Injection,
     injected_convolution,
     injected_layer,
+    inversion_steps,
     inversion_timesteps,
     invert,
     predicted_noise,
 )
-from fresco_backend.engine.schedule import NoiseSchedule, Prediction, steps_of
+from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step, steps_of
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
@@ -37,26 +39,18 @@ def golden(name: str) -> dict[str, Tensor]:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-class Oracle:
-    """A U-Net whose answer to latents at a time step is known; dtype float32."""
-
-    dtype = torch.float32
-
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def __call__(self, latents: Tensor, timestep: int, **_: Any) -> tuple[Tensor]:
-        return (self._answer(latents, timestep),)
+def steps_up(timesteps: Sequence[int]) -> list[Step]:
+    """The steps of a run that samples these time steps, ascending as an inversion takes them."""
+    return sorted(steps_of(sorted(timesteps, reverse=True)), key=lambda step: step.timestep)
 
 
 def test_inversion_is_the_references() -> None:
     numbers = golden("ddim.npz")
 
-    def answer(latents: Tensor, timestep: int) -> Tensor:
-        return torch.tanh(torch.einsum("oc,nchw->nohw", numbers["inv_M"], latents)) * timestep / 1000
+    def answer(latents: Tensor, step: Step) -> Tensor:
+        return torch.tanh(torch.einsum("oc,nchw->nohw", numbers["inv_M"], latents)) * step.timestep / 1000
 
-    text = torch.zeros(3, 1, 1)
-    found = dict(invert(Oracle(answer), SCHEDULE, numbers["sample"], text, numbers["inv_n20_t"].tolist()))
+    found = dict(invert(answer, SCHEDULE, numbers["sample"], steps_up(numbers["inv_n20_t"].tolist())))
     assert list(found) == numbers["inv_n20_t"].tolist()
     for latents, expected in zip(found.values(), numbers["inv_n20_traj"], strict=True):
         assert (latents - expected).abs().max() < 2e-5
@@ -71,16 +65,16 @@ def test_sampling_leads_back_where_the_noise_is_the_same_at_every_step(predictio
         last_signal=SCHEDULE.last_signal,
     )  # fmt: skip
 
-    def answer(latents: Tensor, timestep: int) -> Tensor:
+    def answer(latents: Tensor, step: Step) -> Tensor:
         """What a model says that knows the noise."""
-        signal = schedule.signal[timestep]
+        signal = schedule.signal[step.timestep]
         velocity: Tensor = (noise - sqrt(1 - signal) * latents) / sqrt(signal)
         return noise if prediction is Prediction.EPSILON else velocity
 
     steps = steps_of(schedule.timesteps(10))
-    *_, (_, latents) = invert(Oracle(answer), schedule, clean, torch.zeros(2, 1, 1), schedule.timesteps(10)[::-1])
+    *_, (_, latents) = invert(answer, schedule, clean, steps[::-1])
     for step in steps:
-        output = answer(latents, step.timestep)
+        output = answer(latents, step)
         assert torch.allclose(predicted_noise(schedule, latents, output, step.timestep), noise, atol=1e-4)
         latents = schedule.ddim_step(latents, schedule.clean(latents, output, step.timestep), step)
     assert (latents - clean).abs().max() < 1e-3
@@ -94,6 +88,17 @@ def test_an_inversion_meets_every_step_that_is_sampled() -> None:
     assert inversion_timesteps(SCHEDULE, 50, SCHEDULE.timesteps(50)) == SCHEDULE.timesteps(50)[::-1]
     assert inversion_timesteps(SCHEDULE, 1000, sampled[-3:])[-1] == sampled[-3]
     assert inversion_timesteps(SCHEDULE, 50, ()) == ()
+
+
+def test_what_is_inverted_has_the_place_of_the_step_that_passes_over_it_on_the_way_back() -> None:
+    sampled = SCHEDULE.timesteps(4)
+    assert sampled == (751, 501, 251, 1)
+    steps = inversion_steps(SCHEDULE, 10, sampled)
+    assert tuple(step.timestep for step in steps) == inversion_timesteps(SCHEDULE, 10, sampled)
+    assert {step.timestep: step.index for step in steps} == {
+        1: 3, 101: 2, 201: 2, 251: 2, 301: 1, 401: 1, 501: 1, 601: 0, 701: 0, 751: 0
+    }  # fmt: skip
+    assert {(step.count, step.beginning) for step in steps} == {(4, 751)}
 
 
 @pytest.mark.parametrize("injected", [False, True])

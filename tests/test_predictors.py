@@ -15,9 +15,9 @@ from torch import Tensor
 import tiny
 from fresco_backend.engine.coherence import Coherence, WindowGuidance
 from fresco_backend.engine.correspondence import Correspondence
-from fresco_backend.engine.denoise import Control, DiffusionModels, Sampling, WindowInput
+from fresco_backend.engine.denoise import Control, DiffusionModels, Sampling, WindowInput, invert_window
 from fresco_backend.engine.flow import Flow
-from fresco_backend.engine.invert import Injection, PlateFeatures, Source, inversion_timesteps, invert
+from fresco_backend.engine.invert import Injection, PlateFeatures, Source, inversion_steps
 from fresco_backend.engine.latents import NoiseSharing, encode
 from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.tokenflow import Blend, Propagation
@@ -31,8 +31,8 @@ STEADY = replace(FAST, sharing=NoiseSharing.ALL)
 def source_of(models: DiffusionModels, window: WindowInput, injection: Injection | None, *, steps: int = 50) -> Source:
     """The window's plate inverted with the words of its prompt."""
     sampled = models.schedule.timesteps(EDIT.steps)
-    timesteps = inversion_timesteps(models.schedule, steps, sampled)
-    way = dict(invert(models.unet, models.schedule, encode(models.vae, window.images), window.prompt, timesteps))
+    way = dict(invert_window(models, replace(window, guidance=None), EDIT,
+                             inversion_steps(models.schedule, steps, sampled)))
     return Source(latents=lambda timestep: way[timestep], caption=window.prompt, injection=injection)
 
 
@@ -177,21 +177,47 @@ def test_all_constraints_hold_pivots_and_what_lies_between(models: DiffusionMode
     assert not torch.allclose(free, held, atol=1e-2)
 
 
-def test_controls_leave_the_plates_branch_alone(models: DiffusionModels) -> None:
+def controlled(models: DiffusionModels, window: WindowInput) -> WindowInput:
+    """The window with a control, and its own words in place of the negative prompt."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    control = Control(network=tiny.tiny_controlnet(models.unet), images=images)
+    return replace(window, negative=window.prompt, controls=(control,))
+
+
+@pytest.mark.parametrize("propagated", [False, True])
+def test_controls_act_on_the_plates_way_to_noise_as_on_the_way_back(propagated: bool, models: DiffusionModels) -> None:
     window = window_of(2, PLAIN)
-    control = Control(network=tiny.tiny_controlnet(models.unet), images=torch.rand(2, 3, 64, 64))
+    asked, plate = controlled(models, window), encode(models.vae, window.images)
+
+    def error(inverted: WindowInput) -> float:
+        source = source_of(models, inverted, Injection(attention=1, convolution=1))
+        edit = propagating(asked, source, 1) if propagated else replace(asked, source=source)
+        return float((latents_of(models, edit, replace(EDIT, guidance=5.0)) - plate).square().mean())
+
+    assert error(asked) < 0.5 * error(window)
+
+
+@pytest.mark.parametrize("propagated", [False, True])
+def test_controls_act_in_the_plates_branch(propagated: bool, models: DiffusionModels) -> None:
+    window = window_of(2, PLAIN)
     source = source_of(models, window, Injection(attention=1, convolution=1))
     outputs: list[Tensor] = []
-    hook = models.unet.register_forward_hook(lambda _, __, output: outputs.append(output[0]))
+    hook = models.unet.register_forward_hook(lambda _, __, output: outputs.append(output[0][:2]))
     try:
-        for controls in ((), (control,)):
-            latents_of(models, replace(window, source=source, controls=controls), replace(EDIT, guidance=5.0))
+        for each in (window, controlled(models, window)):
+            edit = propagating(each, source, 1) if propagated else replace(each, source=source)
+            latents_of(models, edit, replace(EDIT, guidance=5.0))
     finally:
         hook.remove()
-    plain, controlled = outputs[:2], outputs[len(outputs) // 2 :]
-    torch.testing.assert_close(plain[0], controlled[0], rtol=0, atol=1e-5)
-    assert not torch.allclose(plain[1], controlled[1], atol=1e-3)
+    plain, held = outputs[0], outputs[len(outputs) // 2]
+    assert not torch.allclose(plain, held, atol=1e-3)
 
+
+def test_words_of_the_plate_against_themselves_are_no_guidance(models: DiffusionModels) -> None:
+    asked = controlled(models, window_of(2, PLAIN))
+    asked = replace(asked, source=source_of(models, asked, Injection()))
+    plain, guided = (latents_of(models, asked, replace(EDIT, guidance=guidance)) for guidance in (1, 9.0))
+    torch.testing.assert_close(plain, guided, rtol=0, atol=1e-3)
 
 def test_propagation_needs_the_plate(models: DiffusionModels) -> None:
     window = window_of(2)

@@ -3,13 +3,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from fresco_backend import prompts, weights
-from fresco_protocol.shot import Cue, Look, parse_frames
+from fresco_protocol.shot import (
+    Coherence,
+    Compat,
+    Cue,
+    Delivery,
+    Editing,
+    Look,
+    Plate,
+    Shot,
+    Task,
+    parse_frames,
+)
 
 
 def look(*cues: Cue) -> Look:
@@ -48,6 +60,16 @@ def test_readings_are_mixed_by_their_shares(tiny_model: Path) -> None:
     found = prompts.encoded(models, look(cue("1-5", "dusk", "night")), (1, 2, 5, 6))
     dusk, night, plain = models.encode_prompts(["a photo, dusk", "a photo, night", "a photo"])
     assert torch.allclose(found, torch.stack([dusk, 0.75 * dusk + 0.25 * night, night, plain]), atol=1e-5)
+
+
+def test_an_edit_leads_away_from_what_its_plate_shows_unless_the_shot_says_from_what() -> None:
+    plate, editing = Plate(sequence="a.####.png"), Editing(caption="a photo")
+    shot = Shot(plate=plate, look=Look(prompt="ink"), editing=editing, delivery=Delivery(sequence="b.####.png"))
+    edit = replace(shot, task=Task.EDIT)
+    assert (prompts.negative(shot), prompts.negative(edit)) == ("", "a photo")
+    assert prompts.negative(replace(edit, look=replace(edit.look, negative_prompt="blur"))) == "blur"
+    assert prompts.negative(replace(edit, coherence=Coherence(compat=Compat.REFERENCE))) == ""
+    assert prompts.negative(replace(edit, coherence=None)) == "a photo"
 
 
 def test_every_text_that_is_read_is_known_before() -> None:

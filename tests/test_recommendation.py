@@ -42,11 +42,14 @@ def test_the_index_decides(model: Path) -> None:
     found = advise(model, **keys, _fresco_working_size=384)
     assert found == Recommendation(control=ControlKind.SOFT_EDGE, strength=0.5, guidance=4.0, working_size=384,
                                    edit_guidance=4.0)
-    assert advise(model, _fresco_edit_guidance=2).edit_guidance == 2.0
+    assert found.edit_control is None and found.edit_strength == 1.0
+    edits = advise(model, _fresco_edit_guidance=2, _fresco_edit_strength=0.5, _fresco_edit_controls=["canny"])
+    assert (edits.edit_guidance, edits.edit_strength, edits.edit_control) == (2.0, 0.5, ControlKind.CANNY)
     assert advise(model, _fresco_controls=[]).control is None
 
 
-@pytest.mark.parametrize("keys", [{"_fresco_controls": ["smell"]}, {"_fresco_guidance": "much"}])
+@pytest.mark.parametrize("keys", [
+    {"_fresco_controls": ["smell"]}, {"_fresco_edit_controls": ["smell"]}, {"_fresco_guidance": "much"}])
 def test_an_index_that_makes_no_sense_is_refused(keys: dict[str, Any], model: Path) -> None:
     with pytest.raises(WeightsRefused, match="index"):
         advise(model, **keys)

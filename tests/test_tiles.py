@@ -22,7 +22,8 @@ from fresco_backend.engine.denoise import Control, DiffusionModels, WindowInput
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.invert import Injection
 from fresco_backend.engine.keyframes import Window
-from fresco_backend.engine.tiles import TiledUNet, Tiling, autoencoder_in_tiles
+from fresco_backend.engine.schedule import Step
+from fresco_backend.engine.tiles import TiledPredictor, Tiling, autoencoder_in_tiles
 from fresco_backend.estimate import device_memory, loaded
 from fresco_backend.events import Planned, Warned
 from fresco_backend.job import open_job
@@ -76,12 +77,22 @@ def test_a_picture_within_one_tile_is_the_same_bits(models: DiffusionModels) -> 
 
 
 def test_what_is_said_of_each_position_alone_does_not_depend_on_tiles() -> None:
-    def pointwise(latents: torch.Tensor, timestep: int, **_: Any) -> tuple[torch.Tensor]:
-        return (torch.sin(latents * timestep),)
+    class Pointwise:
+        """Branches that say of each position what it alone decides."""
+
+        unet = None
+
+        def plate_features(self, *_: Any) -> None:
+            return None
+
+        def predict(self, latents: torch.Tensor, step: Step, *_: Any, **__: Any) -> torch.Tensor:
+            return torch.sin(latents * step.timestep)
 
     latents = torch.randn(2, 4, 24, 40, generator=torch.Generator().manual_seed(0))
-    tiled = TiledUNet(pointwise, SMALL)(latents, 3, encoder_hidden_states=text(2, 1))[0]
-    assert (tiled - torch.sin(latents * 3)).abs().max() < 1e-6
+    window = replace(large(2, width=320), images=torch.zeros(2, 3, 192, 320))
+    tiled: Any = TiledPredictor(lambda _: Pointwise(), window, lambda: None, SMALL, (24, 40))  # type: ignore[arg-type, return-value]
+    step = Step(index=0, count=1, timestep=3, following=None, beginning=3)
+    assert (tiled(latents, step) - torch.sin(latents * 3)).abs().max() < 1e-6
 
 
 def test_the_network_sees_tiles_only_and_is_left_as_it_was(models: DiffusionModels) -> None:

@@ -59,8 +59,9 @@ def cost(job: Job, windows: Sequence[Window], frames: int, device: torch.device,
     look, latents = job.shot.look, sum(tile.width * tile.height for tile in job.tiles) / 64
     denoised = sum(len(window.frames) for window in windows)
     steps = executed(look.steps, job.strength)
-    factor = (1 + CONTROL_SHARE * len(look.controls or ())) * (COHERENCE_FACTOR if job.shot.coherence else 1.0)
-    samples = _branches(job) * denoised * steps * factor + _inverted(job, windows)
+    networks = 1 + CONTROL_SHARE * len(look.controls or ())
+    held = COHERENCE_FACTOR if job.shot.coherence else 1.0
+    samples = networks * (_branches(job) * denoised * steps * held + _inverted(job, windows))
     flop = FLOP_PER_WEIGHT_AND_LATENT * _unet(job) * latents * samples
     denoising = flop / (ATTAINED * _matmul_speed(device, dtype)) if flop else 0.0
     return Cost(LIBRARIES + device_memory(job, windows, dtype), denoising + delivering)
@@ -106,10 +107,13 @@ def _branches(job: Job) -> int:
     return (1 if job.shot.look.guidance == 1 else 2) + needs_inversion(job.shot)
 
 
-def _inverted(job: Job, windows: Sequence[Window]) -> int:
-    """Samples of the inversion of the windows' frames, as if none was kept from an earlier edit."""
+def _inverted(job: Job, windows: Sequence[Window]) -> float:
+    """Samples of the inversion of the windows' frames, as if none was kept from an earlier edit.
+
+    It goes no further into the noise than the run that samples.
+    """
     frames = {frame for window in windows for frame in window.frames}
-    return len(frames) * job.shot.editing.inversion_steps if needs_inversion(job.shot) else 0
+    return len(frames) * job.shot.editing.inversion_steps * job.strength if needs_inversion(job.shot) else 0
 
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:

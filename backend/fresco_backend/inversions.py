@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +21,18 @@ from torch import Tensor
 from fresco_backend import __version__
 from fresco_backend.color_config import configuration_facts
 from fresco_backend.deliveries import refused
-from fresco_backend.engine.invert import inversion_timesteps, invert
-from fresco_backend.engine.latents import encode
+from fresco_backend.engine import denoise
+from fresco_backend.engine.invert import inversion_steps
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.engine.tiles import TiledUNet, autoencoder_in_tiles
+from fresco_backend.engine.tiles import autoencoder_in_tiles
 from fresco_backend.job import Job
 from fresco_backend.scratch import write_atomically
 from fresco_backend.weights import Models
-from fresco_backend.windows import working_images
-from fresco_protocol.shot import Compat, Shot, Task
+from fresco_backend.windows import inverted_input
+from fresco_protocol.shot import Compat, ControlKind, Shot, Task
 
 DIGITS = 16  # of SHA-256, enough to name a folder or a file
-CHANGING = ("prompt", "negative_prompt", "cues", "controls", "strength", "guidance", "steps", "sampler", "seed")
+CHANGING = ("prompt", "negative_prompt", "cues", "strength", "guidance", "steps", "sampler", "seed")
 """What of a look an inversion does not depend on; the steps that are sampled are named themselves."""
 
 
@@ -53,13 +53,13 @@ class Inversions:
     def __init__(self, job: Job, schedule: NoiseSchedule, sampled: Sequence[int]) -> None:
         self._job, self._schedule = job, schedule
         self._sampled = sorted(sampled)
-        self._timesteps = inversion_timesteps(schedule, job.shot.editing.inversion_steps, sampled)
+        self._steps = inversion_steps(schedule, job.shot.editing.inversion_steps, sampled)
         self.folder = job.scratch.folder.parent / f"inversion.{self._digest()}"
 
     @property
     def steps(self) -> int:
         """How many steps an inversion takes."""
-        return len(self._timesteps)
+        return len(self._steps)
 
     def missing(self, frames: Sequence[int]) -> tuple[int, ...]:
         """Those of the frames that are not inverted yet."""
@@ -71,18 +71,16 @@ class Inversions:
 
     def make(self, models: Models, frames: Sequence[int]) -> Iterator[int]:
         """Invert frames, all in one go; yields after each step how many are done. Raises OutputError."""
-        images = working_images(self._job, frames).to(models.device)
-        caption = models.encode_prompts([inversion_text(self._job.shot)] * len(frames))
         tiling = self._job.tiling
-        unet = models.unet if tiling is None else TiledUNet(models.unet, tiling)
-        with autoencoder_in_tiles(models.vae) if tiling else nullcontext():
-            plate = encode(models.vae, images)
-        way = invert(unet, self._schedule, plate, caption, self._timesteps)
+        parts = denoise.DiffusionModels(unet=models.unet, vae=models.vae, schedule=self._schedule)
+        window = inverted_input(self._job, models, frames, inversion_text(self._job.shot))
+        way = denoise.invert_window(parts, window, denoise.Sampling(tiling=tiling), self._steps)
         kept: list[Tensor] = []
-        for count, (timestep, latents) in enumerate(way, 1):
-            if timestep in self._sampled:
-                kept.append(latents.half().cpu())
-            yield count
+        with autoencoder_in_tiles(models.vae) if tiling else nullcontext(), closing(way):
+            for count, (timestep, latents) in enumerate(way, 1):
+                if timestep in self._sampled:
+                    kept.append(latents.half().cpu())
+                yield count
         for frame, states in zip(frames, torch.stack(kept, dim=1), strict=True):
             self._save(self._path(frame), states)
 
@@ -100,20 +98,18 @@ class Inversions:
         """What all frames' inversions depend on."""
         job = self._job
         look = json.loads(job.shot.to_json())["look"]
-        names = {part.name for part in job.inventory.components}
         facts = {
             "version": __version__, "look": {key: value for key, value in look.items() if key not in CHANGING},
-            "weights": {file: digest for file, digest in job.weights.items() if file.split("/")[0] in names},
-            "text": inversion_text(job.shot), "timesteps": self._timesteps, "sampled": self._sampled,
-            "seen": _seen(job),
+            "weights": job.weights, "text": inversion_text(job.shot),
+            "timesteps": [step.timestep for step in self._steps], "sampled": self._sampled, "seen": _seen(job),
         }  # fmt: skip
         return _short(facts)
 
     def _path(self, frame: int) -> Path:
-        """The file of a frame; a frame of the plate that was written again has another one."""
-        source = self._job.plate.source(frame)
-        facts = source.stat()
-        return self.folder / f"{frame}.{_short([str(source), facts.st_size, facts.st_mtime_ns])}.npy"
+        """The file of a frame; one whose plate or control image was written again has another one."""
+        sources = [reader.source(frame) for reader in (self._job.plate, *self._job.controls.values())]
+        facts = [[str(source), source.stat().st_size, source.stat().st_mtime_ns] for source in sources]
+        return self.folder / f"{frame}.{_short(facts)}.npy"
 
     def _save(self, path: Path, states: Tensor) -> None:
         try:
@@ -126,10 +122,12 @@ class Inversions:
 def _seen(job: Job) -> list[object]:
     """What decides, beside the file of a frame, what the engine sees of it."""
     working, showing = job.working, job.showing
+    deep = any(control.kind is ControlKind.DEPTH for control in job.shot.look.controls or ())
     return [
         job.plate.window, working.region, working.scaled, working.padded, job.tiles, str(job.space),
         configuration_facts(),
         showing.method.value, showing.rendering.value, job.shot.delivery.grain is not None,
+        job.frames if deep else (),  # all of them set the scale of depth
     ]  # fmt: skip
 
 

@@ -254,20 +254,18 @@ def open_job(
 
 
 def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
-    """The shot with the model's recommendations in place of None, and the inventory of what it then needs.
-
-    The plate's own features hold the structure of an edit, so that it may begin at noise.
-    """
+    """The shot with the model's recommendations in place of None, and the inventory of what it then needs."""
     look = shot.look
     check_weights(look)
     advice = recommendation(check(look.model, offline=offline))
     controls, edits = look.controls, shot.task is Task.EDIT
     if controls is None:
-        controls = (Control(kind=advice.control),) if advice.control and not edits else ()
+        kind = advice.edit_control if edits else advice.control
+        controls = () if kind is None else (Control(kind=kind),)
     guidance = look.guidance
     if guidance is None:
         guidance = advice.edit_guidance if edits else advice.guidance_of(look.sampler)
-    strength = (1.0 if edits else advice.strength) if look.strength is None else look.strength
+    strength = (advice.edit_strength if edits else advice.strength) if look.strength is None else look.strength
     # An edit goes the way back that its inversion came.
     sampler = Sampler.DDIM if edits else look.sampler
     shot = replace(shot, look=replace(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fresco_backend.weights import Models
-from fresco_protocol.shot import Cue, Look
+from fresco_protocol.shot import Compat, Cue, Look, Shot, Task
 
 
 def prompts_at(look: Look, frame: int) -> dict[str, float]:
@@ -35,6 +35,17 @@ def encoded(models: Models, look: Look, frames: Sequence[int]) -> Tensor:
     texts = list(dict.fromkeys(prompt for each in shares for prompt in each))
     states = dict(zip(texts, models.encode_prompts(texts), strict=True))
     return torch.stack([_mixed(states, each) for each in shares])
+
+
+def negative(shot: Shot) -> str:
+    """What guidance leads away from: the negative prompt; of an edit that names none, what its plate shows.
+
+    So guidance strengthens what the prompt changes, and one that changes nothing gives the plate back at any guidance.
+    Source: Miyake et al., "Negative-prompt Inversion", arXiv 2305.16807. The authors' program has no words there.
+    """
+    as_reference = shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
+    edits = shot.task is Task.EDIT and not as_reference
+    return shot.look.negative_prompt or (shot.editing.caption if edits else "")
 
 
 def texts_of(look: Look, frames: Iterable[int]) -> set[str]:

@@ -15,6 +15,7 @@ from fresco_protocol.shot import ControlKind, Sampler
 # Stable Diffusion 1.x, for which the method's own numbers were chosen.
 STRENGTH = 0.75
 GUIDANCE = 7.5
+EDIT_STRENGTH = 1.0  # the plate's own features hold the structure, so that an edit may begin at noise
 PIXELS_PER_LATENT = 8
 LCM_GUIDANCE = 1.0  # what distilled models have learnt with their steps; more is burnt in twice
 
@@ -23,15 +24,17 @@ LCM_GUIDANCE = 1.0  # what distilled models have learnt with their steps; more i
 class Recommendation:
     """Of a translation and, beginning with edit_, of an edit.
 
-    control: kind of control image; None when the model has no ControlNet. working_size: short side in pixels. An edit
-    has no control: its plate was inverted without one, and what a ControlNet adds on the way back is not the plate's;
-    with the embedded model it burns the picture out.
+    control, edit_control: kind of control image; None is none. An edit holds its structure by injection, and has a
+    control only where the model asks for it: one that was trained with its ControlNet is another model without.
+    working_size: short side in pixels.
     """
 
     control: ControlKind | None
     strength: float
     guidance: float
     working_size: int
+    edit_control: ControlKind | None = None
+    edit_strength: float = EDIT_STRENGTH
     edit_guidance: float = GUIDANCE
 
     def guidance_of(self, sampler: Sampler) -> float:
@@ -55,6 +58,8 @@ def recommendation(inventory: Inventory) -> Recommendation:
             strength=float(index.get("_fresco_strength", STRENGTH)),
             guidance=float(index.get("_fresco_guidance", GUIDANCE)),
             working_size=int(index.get("_fresco_working_size", own)),
+            edit_control=_control(index.get("_fresco_edit_controls", [])),
+            edit_strength=float(index.get("_fresco_edit_strength", EDIT_STRENGTH)),
             edit_guidance=float(index.get("_fresco_edit_guidance", index.get("_fresco_guidance", GUIDANCE))),
         )
     except (TypeError, ValueError) as error:

@@ -143,13 +143,20 @@ def window_input(
         frames=window.frames,
         images=on_device,
         prompt=prompts.encoded(models, look, window.frames),
-        negative=models.encode_prompts([look.negative_prompt] * len(window.frames)),
-        controls=tuple(_control(job, models, control, images, window.frames) for control in look.controls or ()),
+        negative=models.encode_prompts([prompts.negative(job.shot)] * len(window.frames)),
+        controls=_controls(job, models, images, window.frames),
         anchored=len(window.anchors),
         guidance=guidances.of(everything) if guidances and (smooths or not propagates) else None,
         source=_source(job.shot, models, len(window.frames), inverted),
         propagation=_propagation(job.shot, guidances) if propagates else None,
     )
+
+
+def inverted_input(job: Job, models: Models, frames: Sequence[int], words: str) -> denoise.WindowInput:
+    """What inverting frames of the plate needs: words in place of the prompt, and the shot's controls."""
+    images, states = working_images(job, frames), models.encode_prompts([words] * len(frames))
+    return denoise.WindowInput(frames=tuple(frames), images=images.to(models.device), prompt=states, negative=states,
+                               controls=_controls(job, models, images, frames))
 
 
 def strengthened(look: Look, unet: Any) -> AbstractContextManager[None]:
@@ -253,6 +260,10 @@ def _artists_keyframes(job: Job, numbers: Sequence[int]) -> tuple[int, ...]:
         raise RangeOutside(f"keyframe {outside[0]} is not a frame of the shot", where="keyframing.frames",
                            remedy=f"Choose keyframes from {job.frames[0]} to {job.frames[-1]}")
     return tuple(sorted(numbers))
+
+
+def _controls(job: Job, models: Models, images: Tensor, frames: Sequence[int]) -> tuple[denoise.Control, ...]:
+    return tuple(_control(job, models, control, images, frames) for control in job.shot.look.controls or ())
 
 
 def _control(job: Job, models: Models, control: Control, images: Tensor, frames: Sequence[int]) -> denoise.Control:

@@ -175,7 +175,8 @@ class Keyframing:
 class Editing:
     """How an edit holds on to its plate (Tumanyan et al., CVPR 2023); a translation does not ask.
 
-    caption: what the plate shows, in words. inversion_steps: of the way from the plate to noise, which is kept for
+    caption: what the plate shows, in words; an edit without a negative prompt leads away from it, so that guidance
+    strengthens what the prompt changes. inversion_steps: of the way from the plate to noise, which is kept for
     later edits. attention, convolution: parts of the steps in which queries and keys, and residual features, are the
     plate's: less of them lets the shape change.
     """

@@ -35,7 +35,7 @@ NO_CONTROL_SHARE = 0.1
 PLATE_START_SHARE = 0.75
 STRENGTH = 0.6
 GUIDANCE = 3.0
-EDIT_GUIDANCE = 2.0  # chosen by eye on the demo plate, as the others: beyond it colours drift
+EDIT_GUIDANCE = 2.5  # BENCHMARKS.md, "Editing": from 4 on colours burn out
 
 
 def log(work: Path, stage: str, **figures: float) -> None:
@@ -352,6 +352,8 @@ def export(options: argparse.Namespace) -> None:
         "_fresco_controls": ["soft-edge"],
         "_fresco_strength": STRENGTH,
         "_fresco_guidance": GUIDANCE,
+        "_fresco_edit_controls": ["soft-edge"],
+        "_fresco_edit_strength": STRENGTH,
         "_fresco_edit_guidance": EDIT_GUIDANCE,
         "_fresco_working_size": 384,
         "unet": ["diffusers", "UNet2DConditionModel"],

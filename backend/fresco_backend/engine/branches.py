@@ -58,7 +58,7 @@ class Branches:
             return known
         seen = SeenFeatures()
         with computing, seen.watching(self.unet):
-            self._call(plate, step.timestep, source.caption, {})
+            self._controlled(plate, step, source.caption, list(range(len(plate))))
         features = seen.taken(injection, step)
         if source.kept is not None:
             source.kept.save(step.timestep, features)
@@ -83,8 +83,7 @@ class Branches:
         if with_plate and source is not None:
             rows = [source.latents(step.timestep)[chosen].to(latents), *rows]
         with self._injected(step, len(chosen), with_plate, plate):
-            residuals = self._residuals(latents[chosen], step, chosen, with_plate)
-            output = self._call(torch.cat(rows), step.timestep, self._states(chosen, with_plate), residuals)
+            output = self._controlled(torch.cat(rows), step, self._states(chosen, with_plate), chosen)
         return self._guided(output[len(chosen) :] if with_plate else output)
 
     def show(self, plate: Tensor, timestep: int, places: Sequence[int], *, with_plate: bool) -> None:
@@ -108,6 +107,10 @@ class Branches:
             return injected_convolution(self.unet, frames)
         return nullcontext()
 
+    def _controlled(self, rows: Tensor, step: Step, states: Tensor, places: list[int]) -> Tensor:
+        """A call with the acting controls in all rows, the plate's as well: its inversion had them too."""
+        return self._call(rows, step.timestep, states, self._residuals(rows, step, states, places))
+
     def _call(self, rows: Tensor, timestep: int, states: Tensor, residuals: dict[str, Any]) -> Tensor:
         rows, states = rows.to(self.unet.dtype), states.to(self.unet.dtype)
         output = self.unet(rows, timestep, encoder_hidden_states=states, return_dict=False, **residuals)
@@ -120,28 +123,26 @@ class Branches:
         captions = [source.caption] if with_plate and source is not None else []
         return torch.cat([states[places] for states in (*captions, *self._text)])
 
-    def _residuals(self, latents: Tensor, step: Step, places: list[int], with_plate: bool) -> dict[str, Any]:
+    def _residuals(self, rows: Tensor, step: Step, states: Tensor, places: list[int]) -> dict[str, Any]:
         """Give the sum of what the acting controls add to the U-Net, as its keyword arguments."""
         acting = [control for control in self._window.controls if control.acts(step)]
-        added = [self._control(control, latents, step, places) for control in acting]
+        added = [self._control(control, rows, step, states.to(self.unet.dtype), places) for control in acting]
         if not added:
             return {}
-        spared = len(places) if with_plate else 0  # the plate was inverted without controls
+        layers = zip(*(down for down, _ in added), strict=True)
         return {
-            "down_block_additional_residuals": [
-                _sum(layers, spared) for layers in zip(*(down for down, _ in added), strict=True)
-            ],
-            "mid_block_additional_residual": _sum([layer for _, layer in added], spared),
+            "down_block_additional_residuals": [_sum(layer) for layer in layers],
+            "mid_block_additional_residual": _sum([layer for _, layer in added]),
         }
 
-    def _control(self, control: Control, latents: Tensor, step: Step, places: list[int]) -> tuple[list[Tensor], Tensor]:
-        states = self._states(places, with_plate=False).to(self.unet.dtype)
-        branches = len(self._text)
+    def _control(
+        self, control: Control, rows: Tensor, step: Step, states: Tensor, places: list[int]
+    ) -> tuple[list[Tensor], Tensor]:
         down, middle = control.network(
-            latents.repeat(branches, 1, 1, 1).to(states),
+            rows.to(states),
             step.timestep,
             encoder_hidden_states=states,
-            controlnet_cond=control.images[places].repeat(branches, 1, 1, 1).to(states),
+            controlnet_cond=control.images[places].repeat(len(rows) // len(places), 1, 1, 1).to(states),
             conditioning_scale=control.strength,
             return_dict=False,
         )
@@ -155,7 +156,5 @@ class Branches:
         return negative + self._guidance * (prompt - negative)
 
 
-def _sum(residuals: Sequence[Tensor], spared: int) -> Tensor:
-    """Give the sum of residuals with so many rows of zeros before it."""
-    residual = torch.stack(list(residuals)).sum(0)
-    return torch.cat([residual.new_zeros(spared, *residual.shape[1:]), residual]) if spared else residual
+def _sum(residuals: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(residuals)).sum(0)

@@ -4,9 +4,9 @@
 Source: Yang et al., "FRESCO: Spatial-Temporal Correspondence for Zero-Shot Video Translation", CVPR 2024.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fresco_backend.engine.branches import Branches
 from fresco_backend.engine.coherence import WindowGuidance
-from fresco_backend.engine.invert import Source
+from fresco_backend.engine.invert import Source, invert
 from fresco_backend.engine.latents import Encoding, NoiseSharing, Purpose, Seeds, decode, draw, encode
 from fresco_backend.engine.predictors import Predict, Reference, predictor
 from fresco_backend.engine.sampler import Sampler, Stepper, run_steps
@@ -161,6 +161,19 @@ def denoise_window(
     return WindowResult(latents=latents, anchors=Anchors(latents=record))
 
 
+@torch.no_grad()
+def invert_window(
+    models: DiffusionModels, window: WindowInput, settings: Sampling, steps: Sequence[Step]
+) -> Generator[tuple[int, Tensor], None, None]:
+    """Invert the frames of a window, with its prompt, its controls and no guidance: yields what `invert.invert` does.
+
+    The networks are those of the way back, so that an edit which asks for what is there meets the plate again.
+    """
+    run = _Run(models, window, replace(settings, guidance=1))
+    with run.predictor() as predict:
+        yield from invert(predict, models.schedule, run.plate, steps)
+
+
 class _Run:
     """What stays the same through the steps of one window."""
 
@@ -179,15 +192,15 @@ class _Run:
         """
         source = self._window.source
         if not self.steps:
-            return self._plate
+            return self.plate
         if source is not None and source.injection is not None:
             return source.latents(self.steps[0].timestep)
-        noise = draw(self._seeds.generators(Purpose.INITIAL), self._plate)
-        return self._schedule.add_noise(self._plate, noise, self.steps[0].timestep)
+        noise = draw(self._seeds.generators(Purpose.INITIAL), self.plate)
+        return self._schedule.add_noise(self.plate, noise, self.steps[0].timestep)
 
     def predictor(self) -> AbstractContextManager[Predict]:
         """Give what predicts the steps; see `predictors.predictor`."""
-        tiling, (height, width) = self._settings.tiling, self._plate.shape[-2:]
+        tiling, (height, width) = self._settings.tiling, self.plate.shape[-2:]
         if tiling is None or len(tiling.tiles((height, width))) == 1:
             return predictor(self._branches(self._window), self._window, lambda: self._reference)
         tiled = TiledPredictor(self._branches, self._window, lambda: self._reference, tiling, (height, width))
@@ -219,14 +232,15 @@ class _Run:
         return self._stepper.advance(latents, clean, step)
 
     @cached_property
-    def _plate(self) -> Tensor:
+    def plate(self) -> Tensor:
+        """Latents of the window's frames, (N, C, h, w)."""
         return self._encode(self._window.images)
 
     @cached_property
     def _reference(self) -> Reference:
         timestep = self._schedule.clearest
-        noise = draw(self._seeds.generators(Purpose.REFERENCE), self._plate)
-        return Reference(latents=self._schedule.add_noise(self._plate, noise, timestep), timestep=timestep)
+        noise = draw(self._seeds.generators(Purpose.REFERENCE), self.plate)
+        return Reference(latents=self._schedule.add_noise(self.plate, noise, timestep), timestep=timestep)
 
     def _encode(self, images: Tensor) -> Tensor:
         seeds = self._seeds if self._settings.encoding is Encoding.SAMPLE else None

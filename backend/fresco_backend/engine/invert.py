@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fresco_backend.engine.attention import guided_layers
-from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step
+from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step, steps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,24 +95,34 @@ def inversion_timesteps(schedule: NoiseSchedule, steps: int, sampled: Sequence[i
     return tuple(sorted(step for step in {*schedule.timesteps(steps), *sampled} if step <= last))
 
 
+def inversion_steps(schedule: NoiseSchedule, steps: int, sampled: Sequence[int]) -> tuple[Step, ...]:
+    """Give those time steps as parts of the run that samples: each has the place of the step that passes over it.
+
+    So a control acts on the way to noise where it acts on the way back.
+    """
+    run = steps_of(sorted(sampled, reverse=True))
+    return tuple(
+        replace(next(step for step in reversed(run) if step.timestep >= timestep), timestep=timestep)
+        for timestep in inversion_timesteps(schedule, steps, sampled)
+    )
+
+
 @torch.no_grad()
 def invert(
-    unet: Any, schedule: NoiseSchedule, clean: Tensor, caption: Tensor, timesteps: Sequence[int]
+    predict: Callable[[Tensor, Step], Tensor], schedule: NoiseSchedule, clean: Tensor, steps: Sequence[Step]
 ) -> Generator[tuple[int, Tensor], None, None]:
     """Yield each time step with the latents that DDIM would lead back to `clean`, float32 (N, C, h, w).
 
-    unet: a UNet2DConditionModel. clean: latents (N, C, h, w). caption: (N, T, C). timesteps: ascending. Frames do not
-    see each other, and there is no guidance.
+    predict: gives the model's output, without guidance, like the latents. clean: latents (N, C, h, w). steps: with
+    ascending time steps.
     """
     latents, before = clean.float(), schedule.last_signal
-    caption = caption.to(unet.dtype)
-    for timestep in timesteps:
-        output = unet(latents.to(unet.dtype), timestep, encoder_hidden_states=caption, return_dict=False)[0].float()
-        noise = predicted_noise(schedule, latents, output, timestep)
-        here = schedule.signal[timestep]
+    for step in steps:
+        noise = predicted_noise(schedule, latents, predict(latents, step).float(), step.timestep)
+        here = schedule.signal[step.timestep]
         latents = sqrt(here / before) * (latents - sqrt(1 - before) * noise) + sqrt(1 - here) * noise
         before = here
-        yield timestep, latents
+        yield step.timestep, latents
 
 
 def predicted_noise(schedule: NoiseSchedule, latents: Tensor, output: Tensor, timestep: int) -> Tensor:

@@ -160,30 +160,6 @@ def _tile_of_propagation(propagation: Propagation, tile: Tile, whole: Size) -> P
     return replace(propagation, guidance=lambda places: _tile_of_guidance(propagation.guidance(places), tile, whole))
 
 
-class TiledUNet:
-    """A U-Net that predicts tile by tile and blends, for calls in which nothing but the latents has a place."""
-
-    def __init__(self, unet: Any, tiling: Tiling) -> None:
-        self._unet, self._tiling = unet, tiling
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the U-Net."""
-        found: torch.dtype = self._unet.dtype
-        return found
-
-    def __call__(self, latents: Tensor, timestep: int, *, encoder_hidden_states: Tensor,
-                 return_dict: bool = False) -> tuple[Tensor]:  # fmt: skip
-        """What the U-Net says of latents (N, C, h, w), as its own call does without a dictionary."""
-        whole = (latents.shape[-2], latents.shape[-1])
-        blended = torch.zeros_like(latents)
-        for tile, weight in zip(self._tiling.tiles(whole), self._tiling.weights(whole), strict=True):
-            said = self._unet(tile.of(latents, whole), timestep, encoder_hidden_states=encoder_hidden_states,
-                              return_dict=return_dict)[0]  # fmt: skip
-            tile.of(blended, whole).add_(said * weight.to(said))
-        return (blended,)
-
-
 @contextmanager
 def autoencoder_in_tiles(vae: Any) -> Iterator[None]:
     """Let an autoencoder of diffusers work tile by tile while open, as it can by itself; others work as they do."""
