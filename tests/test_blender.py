@@ -26,7 +26,7 @@ SCRIPT = ROOT / "tests" / "blender" / "scenarios.py"
 PATIENCE = 400  # seconds for one scenario on a busy machine
 ALONE = "server_killed"  # with a server of its own
 ONCE = ("backend_installed", "server_hangs", "an_unreadable_row", "models_and_presets", "names_of_sequences",
-        "every_operator_is_whole")  # say little about Blender, and take long together
+        "every_operator_is_whole", "progress_says_what_it_counts")  # say little about Blender, and take long together
 VERSIONS = installed() if os.environ.get("FRESCO_BLENDERS") == "all" else sorted({*installed()[:1], *installed()[-1:]})
 SCENARIOS = [node.name for path in sorted(SCRIPT.parent.glob("*_scenarios.py"))
              for node in ast.parse(path.read_text(encoding="utf-8")).body

@@ -94,7 +94,7 @@ def test_a_clip_goes_from_the_button_to_the_timeline(desk: Desk) -> None:
     job = next(iter(desk.router.memory.jobs))
     desk.router.emit(lambda number: Advanced(number=number, time=0.0, job=job, stage=Stage.KEYFRAMES, done=3, total=4,
                                              seconds_left=7.0))
-    desk.until(lambda: "rendering 75 %  keyframes 3/4, 7 s left" in desk.states())
+    desk.until(lambda: "rendering 75 %  keyframes, step 3 of 4, 7 s left" in desk.states())
     desk.router.tell(Previewed(number=1, time=0.0, job=job, frame=1, step=1, steps=4, width=8, height=8, jpeg=JPEG))
     desk.until(lambda: desk.items["preview"].Text)
     assert Path(desk.items["preview"].Text.split('"')[1]).read_bytes() == JPEG

@@ -7,15 +7,17 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from servers import Running, serving, shot_in
 from verbs import EXAMPLES
 
 from fresco_backend import cli
+from fresco_backend.job_commands import _watched
 from fresco_backend.job_text import event_json, event_line
 from fresco_protocol.client import Client
+from fresco_protocol.events import Warned
 from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
 from fresco_protocol.shot import Shot, parse_frames
 
@@ -132,6 +134,24 @@ def test_watching_all_says_how_many_there_are(running: Running, client: Client, 
     client.request(Cancel(job=job))
     assert Said(["watch"], capsys).err.startswith("1 job waiting or running; ")
     assert Said(["watch", "--json"], capsys).err == ""
+
+
+def test_a_warning_that_each_attempt_repeats_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    class Heard:
+        trouble = None
+
+        def watch(self, **_: Any) -> None:
+            """Nothing to ask."""
+
+        def poll(self) -> Iterator[Warned]:
+            yield from (Warned(number=number, time=0.0, job="0123456789", code="unknown-words", text=text)
+                        for number, text in enumerate(["no zebra", "no fjord", "no zebra"]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _watched(cast(Client, Heard()), None, 0, as_json=False)
+    assert [line.split("warning: ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        "no zebra [unknown-words]", "no fjord [unknown-words]"]
 
 
 def test_logs_and_status(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,9 +192,14 @@ def _watched(client: Client, job: str | None, since: int, *, as_json: bool,
     if job is not None:
         _shown(client, job)  # an unknown job is said at once
     client.watch(since=since, job=job)
-    lost_at = None
+    lost_at, warned = None, set()
     while True:
         for event in client.poll():
+            if isinstance(event, e.Warned) and not as_json:  # each attempt says it again
+                warning = (event.job, event.code, event.text, event.frame)
+                if warning in warned:
+                    continue
+                warned.add(warning)
             if tell is not None:
                 tell(event, event_line(event))
             else:

@@ -24,7 +24,7 @@ ICONS = {
     "stopped": "X", "cancelling": "X", "deleting": "TRASH",
 }
 BESIDE_TEXT, LETTER, NARROWEST = 60, 5.6, 16  # pixels of margins and of a letter; letters of the shortest line
-PHASES = {"analyse": "Motion", "invert": "Inversion", "keyframes": "Keyframes", "deliver": "Frames", "movie": "Movie"}
+PHASES = {"analyse": "Motion", "invert": "Inversion", "keyframes": "Denoising", "deliver": "Writing", "movie": "Movie"}
 
 
 class SidebarPanel:
@@ -261,9 +261,9 @@ def _phase(row: Row) -> str:
         return f"Exporting {row.exports[0].done()} of {row.exports[0].total}" if row.exports else "Exporting"
     if row.stage is None or row.state != "running":
         return row.state.capitalize()
-    name = PHASES.get(row.stage.stage.value, row.stage.stage.value)
-    left = row.stage.seconds_left
-    return f"{name} {row.stage.done} of {row.stage.total}" + (f", {duration(left)} left" if left is not None else "")
+    stage, left = row.stage.stage, row.stage.seconds_left
+    done = f"{PHASES.get(stage.value, stage.value)}, {stage.unit} {row.stage.done} of {row.stage.total}"
+    return done + (f", {duration(left)} left" if left is not None else "")
 
 
 def _ending(row: Row) -> str:

@@ -45,6 +45,11 @@ class Stage(Enum):
     DELIVER = "deliver"  # frames written
     MOVIE = "movie"  # frames encoded into the movie
 
+    @property
+    def unit(self) -> str:
+        """What it counts, for people: "step" or "frame"."""
+        return "step" if self in (Stage.INVERT, Stage.KEYFRAMES) else "frame"
+
 
 @noun
 class Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 
 import bpy
@@ -61,6 +62,21 @@ def models_and_presets(stage: Stage) -> None:
     refused(lambda: bpy.ops.fresco.preset_import(filepath=str(given)), "a preset of a model does not keep prompt")
     bpy.ops.fresco.preset_delete(preset="Fast", kind="MODEL")
     refused(lambda: bpy.ops.fresco.preset_load(preset="Fast", kind="MODEL"), "the preset cannot be read")
+
+
+def progress_says_what_it_counts(stage: Stage) -> None:
+    """Steps of denoising are no keyframes: a shot of nine keyframes counts 180 of them."""
+    panels, jobs = stage.module("panels"), stage.module("jobs")
+    advanced, work = jobs.Advanced, stage.module("fresco_protocol.job").Stage
+
+    def told(what: str, done: int, total: int, left: float | None) -> str:
+        event = advanced(number=1, time=0.0, job="0123456789", stage=work(what), done=done, total=total,
+                         seconds_left=left)
+        return str(panels._phase(types.SimpleNamespace(step=None, state="running", stage=event)))
+
+    assert told("keyframes", 3, 180, 95.0) == "Denoising, step 3 of 180, 2 min left"
+    assert told("invert", 1, 20, None) == "Inversion, step 1 of 20"
+    assert told("deliver", 2, 24, 4.0) == "Writing, frame 2 of 24, 4 s left"
 
 
 def every_operator_is_whole(stage: Stage) -> None:

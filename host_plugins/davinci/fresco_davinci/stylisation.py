@@ -214,7 +214,7 @@ def _after(now: Progress, event: Event) -> Progress:
     if isinstance(event, Advanced):
         left = "" if event.seconds_left is None else f", {event.seconds_left:.0f} s left"
         return replace(now, phase=Phase.RENDERING, fraction=min(1.0, event.done / max(1, event.total)),
-                       text=f"{event.stage.value} {event.done}/{event.total}{left}")
+                       text=f"{event.stage.value}, {event.stage.unit} {event.done} of {event.total}{left}")
     if isinstance(event, Previewed):
         return replace(now, preview=event.jpeg)
     return now
