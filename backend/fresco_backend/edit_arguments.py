@@ -13,7 +13,8 @@ def add_editing(command: argparse.ArgumentParser) -> None:
     """Gives a command the options that say how an edit holds on to its plate."""
     group = command.add_argument_group("editing by inversion (fresco edit, or a document whose task is edit)")
     add_option(group, "--caption", "editing.caption", "what the plate shows: it is inverted with these words, "
-               "for propagation of features too", metavar="TEXT")
+               "for propagation of features too; an edit without a negative prompt leads away from them",
+               metavar="TEXT")
     add_option(group, "--inversion-steps", "editing.inversion_steps", "of the plate's way to noise, which is kept "
                "beside the delivery in .fresco for every later edit", metavar="N", type=int)
     add_option(group, "--hold-attention", "editing.attention", "part of the steps in which queries and keys are the "
