@@ -8,6 +8,7 @@ hub's cache is ever removed.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import shutil
 from collections.abc import Iterator
@@ -114,7 +115,10 @@ def find(name: str) -> Path:
             return place
     if is_hub_name(name):
         return fetch(name, offline=True)
-    raise WeightsMissing(f'no model "{name}"', where=", ".join(known), remedy="See: fresco models list")
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    raise WeightsMissing(f'no model "{name}"', where=f"this machine has {', '.join(known)}",
+                         remedy=f"{meant}See: fresco models list")
 
 
 def add(source: Path, name: str | None = None, *, link: bool = False) -> Entry:

@@ -7,6 +7,7 @@ A name is "embedded", a folder in diffusers' layout, a `.safetensors` file of St
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,10 +164,11 @@ def locate(name: str, patterns: Patterns, *, offline: bool) -> Path:
             return place.absolute()
     if is_hub_name(name):
         return from_hub(name, patterns, offline=offline, known=known)
+    meant = 'Did you mean "embedded"? ' if difflib.get_close_matches(name, [EMBEDDED]) else ""
     raise WeightsMissing(
         f'no model "{name}"',
         where="looked for " + ", ".join(map(str, known)),
-        remedy='Give "embedded", a diffusers folder, a .safetensors file or a hub id such as '
+        remedy=f'{meant}Give "embedded", a diffusers folder, a .safetensors file or a hub id such as '
         '"stable-diffusion-v1-5/stable-diffusion-v1-5".',
     )
 

@@ -31,6 +31,8 @@ Document = dict[str, Any]
 # The options that speak for places of the document which are not their own `dest`.
 _SPOKEN_FOR = {"plate.sequence": "PLATE", "plate.frames": "--frames", "keyframing.frames": "--keyframes",
                **look_arguments.SPOKEN_FOR}
+_EXAMPLES = {"look.prompt": 'Say the look in words, as in --prompt "a watercolour".',
+             "delivery.sequence": "Say where the result goes, as in -o out/look.####.exr or -o out/look.mov."}
 _FRAMES = 'SPEC is "1001-1048", "1001-1048x2" or "1001-1010,1020"; write --frames=-5-0 when it begins with a minus'
 
 
@@ -248,7 +250,7 @@ def _as_option(error: ShotError, flags: Mapping[str, str]) -> UsageError:
         return error
     allowed = error.allowed.removesuffix(" or null")  # which a document says, and leaving the option out
     if error.found == "nothing":
-        return UsageError(f"{flags[place]} is missing", remedy=f"It takes {allowed}.")
+        return UsageError(f"{flags[place]} is missing", remedy=_EXAMPLES.get(place, f"It takes {allowed}."))
     part = re.search(r"[a-z_0-9]+$", error.path[len(place):])
     return UsageError(f"{flags[place]}{f' ({part[0]})' if part else ''} is {error.found}",
                       remedy=f"Allowed: {allowed}")
