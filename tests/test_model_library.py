@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import DPTConfig, DPTForDepthEstimation
 
 import tiny
-from fresco_backend import cli, model_library
+from fresco_backend import cli, model_library, model_store
 from fresco_backend.model_library import Kind
 from fresco_protocol.errors import InputError, UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
 
@@ -212,6 +212,15 @@ def test_a_lora_of_the_hub_is_fetched_by_its_usual_file(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert told(["pull", "owner/lora"], capsys)["kind"] == "LoRA"
     assert wanted == ["pytorch_lora_weights.safetensors"]
+
+
+def test_a_name_that_is_nearly_one_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "show", "embeded"]) == 7
+    assert "(this machine has embedded" in (said := capsys.readouterr().err) and "Did you mean embedded? See" in said
+    assert cli.main(["models", "check", "xyzzy"]) == 7
+    assert "Did you mean" not in capsys.readouterr().err
+    with pytest.raises(WeightsMissing, match='Did you mean "embedded"'):
+        model_store.check("embeded")
 
 
 def test_a_fetch_says_what_stands_in_its_way(

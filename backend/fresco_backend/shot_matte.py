@@ -21,7 +21,7 @@ from fresco_backend.movies import is_movie
 from fresco_backend.plate import PlateReader, open_plate
 from fresco_backend.resolution import fit, resized
 from fresco_backend.sequences import FramePattern, frames_text
-from fresco_protocol.errors import MatteError
+from fresco_protocol.errors import MatteError, PlateMissing
 from fresco_protocol.shot import Matte, Missing
 
 TRACED_SIDE = 360  # short side in pixels at which the motion of a matte is looked for
@@ -120,8 +120,11 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
     Raises MatteError, FrameGap, FrameUnreadable.
     """
     with ExitStack() as opened:
-        reader = opened.enter_context(closing(
-            open_plate(matte.sequence, _wanted(matte, plate), Missing.ERROR)))
+        try:
+            reader = opened.enter_context(closing(
+                open_plate(matte.sequence, _wanted(matte, plate), Missing.ERROR)))
+        except PlateMissing as error:
+            raise MatteError("the matte is missing", where=error.where, remedy=error.remedy) from error
         if plate.display.size != reader.display.size and plate.size != reader.size:
             raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
                              where=matte.sequence, remedy="Render the matte in the size of the plate")
