@@ -277,6 +277,32 @@ def test_who_needs_an_inversion_and_with_which_words(shot: Shot) -> None:
     assert inversion_text(replace(shot, coherence=None)) == "a photo"
 
 
+def test_an_edit_starts_where_its_first_step_was_or_as_the_reference_from_the_noise_of_the_last(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[tuple[denoise.WindowInput, torch.Tensor]] = []
+    start = denoise._Run.start
+
+    def watched(run: Any) -> torch.Tensor:
+        began.append((run._window, start(run)))
+        return began[-1][1].clone()
+
+    monkeypatch.setattr(denoise._Run, "start", watched)
+    half = with_look(shot, strength=0.5)
+    rendered(half)
+    rendered(with_delivery(replace(half, coherence=Coherence(compat=Compat.REFERENCE)),
+                           sequence=str(tmp_path / "as" / "look.####.png")))
+    (ours, inverted_there), (theirs, noised) = began
+    first, last = SCHEDULE.timesteps(STEPS)[STEPS // 2], max(SCHEDULE.timesteps(6))
+    assert ours.source is not None and torch.equal(inverted_there, ours.source.latents(first))
+    assert theirs.source is not None and theirs.source.noise_at == last > first
+    noise, signal = theirs.source.latents(last), SCHEDULE.signal
+    plate = (noised - (signal_noise := ((1 - signal[first]) / (1 - signal[last])) ** 0.5) * noise) / (
+        signal[first] ** 0.5 - signal_noise * signal[last] ** 0.5)
+    assert (plate - ours.source.latents(min(SCHEDULE.timesteps(STEPS)))).abs().max() < 0.2, "next to the plate"
+    assert (noised - inverted_there).abs().max() > 1e-3
+
+
 def test_the_record_tells_time_and_drift(shot: Shot) -> None:
     shot = replace(shot, keyframing=replace(shot.keyframing, synthesis=Synthesis.EVERY_FRAME))
     rendered(shot)

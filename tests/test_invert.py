@@ -88,6 +88,8 @@ def test_an_inversion_meets_every_step_that_is_sampled() -> None:
     assert inversion_timesteps(SCHEDULE, 50, SCHEDULE.timesteps(50)) == SCHEDULE.timesteps(50)[::-1]
     assert inversion_timesteps(SCHEDULE, 1000, sampled[-3:])[-1] == sampled[-3]
     assert inversion_timesteps(SCHEDULE, 50, ()) == ()
+    assert inversion_timesteps(SCHEDULE, 500, sampled, until=999)[-2:] == (997, 999)
+    assert inversion_timesteps(SCHEDULE, 50, sampled, until=1) == timesteps
 
 
 def test_what_is_inverted_has_the_place_of_the_step_that_passes_over_it_on_the_way_back() -> None:
@@ -99,6 +101,8 @@ def test_what_is_inverted_has_the_place_of_the_step_that_passes_over_it_on_the_w
         1: 3, 101: 2, 201: 2, 251: 2, 301: 1, 401: 1, 501: 1, 601: 0, 701: 0, 751: 0
     }  # fmt: skip
     assert {(step.count, step.beginning) for step in steps} == {(4, 751)}
+    *before, last = inversion_steps(SCHEDULE, 10, sampled, until=901)[-3:]
+    assert [step.index for step in (*before, last)] == [0, 0, 0] and last.timestep == 901
 
 
 @pytest.mark.parametrize("injected", [False, True])

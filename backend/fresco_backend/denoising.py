@@ -110,7 +110,7 @@ class Denoising:
         given = windows.window_input(self.job, self.models, part, inverted, seen=seen)
         if inversions is not None and given.source is not None:
             kept = KeptFeatures.of(self.job, inversions, part.frames, self.models.dtype)
-            given = replace(given, source=replace(given.source, kept=kept))
+            given = replace(given, source=replace(given.source, kept=kept, noise_at=inversions.noise_at))
         return given, (yield from self._steps(place, given, denoised, anchors if given.anchored else None))
 
     def _steps(

@@ -43,17 +43,22 @@ def needs_inversion(shot: Shot) -> bool:
 
 def inversion_text(shot: Shot) -> str:
     """The words that the plate is inverted with: its caption; in the authors' program they are none."""
-    as_reference = shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
-    return "" if as_reference else shot.editing.caption
+    return "" if _as_reference(shot) else shot.editing.caption
 
 
 class Inversions:
-    """The inverted frames of one job. sampled: the time steps that its run samples."""
+    """The inverted frames of one job. sampled: the time steps that its run samples.
+
+    noise_at: the time step that tells the noise of an edit, in the authors' program; None is the first one sampled.
+    """
 
     def __init__(self, job: Job, schedule: NoiseSchedule, sampled: Sequence[int]) -> None:
         self._job, self._schedule = job, schedule
-        self._sampled = sorted(sampled)
-        self._steps = inversion_steps(schedule, job.shot.editing.inversion_steps, sampled)
+        steps = job.shot.editing.inversion_steps
+        edits = job.shot.task is Task.EDIT and len(sampled) > 0
+        self.noise_at = max(*schedule.timesteps(steps), *sampled) if edits and _as_reference(job.shot) else None
+        self._sampled = sorted({*sampled, *([] if self.noise_at is None else [self.noise_at])})
+        self._steps = inversion_steps(schedule, steps, sampled, until=self.noise_at)
         self.folder = job.scratch.folder.parent / f"inversion.{self._digest()}"
 
     @property
@@ -117,6 +122,10 @@ class Inversions:
             write_atomically(path, lambda file: np.save(file, states.numpy()))
         except OSError as error:
             raise refused(path, error) from error
+
+
+def _as_reference(shot: Shot) -> bool:
+    return shot.coherence is not None and shot.coherence.compat is Compat.REFERENCE
 
 
 def _seen(job: Job) -> list[object]:

@@ -194,9 +194,15 @@ class _Run:
         if not self.steps:
             return self.plate
         if source is not None and source.injection is not None:
-            return source.latents(self.steps[0].timestep)
+            return self._inverted(source, self.steps[0].timestep)
         noise = draw(self._seeds.generators(Purpose.INITIAL), self.plate)
         return self._schedule.add_noise(self.plate, noise, self.steps[0].timestep)
+
+    def _inverted(self, source: Source, timestep: int) -> Tensor:
+        if source.noise_at is None:
+            return source.latents(timestep)
+        noise = self._schedule.noise(source.latents(source.noise_at), self.plate, source.noise_at)
+        return self._schedule.add_noise(self.plate, noise, timestep)
 
     def predictor(self) -> AbstractContextManager[Predict]:
         """Give what predicts the steps; see `predictors.predictor`."""

@@ -76,34 +76,40 @@ class Source:
 
     latents: gives the inverted latents (N, C, h, w), float32, of a time step that the run samples. caption: (N, T, C),
     states of the text that the plate was inverted with. injection: of an edit, which then starts from these latents;
-    None for a translation, whose tokens only find each other by them. kept: what an edit takes of the plate, from
-    earlier edits of it; None computes it.
+    None for a translation, whose tokens only find each other by them. noise_at: a time step that tells the noise which
+    an edit puts on the plate, and starts from, as the authors' program does; None takes the latents of the first step.
+    kept: what an edit takes of the plate, from earlier edits of it; None computes it.
     """
 
     latents: Callable[[int], Tensor]
     caption: Tensor
     injection: Injection | None = None
+    noise_at: int | None = None
     kept: FeatureStore | None = None
 
 
-def inversion_timesteps(schedule: NoiseSchedule, steps: int, sampled: Sequence[int]) -> tuple[int, ...]:
+def inversion_timesteps(
+    schedule: NoiseSchedule, steps: int, sampled: Sequence[int], until: int | None = None
+) -> tuple[int, ...]:
     """Give the time steps of an inversion, ascending: those of a run of `steps`, and those that will be sampled.
 
-    It goes no further than the first one that is sampled.
+    It goes no further than the first one that is sampled, or than `until`, where that is later.
     """
-    last = max(sampled, default=0)
+    last = max([*sampled, until or 0])
     return tuple(sorted(step for step in {*schedule.timesteps(steps), *sampled} if step <= last))
 
 
-def inversion_steps(schedule: NoiseSchedule, steps: int, sampled: Sequence[int]) -> tuple[Step, ...]:
+def inversion_steps(
+    schedule: NoiseSchedule, steps: int, sampled: Sequence[int], until: int | None = None
+) -> tuple[Step, ...]:
     """Give those time steps as parts of the run that samples: each has the place of the step that passes over it.
 
-    So a control acts on the way to noise where it acts on the way back.
+    So a control acts on the way to noise where it acts on the way back; before the first step as in it.
     """
     run = steps_of(sorted(sampled, reverse=True))
     return tuple(
-        replace(next(step for step in reversed(run) if step.timestep >= timestep), timestep=timestep)
-        for timestep in inversion_timesteps(schedule, steps, sampled)
+        replace(next((step for step in reversed(run) if step.timestep >= timestep), run[0]), timestep=timestep)
+        for timestep in inversion_timesteps(schedule, steps, sampled, until)
     )
 
 

@@ -103,6 +103,11 @@ class NoiseSchedule:
         signal = self.signal[timestep]
         return sqrt(signal) * clean + sqrt(1 - signal) * noise
 
+    def noise(self, latents: Tensor, clean: Tensor, timestep: int) -> Tensor:
+        """Give the noise that was added to clean latents to give those at a time step; see `add_noise`."""
+        signal = self.signal[timestep]
+        return (latents - sqrt(signal) * clean) / sqrt(1 - signal)
+
     def clean(self, latents: Tensor, output: Tensor, timestep: int) -> Tensor:
         """Give the clean latents that the model's output at a time step stands for.
 
@@ -131,10 +136,8 @@ class NoiseSchedule:
 
     def ddim_step(self, latents: Tensor, clean: Tensor, step: Step) -> Tensor:
         """Give the latents at the next time step by the deterministic rule. Source: Song et al. 2021, equation 12."""
-        here = self.signal[step.timestep]
         after = self.last_signal if step.following is None else self.signal[step.following]
-        noise = (latents - sqrt(here) * clean) / sqrt(1 - here)
-        return sqrt(after) * clean + sqrt(1 - after) * noise
+        return sqrt(after) * clean + sqrt(1 - after) * self.noise(latents, clean, step.timestep)
 
 
 def steps_of(timesteps: Sequence[int]) -> tuple[Step, ...]:
