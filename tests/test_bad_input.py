@@ -76,6 +76,8 @@ CASES = {
     "unknown colour space": Case(None, ["--color-space", "LogC7"], "color", 6, ["'LogC7' is unknown", "ARRI LogC4"]),
     "missing matte": Case(None, ["--matte", "{folder}/matte.####.png"], "matte", 3,
                           ["the matte is missing", "matte.####.png", "Check the name"]),
+    "missing control images": Case(None, ["--control-sequence", "{folder}/lines.####.png"], "plate-missing", 3,
+                                   ["the control images are missing", "lines.####.png", "Check the name"]),
     "missing LoRA": Case(None, ["--lora", "{folder}/ink.safetensors"], "weights-missing", 7, ["ink.safetensors"]),
     "pickled LoRA": Case(None, ["--lora", "{folder}/ink.pt"], "weights-refused", 7, ["pickle", "Convert it with"]),
     "LoRA of another model": Case(foreign_lora, ["--lora", "{folder}/ink.safetensors=0.5"], "weights-unsupported", 7,

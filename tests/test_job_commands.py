@@ -17,7 +17,7 @@ from fresco_backend import cli
 from fresco_backend.job_commands import _watched
 from fresco_backend.job_text import event_json, event_line
 from fresco_protocol.client import Client
-from fresco_protocol.events import Warned
+from fresco_protocol.events import Finished, Warned
 from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
 from fresco_protocol.shot import Shot, parse_frames
 
@@ -127,7 +127,7 @@ def test_watch_tells_a_job_to_its_end(running: Running, client: Client, capsys: 
 def test_watching_all_says_how_many_there_are(running: Running, client: Client, monkeypatch: pytest.MonkeyPatch,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("fresco_backend.job_commands._watched", lambda *_, **__: 0)
-    assert Said(["watch"], capsys).err.startswith("no jobs; ")
+    assert Said(["watch"], capsys).err.startswith("no job waits or runs; ")
     job = running.submit(client, "one").id
     running.submit(client, "two")
     assert Said(["watch"], capsys).err.startswith("2 jobs waiting or running; ")
@@ -206,3 +206,12 @@ def test_every_event_has_words(event: Any) -> None:
     json.dumps(event_json(event))
     line = event_line(event)
     assert line is None or "\n" not in line or "problem" in line
+
+
+@pytest.mark.parametrize(("reused", "outputs", "end"), [
+    (0, ("/out/a.1.exr", "/out/a.2.exr", "/out/a.3.exr"), "3 frames rendered; /out/a.1.exr … /out/a.3.exr"),
+    (2, ("/out/a.mov",), "3 frames rendered, 2 kept from before; /out/a.mov")])
+def test_the_end_of_a_job_says_where_its_frames_lie(reused: int, outputs: tuple[str, ...], end: str) -> None:
+    event = Finished(number=1, time=0.0, job="0123456789", rendered=3, reused=reused, seconds=4.0,
+                     sidecar="/out/a.json", outputs=outputs)
+    assert (event_line(event) or "").endswith(f"done in 4 s: {end}")

@@ -35,7 +35,7 @@ from fresco_backend.resolution import PIXELS_PER_LATENT, WorkingSize, fit, tile_
 from fresco_backend.scratch import Scratch
 from fresco_backend.sequences import FramePattern, frames_text
 from fresco_backend.shot_matte import ShotMatte, open_matte
-from fresco_protocol.errors import ColorError, FrameSize, FrameUnreadable, RangeOutside, UsageError
+from fresco_protocol.errors import ColorError, FrameSize, FrameUnreadable, PlateMissing, RangeOutside, UsageError
 from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
 
 if TYPE_CHECKING:
@@ -323,9 +323,16 @@ def _readable(plate: PlateReader, numbers: Iterable[int]) -> Iterator[Frame]:
                 yield plate.read(number)
 
 
+def _control_images(sequence: str, numbers: Sequence[int]) -> PlateReader:
+    try:
+        return open_plate(sequence, numbers, Missing.ERROR)
+    except PlateMissing as error:
+        raise PlateMissing("the control images are missing", where=error.where, remedy=error.remedy) from error
+
+
 def _controls(shot: Shot, plate: PlateReader, opened: ExitStack) -> dict[Control, PlateReader]:
     readers = {
-        control: opened.enter_context(closing(open_plate(control.sequence, plate.numbers, Missing.ERROR)))
+        control: opened.enter_context(closing(_control_images(control.sequence, plate.numbers)))
         for control in shot.look.controls or ()
         if control.kind is ControlKind.SEQUENCE and control.sequence is not None
     }

@@ -179,7 +179,7 @@ def _watch(arguments: argparse.Namespace) -> int:
         if not arguments.job and not arguments.json:
             live = client.request(m.ListJobs(states=tuple(set(JobState) - set(ENDS)), limit=1)).total
             sys.stderr.write(f"{counted(live, 'job')} waiting or running; what happens is told here until Ctrl-C\n"
-                             if live else "no jobs; what happens from now on is told here, until Ctrl-C\n")
+                             if live else "no job waits or runs; what happens from now on is told here, until Ctrl-C\n")
         since = arguments.since
         if since is None:
             since = 0 if arguments.job else client.request(m.Status()).last

@@ -107,10 +107,15 @@ def _advanced(event: e.Advanced) -> str:
     return work_text(event.stage.value, event.done, event.total) + window + left
 
 
+def _finished(event: e.Finished) -> str:
+    kept = f", {event.reused} kept from before" if event.reused else ""
+    where = " … ".join(map(path_text, dict.fromkeys([*event.outputs[:1], *event.outputs[-1:]])))
+    return f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered{kept}; {where}"
+
+
 _LINES: dict[type[e.Event], Any] = {
     e.JobChanged: _changed, e.Planned: _planned, e.Advanced: _advanced,
     e.Warned: lambda event: f"warning: {event.text} [{event.code}]",
-    e.Finished: lambda event: f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered, "
-                              f"{event.reused} kept",
+    e.Finished: _finished,
     e.Waited: lambda event: f"waits for {event.product}, which {event.owner} makes",
     e.ServerStopping: lambda _event: "the server stops"}
