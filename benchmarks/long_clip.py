@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -28,8 +29,9 @@ import torch
 from strips import write_strip
 from torch import Tensor
 
+from fresco_backend import record
 from fresco_backend.color import plate_space, to_engine
-from fresco_backend.engine.tones import Tones
+from fresco_backend.engine.tones import HUES, LEVELS, Tones
 from fresco_backend.plate import PlateReader, open_plate
 from fresco_protocol.shot import frame_numbers, parse_frames
 
@@ -99,25 +101,43 @@ def _rendered(options: argparse.Namespace, delivery: Path, rest: Sequence[str]) 
 def _measured(options: argparse.Namespace, delivery: Path) -> dict[str, float]:
     """Drift of the look by the plate's colours, and of its plain mean and contrast against the plate's.
 
-    Parts of the range. From the first frames to the last ones, and at most, to any as many frames on the way.
+    Parts of the range: from the first window's frames to the last one's, at most to any window's, and from the first
+    COMPARED frames to as many at the end.
     """
     numbers = sorted(frame_numbers(parse_frames(options.frames)))
     with closing(open_plate(options.clip, numbers)) as plate, closing(open_plate(delivery, numbers)) as result:
         (before, made_before), (after, made_after) = (
             (_images(plate, part), _images(result, part)) for part in (numbers[:COMPARED], numbers[-COMPARED:])
         )
-        reference = Tones.of(before, made_before)
-        parts = (numbers[start : start + COMPARED] for start in range(0, len(numbers), COMPARED))
-        on_the_way = [Tones.of(_images(plate, part), _images(result, part)).drift(reference) for part in parts]
+        first, *later = [_tones(plate, result, part) for part in _windows(delivery, numbers)]
+        drifts = [tones.drift(first) for tones in later] or [first.drift(first)]
         shown = [numbers[place] for place in np.linspace(0, len(numbers) - 1, SHOWN).round().astype(int)]
         write_strip(options.out / "strip.png", _images(result, shown) / 2 + 0.5)
-    drift = Tones.of(after, made_after).drift(reference)
+    ends = Tones.of(after, made_after).drift(Tones.of(before, made_before))
     colour = (_mean(made_after) - _mean(after)) - (_mean(made_before) - _mean(before))
     contrast = _contrast(made_after, after) / _contrast(made_before, before) - 1
-    return {**{f"drift_{name}": value for name, value in asdict(drift).items()},
-            "most_colour": max(part.colour for part in on_the_way),
-            "most_contrast": max(part.contrast for part in on_the_way),
+    return {**{f"drift_{name}": value for name, value in asdict(drifts[-1]).items()},
+            "most_colour": max(drift.colour for drift in drifts),
+            "most_contrast": max(drift.contrast for drift in drifts),
+            "ends_colour": ends.colour, "ends_contrast": ends.contrast,
             "plain_colour": float(colour.abs().max() / 2), "plain_contrast": float(contrast.abs().max())}
+
+
+def _windows(delivery: Path, numbers: Sequence[int]) -> list[list[int]]:
+    """The frames of each window: up to its last keyframe, as the record beside the delivery tells, the rest last."""
+    windows = json.loads(record.path_of(str(delivery)).read_bytes())["measures"]["windows"]
+    ends = [window[-1] for window in windows[:-1]]
+    found: list[list[int]] = [[] for _ in windows]
+    for number in numbers:
+        found[bisect_left(ends, number)].append(number)
+    return found
+
+
+def _tones(plate: PlateReader, result: PlateReader, numbers: Sequence[int]) -> Tones:
+    """Of frames that are read one by one."""
+    return Tones(table=sum(
+        (Tones.of(_images(plate, [number]), _images(result, [number])).table for number in numbers),
+        start=torch.zeros(LEVELS * HUES**2, 4, dtype=torch.float64)))
 
 
 def _images(reader: PlateReader, numbers: Sequence[int]) -> Tensor:
