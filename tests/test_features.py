@@ -233,6 +233,21 @@ def test_any_number_of_frames_and_branches_fits(unet: UNet2DConditionModel, fram
         assert call(unet, branches, frames, seed=1).isfinite().all()
 
 
+def test_the_squared_spatial_loss_brings_features_to_the_plates_self_similarity() -> None:
+    generator = torch.Generator().manual_seed(9)
+    plate, features = torch.randn(2, 2, 16, 6, 8, generator=generator)
+    settings = FeatureOptimisation(temporal_weight=None, spatial_squared=True, learning_rate=0.05)
+
+    def distance(found: Tensor) -> float:
+        rows, wanted = unit_rows(found), unit_rows(plate)
+        return (rows @ rows.mT - wanted @ wanted.mT).square().mean().item()
+
+    optimiser = OptimisedFeatures(random_window(2), settings)
+    with optimiser.recording():
+        optimiser.at(0, plate)
+    assert distance(optimiser.at(0, features)) < 0.7 * distance(features)
+
+
 def test_the_spatial_loss_needs_a_fitting_reference(unet: UNet2DConditionModel) -> None:
     with optimised_features(unet, random_window(), FeatureOptimisation(iterations=1)) as features:
         with pytest.raises(RuntimeError, match=r"features\.recording"):

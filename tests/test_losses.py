@@ -5,7 +5,7 @@ from largest import Largest
 from torch import Tensor
 
 from fresco_backend.engine.flow import Flow, warp
-from fresco_backend.engine.losses import TILE, Loss, SpatialLoss, TemporalLoss, unit_rows
+from fresco_backend.engine.losses import TILE, Loss, SpatialLoss, SquaredSpatialLoss, TemporalLoss, unit_rows
 
 FRAMES = 3
 
@@ -73,6 +73,23 @@ def test_spatial_loss_equals_automatic_differentiation(height: int, width: int) 
     found, gradient = loss_and_gradient(SpatialLoss(target, 100.0), features.detach())
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=2e-3 * slope.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_squared_spatial_loss_equals_automatic_differentiation(dtype: torch.dtype) -> None:
+    target = unit_rows(random_features(3, 8, 12, 20, seed=3).to(dtype))
+    features = random_features(3, 8, 12, 20).requires_grad_()
+    rows, wanted = features.flatten(2).mT, target.float()
+    unit = rows / rows.norm(dim=2, keepdim=True)
+    expected = (unit @ unit.mT - wanted @ wanted.mT).square().mean() * 50
+    (slope,) = torch.autograd.grad(expected, features)
+    loss = SquaredSpatialLoss(target, 50.0)
+    found, gradient = loss_and_gradient(loss, features.detach())
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=1e-4 * slope.abs().max().item())
+    alone = torch.zeros(rows.shape)
+    assert loss.add_gradient(rows.detach().contiguous(), alone, measured=False) == 0
+    assert torch.equal(alone.mT.reshape(features.shape), gradient)
 
 
 def test_losses_of_many_channels_are_summed_exactly() -> None:

@@ -109,7 +109,9 @@ def test_every_constraint_reaches_the_engine() -> None:
     shot = Coherence(
         cross_frame=False, spatial=SpatialGuidance(temperature=3.0, steps=2),
         temporal=TemporalGuidance(temperature=4.0, until_timestep=500),
-        optimisation=FeatureOptimisation(iterations=7, learning_rate=0.1, spatial_weight=25.0, until_timestep=600),
+        optimisation=FeatureOptimisation(
+            iterations=7, learning_rate=0.1, spatial_weight=25.0, spatial_squared=True, until_timestep=600
+        ),
     )  # fmt: skip
     found = windows.engine_coherence(shot)
     assert found.spatial is not None
@@ -120,7 +122,7 @@ def test_every_constraint_reaches_the_engine() -> None:
     assert (found.temporal.temperature, found.temporal.until_timestep) == (4.0, 500)
     settings = found.features.optimisation
     assert (settings.iterations, settings.learning_rate, found.features.until_timestep) == (7, 0.1, 600)
-    assert (settings.temporal_weight, settings.spatial_weight) == (2.0, 50.0)
+    assert (settings.temporal_weight, settings.spatial_weight, settings.spatial_squared) == (2.0, 50.0, True)
     assert found.pixels is not None
 
 

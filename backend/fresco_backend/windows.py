@@ -228,6 +228,7 @@ def engine_coherence(shot: Coherence) -> engine.Coherence:
                 learning_rate=shot.optimisation.learning_rate,
                 temporal_weight=TEMPORAL_WEIGHT,
                 spatial_weight=shot.optimisation.spatial_weight * TEMPORAL_WEIGHT or None,
+                spatial_squared=shot.optimisation.spatial_squared,
                 conditional_only=shot.optimisation.conditional_only,
             ),
             until_timestep=shot.optimisation.until_timestep,

@@ -207,13 +207,15 @@ class TemporalGuidance:
 class FeatureOptimisation:
     """U-Net features moved towards temporal and spatial consistency (FRESCO, equations 3 to 6) by Adam.
 
-    spatial_weight: of the spatial loss against the temporal one. until_timestep: acts at it and above.
+    spatial_weight: of the spatial loss against the temporal one. spatial_squared: it is the square of the differences,
+    as the paper has it, in place of their amount, as its program has. until_timestep: acts at it and above.
     conditional_only: the half of guidance without the prompt keeps its features, which saves half of the work.
     """
 
     iterations: Annotated[int, within(1, 1000)] = 20
     learning_rate: Annotated[float, within(0.0001, 10)] = 0.2
     spatial_weight: Annotated[float, within(0, 10_000)] = 50.0
+    spatial_squared: bool = False
     until_timestep: Timestep = 251
     conditional_only: bool = False
 

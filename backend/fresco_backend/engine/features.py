@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fresco_backend.engine.correspondence import Correspondence
-from fresco_backend.engine.losses import Loss, SpatialLoss, TemporalLoss, unit_rows
+from fresco_backend.engine.losses import Loss, SpatialLoss, SquaredSpatialLoss, TemporalLoss, unit_rows
 from fresco_backend.engine.smoothing import smooth_background
 
 REFERENCE_ADAIN_EPSILON = 1.0
@@ -29,6 +29,7 @@ class FeatureOptimisation:
     iterations: steps of Adam (0.9, 0.999, 1e-8) with `learning_rate`, in the features' own unit.
     temporal_weight: of the mean L1 difference along the flow; None leaves that loss out.
     spatial_weight: of the mean L1 difference of self-similarity; None leaves that loss out.
+    spatial_squared: of the mean squared one instead, as in the paper.
     adain_epsilon: added to the variance that each channel is returned to afterwards; the reference's is
     `REFERENCE_ADAIN_EPSILON`. conditional_only: of the branches of guidance the last one only. Raises ValueError for
     numbers out of range.
@@ -38,6 +39,7 @@ class FeatureOptimisation:
     learning_rate: float = 0.2
     temporal_weight: float | None = 2.0
     spatial_weight: float | None = 100.0
+    spatial_squared: bool = False
     adain_epsilon: float = _VARIANCE_EPSILON
     conditional_only: bool = False
 
@@ -128,7 +130,8 @@ class OptimisedFeatures:
             losses.append(self._temporal_loss(features, settings.temporal_weight / branches))
         if settings.spatial_weight is not None:
             target = self._target(block, features, branches)[branch * frames : (branch + 1) * frames]
-            losses.append(SpatialLoss(target, settings.spatial_weight / branches))
+            loss = SquaredSpatialLoss if settings.spatial_squared else SpatialLoss
+            losses.append(loss(target, settings.spatial_weight / branches))
         return losses
 
     def _temporal_loss(self, features: Tensor, weight: float) -> TemporalLoss:

@@ -140,9 +140,8 @@ class SpatialLoss:
             for band in self._bands:
                 total += compared.compare(self._wanted(frames, band), band, measured=measured)
             for band in self._bands:
-                along, sums = ours[:, band] / length[:, band], compared.sums(band)
-                sums -= along * (along * sums).sum(dim=2, keepdim=True)  # the length of a row does not matter
-                slope[:, band].addcdiv_(sums, length[:, band], value=2 * scale)
+                unit = ours[:, band] / length[:, band]
+                _add_slope(slope[:, band], unit, length[:, band], compared.sums(band), 2 * scale)
         return total * scale
 
     def _together(self, rows: Tensor) -> list[slice]:
@@ -173,6 +172,31 @@ class SpatialLoss:
         }
 
 
+class SquaredSpatialLoss:
+    """The same as a squared difference, the form of the paper's equation 5: weight * mean (X X^T - T T^T)^2.
+
+    target: as of `SpatialLoss`. By products of channels, (X X^T - T T^T) X = X (X^T X) - T (T^T X), in float32, since
+    both sides are nearly alike: time is O(B * L * C^2) and memory beside one frame O(C^2).
+    """
+
+    def __init__(self, target: Tensor, weight: float) -> None:
+        self._weight = weight
+        self._target = target
+
+    def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
+        """See `Loss.add_gradient`."""
+        scale = self._weight / (rows.shape[0] * rows.shape[1] ** 2)
+        total = rows.new_zeros(())
+        for ours, kept, slope in zip(rows, self._target, gradient, strict=True):
+            length, target = _lengths(ours[None])[0], kept.float()
+            unit = ours / length
+            own, shared = unit.mT @ unit, target.mT @ unit
+            if measured:
+                total += own.square().sum() - 2 * shared.square().sum() + (target.mT @ target).square().sum()
+            _add_slope(slope, unit, length, unit @ own - target @ shared, 4 * scale)
+        return total * scale
+
+
 def unit_rows(features: Tensor) -> Tensor:
     """Features as rows of unit length, the target of `SpatialLoss`.
 
@@ -180,6 +204,12 @@ def unit_rows(features: Tensor) -> Tensor:
     """
     rows = features.flatten(2).mT.float()
     return rows.div(_lengths(rows)).to(features.dtype).contiguous()
+
+
+def _add_slope(slope: Tensor, unit: Tensor, length: Tensor, sums: Tensor, value: float) -> None:
+    """Add value * what a gradient by unit rows, `sums`, is by the rows themselves; their length does not matter."""
+    sums -= unit * (unit * sums).sum(dim=-1, keepdim=True)
+    slope.addcdiv_(sums, length, value=value)
 
 
 def _lengths(rows: Tensor) -> Tensor:
