@@ -129,7 +129,7 @@ def check(
 def check_autoencoder(name: str, *, offline: bool = True) -> Component:
     """The autoencoder that replaces a model's own, such as "stabilityai/sd-vae-ft-mse", or one of a single file."""
     try:
-        place = locate(name, component_files, offline=offline)
+        place = locate(name, component_files, offline=offline, kind="autoencoder")
         if not place.is_file():
             return weights_component("vae", place, command=_command(name))
         names = tensor_names(place)
@@ -147,8 +147,8 @@ def detector_name(control: Control) -> str | None:
     return control.detector or DEPTH_DETECTOR
 
 
-def locate(name: str, patterns: Patterns, *, offline: bool) -> Path:
-    """The folder or file that `name` leads to.
+def locate(name: str, patterns: Patterns, *, offline: bool, kind: str = "model") -> Path:
+    """The folder or file that `name` leads to. kind: what is looked for, in words.
 
     `patterns` gives, for a variant, the files to fetch from the hub when they are not in its cache and downloading is
     allowed. Raises WeightsMissing, which lists where it looked, and WeightsRefused for files of pickles.
@@ -165,11 +165,13 @@ def locate(name: str, patterns: Patterns, *, offline: bool) -> Path:
     if is_hub_name(name):
         return from_hub(name, patterns, offline=offline, known=known)
     meant = 'Did you mean "embedded"? ' if difflib.get_close_matches(name, [EMBEDDED]) else ""
+    model = '"embedded", a diffusers folder, a .safetensors file or a hub id such as ' \
+            '"stable-diffusion-v1-5/stable-diffusion-v1-5"'
+    added = 'a .safetensors file, a folder, a hub id, or a name that "fresco models list" knows'
     raise WeightsMissing(
-        f'no model "{name}"',
+        f'no {kind} "{name}"',
         where="looked for " + ", ".join(map(str, known)),
-        remedy=f'{meant}Give "embedded", a diffusers folder, a .safetensors file or a hub id such as '
-        '"stable-diffusion-v1-5/stable-diffusion-v1-5".',
+        remedy=f"{meant}Give {model}." if kind == "model" else f"Give {added}.",
     )
 
 
@@ -241,7 +243,7 @@ def _component_of(part: str, name: str, offline: bool) -> Component:
 def check_detector(name: str, *, offline: bool = True) -> Component:
     """The network that draws control images, such as "depth-anything/Depth-Anything-V2-Small-hf"."""
     try:
-        place = locate(name, detector_files, offline=offline)
+        place = locate(name, detector_files, offline=offline, kind="detector")
         return weights_component("detector", place, command=_command(name))
     except WeightsError as problem:
         return Component(name="detector", place=Path(name), problem=problem)
@@ -250,7 +252,7 @@ def check_detector(name: str, *, offline: bool = True) -> Component:
 def _lora(number: int, lora: Lora, offline: bool) -> Component:
     part = f"lora/{number}"
     try:
-        place = locate(lora.model, lora_files, offline=offline)
+        place = locate(lora.model, lora_files, offline=offline, kind="LoRA")
         file = place if place.is_file() else place / lora_files(None)[0]
         if not file.is_file():
             raise missing("LoRA", file, _command(lora.model))
