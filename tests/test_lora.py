@@ -184,7 +184,7 @@ def test_a_model_is_loaded_with_its_loras(tiny_model: Path, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(("name", "error", "words"), [
- .*"fresco models list"'),
+    ("no-such-lora", WeightsMissing, 'no LoRA "no-such-lora" .*"fresco models list"'),
     ("owner/lora", WeightsMissing, "fresco models pull owner/lora"),
     ("owner/lora/ink.safetensors", WeightsMissing, "fresco models pull owner/lora/ink.safetensors"),
     ("ink.pt", WeightsRefused, "pickle"),
