@@ -66,7 +66,9 @@ def test_a_request_knows_its_reply() -> None:
 
 @pytest.mark.parametrize("name", ["Planned", "Advanced", "Delivered", "Warned", "Finished"])
 def test_events_tell_all_that_a_render_tells(name: str) -> None:
-    assert names(getattr(events, name)) == names(getattr(render, name)) | {"number", "time", "job"}
+    in_a_dry_run = {"warnings"} if name == "Planned" else set()  # a render says them as events
+    told = names(getattr(render, name)) - in_a_dry_run
+    assert names(getattr(events, name)) == told | {"number", "time", "job"}
     assert {stage.value for stage in Stage} == {stage.value for stage in render.Stage}
     assert {kind.__name__ for kind in render.Event.__subclasses__()} <= {kind.__name__ for kind in EVENTS}
 
