@@ -182,7 +182,12 @@ def test_guides_act_can_be_changed_between_calls_and_leave_no_trace(
 def test_a_reference_in_eight_bits_guides_like_a_whole_one(
     unet: UNet2DConditionModel, window: Correspondence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Both are compared with float32: what eight bits add is lost in what bfloat16 rounds anyway."""
     half = copy.deepcopy(unet).to(torch.bfloat16)
+    with guided_attention(unet, window, ALL) as attention:
+        with attention.recording():
+            call(unet)
+        exact = call(unet)
     outputs = []
     for kept in (None, lambda hidden: SimpleNamespace(restored=lambda: hidden)):
         with monkeypatch.context() as patch, guided_attention(half, window, ALL) as attention:
@@ -193,7 +198,7 @@ def test_a_reference_in_eight_bits_guides_like_a_whole_one(
             outputs.append(call(half))
     rounded, whole = outputs
     assert not torch.equal(rounded, whole)
-    assert (rounded - whole).norm() < 0.01 * whole.norm()
+    assert (rounded - exact).norm() < 1.3 * (whole - exact).norm()
 
 
 def test_an_error_inside_leaves_no_trace(unet: UNet2DConditionModel, window: Correspondence, before: Tensor) -> None:

@@ -16,6 +16,7 @@ from servers import ended, polled, serving, waited
 from fresco_backend import listener as listener_room
 from fresco_backend import settings
 from fresco_backend.answers import Answers
+from fresco_backend.job_database import JobDatabase
 from fresco_backend.journal import EVENT_BYTES
 from fresco_backend.listener import Listener
 from fresco_backend.server_address import fresh_token
@@ -146,16 +147,19 @@ def test_a_journal_that_cannot_be_read_for_a_while_ends_no_watch(
         assert "tell watchers: " in running.log.getvalue()
 
 
-def test_an_event_of_another_version_is_left_out(tmp_path: Path) -> None:
-    with serving(tmp_path) as running, running.client() as client:
+def queue_with_events(folder: Path, events: list[tuple[str, str]]) -> None:
+    """A server's queue with one job, to whose first event these are added: type and body of each."""
+    with serving(folder) as running, running.client() as client:
         job = running.submit(client).id
-    from fresco_backend.job_database import JobDatabase
-
-    database = JobDatabase(tmp_path / "state" / "queue.sqlite")
+    database = JobDatabase(folder / "state" / "queue.sqlite")
     with database.changing() as connection:
         connection.executemany("INSERT INTO event (job, time, lasting, type, body) VALUES (?, 1.0, 1, ?, ?)",
-                               [(job, "event.of-tomorrow", "{}")] * 60 + [(job, "event.warned", '{"colour": "red"}')])
+                               [(job, *event) for event in events])
     database.close()
+
+
+def test_an_event_of_another_version_is_left_out(tmp_path: Path) -> None:
+    queue_with_events(tmp_path, [("event.of-tomorrow", "{}")] * 60 + [("event.warned", '{"colour": "red"}')])
     with serving(tmp_path) as running, running.client() as client:
         client.watch()
         running.submit(client, "other")
@@ -164,16 +168,8 @@ def test_an_event_of_another_version_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_page_short_of_an_unreadable_event_is_not_the_end_of_a_replay(tmp_path: Path) -> None:
-    with serving(tmp_path) as running, running.client() as client:
-        job = running.submit(client).id
-    from fresco_backend.job_database import JobDatabase
-
-    database = JobDatabase(tmp_path / "state" / "queue.sqlite")
-    with database.changing() as connection:
-        connection.executemany("INSERT INTO event (job, time, lasting, type, body) VALUES (?, 1.0, 1, ?, ?)",
-                               [(job, "event.of-tomorrow", "{}")]
-                               + [(job, "event.warned", '{"code": "c", "text": "t"}')] * 60)
-    database.close()
+    readable = ("event.warned", '{"code": "c", "text": "t"}')
+    queue_with_events(tmp_path, [("event.of-tomorrow", "{}"), *[readable] * 60])
     with serving(tmp_path) as running, running.client() as client:
         client.watch()
         events = polled(client, lambda events: any(event.durable and event.number == 62 for event in events))

@@ -131,9 +131,15 @@ def test_a_row_of_zeros_stays_finite() -> None:
     assert value.isfinite() and gradient.isfinite().all()
 
 
-@pytest.mark.parametrize(("dtype", "cosine"), [(torch.bfloat16, 0.995), (torch.float16, 0.9995)])
-def test_products_in_half_precision_point_the_same_way(dtype: torch.dtype, cosine: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "in_bytes", "cosine"),
+    [(torch.bfloat16, False, 0.997), (torch.bfloat16, True, 0.995), (torch.float16, True, 0.9995)],
+)
+def test_products_in_half_precision_point_the_same_way(
+    dtype: torch.dtype, in_bytes: bool, cosine: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of noise, where most differences are near nothing: the hardest there is."""
+    monkeypatch.setattr("fresco_backend.engine.similarity._multiplies_bytes", lambda: in_bytes)
     reference, features = random_features(2, 64, 24, 24, seed=2), random_features(2, 64, 24, 24)
     exact, slope = loss_and_gradient(SpatialLoss(unit_rows(reference), 100.0), features)
     found, gradient = loss_and_gradient(SpatialLoss(unit_rows(reference.to(dtype)), 100.0), features)
