@@ -25,6 +25,8 @@ CURVE_MULTIPLE = 64
 CURVE_BLUR = (9, 9)
 # DIS builds its pyramid from 8 x 8 patches: below this side it has no level to start from.
 DIS_SIDE = 32
+# Pixels between its patches at the finest level: as near to the truth as the three of its preset, in 3/4 of the time.
+FINE_STRIDE = 4
 RAFT_MULTIPLE = 8
 RAFT_SIDE = 128
 
@@ -67,12 +69,13 @@ def estimate(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def estimate_finely(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """As `estimate`, down to the finest level: nearer to the truth by up to one decibel, and four times the time.
+    """As `estimate`, down to the finest level: nearer to the truth by up to one decibel, and three times the time.
 
     For in-betweens, where flow moves pixels that are seen; the constraints of a window look at it eight times coarser.
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
+    search.setPatchStride(FINE_STRIDE)
     return _estimated(search, first, second)
 
 
