@@ -104,20 +104,25 @@ def read(clip: str, options: argparse.Namespace) -> Truth:
         numbers = frame_numbers(parse_frames(frames)) if frames else plate.numbers
         kept = numbers[: options.intervals * GAP + 1]
         read_frames = [plate.read(number) for number in kept[: (len(kept) - 1) // GAP * GAP + 1]]
-    codes = [square(to_engine(frame, plate_space(frame)), options.size) for frame in read_frames]
-    if len(codes) <= GAP:
-        raise SystemExit(f"in_betweens.py: {clip} has fewer than {GAP + 1} frames")
-    name = f"{Path(path).name.split('.')[0]} {kept[0]}-{kept[len(codes) - 1]}"
-    return Truth(name=name, plates=tensor(codes), styles=tensor([FILTERS[options.filter](code) for code in codes]))
+    squares = [square(to_engine(frame, plate_space(frame)), options.size) for frame in read_frames]
+    if len(squares) <= GAP:
+        raise SystemExit(f"{clip} has fewer than {GAP + 1} frames")
+    name = f"{Path(path).name.split('.')[0]} {kept[0]}-{kept[len(squares) - 1]}"
+    return Truth(name=name, plates=tensor(squares), styles=tensor([FILTERS[options.filter](code) for code in squares]))
 
 
 def square(image: Tensor, size: int) -> Picture:
     """The middle square of a frame (3, H, W) in [-1, 1] as 8-bit codes (size, size, 3)."""
-    codes = ((image / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    side = min(codes.shape[:2])
-    top, left = ((length - side) // 2 for length in codes.shape[:2])
+    whole = codes(image)
+    side = min(whole.shape[:2])
+    top, left = ((length - side) // 2 for length in whole.shape[:2])
     resampling = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(codes[top : top + side, left : left + side], (size, size), interpolation=resampling))
+    return np.asarray(cv2.resize(whole[top : top + side, left : left + side], (size, size), interpolation=resampling))
+
+
+def codes(image: Tensor) -> Picture:
+    """A frame (3, H, W) in [-1, 1] as 8-bit codes (H, W, 3)."""
+    return np.asarray(((image / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def tensor(pictures: Sequence[Picture]) -> Tensor:
@@ -177,16 +182,24 @@ def warped(truth: Truth, flow: FlowBetween, *, fade: bool) -> Tensor:
 
 
 def score(result: Tensor, truth: Truth, flow: FlowBetween) -> Score:
-    frames = truth.rebuilt
+    psnr, ssim = nearness(result, truth, truth.rebuilt)
+    return Score(psnr=psnr, ssim=ssim, warp_error=unsteadiness(result, flow))
+
+
+def nearness(result: Tensor, truth: Truth, frames: Sequence[int]) -> tuple[float, float]:
+    """PSNR and SSIM of some frames, the means."""
     errors = [((result[frame] - truth.styles[frame]) / 2).square().mean().item() for frame in frames]
     alike = [
         structural_similarity(result[frame].numpy(), truth.styles[frame].numpy(), channel_axis=0, data_range=2)
         for frame in frames
     ]
-    unsteady = [100 * misalignment(result, flow(frame, frame - 1)[0], frame) for frame in range(1, len(result))]
     # A frame that is given exactly, as in a still clip, would have an infinite PSNR.
-    psnr = mean(-10 * np.log10(max(error, 1e-10)) for error in errors)
-    return Score(psnr=psnr, ssim=float(mean(alike)), warp_error=mean(unsteady))
+    return mean(-10 * np.log10(max(error, 1e-10)) for error in errors), float(mean(alike))
+
+
+def unsteadiness(result: Tensor, flow: FlowBetween) -> float:
+    """The warp error of all frames, the mean."""
+    return mean(100 * misalignment(result, flow(frame, frame - 1)[0], frame) for frame in range(1, len(result)))
 
 
 def misalignment(result: Tensor, flow: Tensor, frame: int) -> float:
@@ -220,9 +233,9 @@ def line(cells: Sequence[str], *, markdown: bool) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, (24, 20, 20, 20, 5, 5, 9), strict=True))
 
 
-def main() -> None:
-    """Print a row for each clip as it is finished, and which clips plain warping serves better."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The options that `read` takes, and how results are shown."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--clips", nargs="+", default=[], metavar="CLIP", help="clips beside the demo plate")
     add("--filter", choices=FILTERS, default="ink", help="what stylises the truth (default: %(default)s)")
@@ -230,7 +243,12 @@ def main() -> None:
     add("--intervals", type=int, default=2, help="intervals of a clip (default: %(default)s)")
     add("--pictures", type=Path, metavar="DIR", help="write plate, truth and result side by side")
     add("--markdown", action="store_true", help="the table in Markdown")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Print a row for each clip as it is finished, and which clips plain warping serves better."""
+    options = parser_of(__doc__).parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     print(line(HEADINGS, markdown=options.markdown), flush=True)
