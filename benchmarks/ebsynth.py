@@ -225,7 +225,7 @@ def main() -> None:
     add = parser.add_argument
     add("--dll", type=Path, required=True, help="EbSynth's library")
     add("--rebuild", type=int, nargs="+", choices=range(1, GAP), default=[3, 6], metavar="FRAME",
-        help="frames to rebuild, counted from a keyframe; all of them give a warp error too (default: 3 6)")  # fmt: skip
+        help="frames to rebuild, counted from a keyframe; all give a warp error too (default: 3 6)")  # fmt: skip
     add("--folder", type=Path, default=Path("out/benchmarks/ebsynth"), help="keeps results (default: %(default)s)")
     options = parser.parse_args()
     options.rebuild = sorted(set(options.rebuild))
