@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from fresco_backend import kept_memory, lora, settings, single_file
+from fresco_backend import lora, settings, single_file
 from fresco_backend.depth import DepthDetector, read_detector
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.model_family import TINY_AUTOENCODERS, Family
@@ -130,7 +130,6 @@ def load(
     `offline`. Raises WeightsMissing, WeightsRefused and WeightsUnsupported.
     """
     _silence_libraries()
-    kept_memory.bound_kernels()
     changes = changes or Changes()
     inventory = check(name, controls=controls, changes=changes, offline=offline)
     inventory.require()
