@@ -29,7 +29,7 @@ LOSSES = frozenset({Part.TEMPORAL_LOSS, Part.SPATIAL_LOSS})
 class Variant:
     """A way to denoise a clip. name: for the command line. title: for people. parts: empty is frame by frame.
 
-    cyclic: the last frame is compared with the first one too.
+    cyclic: the last frame is compared with the first one too. squared: the spatial loss as in the paper.
     """
 
     name: str
@@ -37,11 +37,13 @@ class Variant:
     parts: frozenset[Part] = frozenset()
     sharing: NoiseSharing = NoiseSharing.ALL
     cyclic: bool = False
+    squared: bool = False
 
     @property
     def identity(self) -> str:
         """A text that is the same in every run, and differs where the variant does."""
-        return "+".join([self.sharing.value, *sorted(part.name for part in self.parts), *["cyclic"] * self.cyclic])
+        manners = [*["cyclic"] * self.cyclic, *["squared"] * self.squared]
+        return "+".join([self.sharing.value, *sorted(part.name for part in self.parts), *manners])
 
     def coherence(self, full: Coherence) -> Coherence:
         """Give the constraints of `full` that the variant has."""
@@ -61,6 +63,7 @@ class Variant:
             settings,
             temporal_weight=settings.temporal_weight if Part.TEMPORAL_LOSS in self.parts else None,
             spatial_weight=settings.spatial_weight if Part.SPATIAL_LOSS in self.parts else None,
+            spatial_squared=self.squared,
         ))  # fmt: skip
 
 
@@ -81,11 +84,14 @@ VARIANTS = (
     _with("attention", "all attention", *ATTENTION),
     _with("temporal-loss", "optimisation, temporal loss alone", Part.TEMPORAL_LOSS),
     _with("spatial-loss", "optimisation, spatial loss alone", Part.SPATIAL_LOSS),
+    Variant(name="squared-loss", title="optimisation, squared spatial loss", parts=frozenset({Part.SPATIAL_LOSS}),
+            squared=True),
     _with("optimisation", "optimisation, both losses alone", *LOSSES),
     _with("background", "smoothing of the background alone", Part.BACKGROUND),
     _with("attention-optimisation", "all attention and both losses", *ATTENTION, *LOSSES),
     _with("fresco", "full FRESCO", *Part),
     Variant(name="fresco-cyclic", title="full FRESCO, cyclic pairs", parts=frozenset(Part), cyclic=True),
+    Variant(name="fresco-squared", title="full FRESCO, squared spatial loss", parts=frozenset(Part), squared=True),
     Variant(name="fresco-initial-noise", title="full FRESCO, the reference's noise", parts=frozenset(Part),
             sharing=NoiseSharing.INITIAL),
 )
