@@ -110,6 +110,15 @@ def test_small_differences_look_small() -> None:
         assert max(ticks) - min(ticks) >= 0.5 * (plot.holds[1] - plot.holds[0]), plot.title
 
 
+def test_a_plot_shows_all_frames_of_the_longer_one_of_two_deliveries() -> None:
+    def figures(last: int) -> list[Figures]:
+        return [Figures(frame=number, keyframe=True, warp_error=1.0, flicker=0.0, occlusion=0.0, colour=(0, 0, 0),
+                        contrast=1.0) for number in range(1, last + 1)]  # fmt: skip
+
+    labels = re.findall(r">(\d+)</text>", plots.drawn(plots.PLOTS[0], {"long": figures(20), "short": figures(4)}))
+    assert max(map(int, labels)) > 15
+
+
 def test_two_deliveries_are_compared(shot: Shot, tmp_path: Path) -> None:
     other = with_look(with_delivery(shot, sequence=str(tmp_path / "b.####.png")), seed=7, prompt="a photo at night")
     rendered(other)

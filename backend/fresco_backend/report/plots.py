@@ -63,6 +63,7 @@ def drawn(plot: Plot, versions: Mapping[str, Sequence[Figures]]) -> str:
                 colour = VERSIONS[place] if single else PLANES[number]
                 label = ", ".join(([name] if len(versions) > 1 else []) + ([] if single else [line]))
                 _line(axes, frames, value, colour=colour, dash=DASHES[0 if single else place], label=label)
+        axes.set_xlim(*first_and_last(versions))
         axes.update_datalim([(axes.get_xlim()[0], height) for height in plot.holds])
         axes.autoscale_view(scalex=False)
         _dressed(axes, legend=len(versions) * len(plot.lines) > 1)
@@ -82,8 +83,7 @@ def _line(axes: mpl.axes.Axes, frames: Sequence[Figures], value: Callable[[Figur
     heights = [math.nan if (height := value(figures)) is None else height for figures in frames]
     marks = [place for place, figures in enumerate(frames) if figures.keyframe]
     axes.plot(numbers, heights, color=colour, linestyle=dash, linewidth=1.4, label=label, marker="o", markersize=3.5,
-              markevery=marks)
-    axes.set_xlim(*first_and_last({"": frames}))
+              markevery=marks, clip_on=False, zorder=3)  # the first and the last frame's dots are whole
 
 
 def _dressed(axes: mpl.axes.Axes, *, legend: bool) -> None:
