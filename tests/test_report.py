@@ -28,7 +28,7 @@ from fresco_backend.report.figures import Figures, Moment, measured
 from fresco_backend.report.page import BUDGET, look, page, remarks
 from fresco_backend.report.pictures import flow_pixels, spread
 from fresco_backend.report_command import report
-from fresco_protocol.errors import InputError, UsageError
+from fresco_protocol.errors import InputError, PlateMissing, UsageError
 from fresco_protocol.shot import Matte, Missing, Rate, Shot, parse_frames
 
 KEYFRAMES = {1001, 1003, 1005, 1007, 1009}
@@ -260,6 +260,21 @@ def test_a_document_tells_where_plate_and_delivery_lie_on_this_machine(shot: Sho
     by_pattern = open_delivered(str(tmp_path / "fetched" / "out" / "look.####.png"))
     by_pattern.close()
     assert by_pattern.result.source(1004).parents[1] == tmp_path / "fetched"
+
+
+def test_a_plate_that_lies_elsewhere_can_be_named(
+    shot: Shot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where only the delivery was fetched from the machine that made it."""
+    delivery, plate = Path(shot.delivery.sequence), Path(shot.plate.sequence)
+    shutil.copytree(delivery.parent, tmp_path / "fetched")
+    fetched = str(tmp_path / "fetched" / delivery.name)
+    record = path_of(fetched)
+    record.write_text(record.read_text("utf-8").replace(str(plate.parent), str(tmp_path / "the box")), "utf-8")
+    with pytest.raises(PlateMissing, match="--plate"):
+        open_delivered(fetched)
+    assert cli.main(["report", fetched, "--plate", str(plate)]) == 0
+    assert Path(capsys.readouterr().err.strip()).parent == tmp_path / "fetched"
 
 
 def test_a_shot_document_that_is_not_there_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,9 @@ def test_the_commands_do_the_same(box: Path, plate: Path, tmp_path: Path, monkey
         assert cli.main(["submit", str(document), "--upload"]) == 0
         job = capsys.readouterr().out.strip()
         assert cli.main(["submit", str(document), "--upload", "--watch", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out.splitlines()[-1])["record"]["id"] == job
+        said = capsys.readouterr()
+        assert json.loads(said.out.splitlines()[-1])["record"]["id"] == job
+        assert f"fresco download {job} -o DIR" in said.err, "the path that was told is one of the server's"
         assert cli.main(["download", job, "-o", str(tmp_path / "back")]) == 0
         assert "4 files" in capsys.readouterr().err
         assert contents(tmp_path / "back") == contents(plate)

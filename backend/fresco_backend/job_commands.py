@@ -138,7 +138,7 @@ def _submit(arguments: argparse.Namespace) -> int:
         if not arguments.watch:
             return 0
         tell = ServedProgress(sys.stdout).tell if arguments.progress == "openjd" else None
-        return _watched(client, record.id, 0, as_json=arguments.json, tell=tell)
+        return _watched(client, record.id, 0, as_json=arguments.json, tell=tell, uploaded=arguments.upload)
 
 
 def _ensure(client: Client, shot: Any) -> None:
@@ -187,8 +187,8 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 
 def _watched(client: Client, job: str | None, since: int, *, as_json: bool,
-             tell: Callable[[e.Event, str | None], None] | None = None) -> int:
-    """Tells events until the job has ended; gives its exit code. tell: in place of people."""
+             tell: Callable[[e.Event, str | None], None] | None = None, uploaded: bool = False) -> int:
+    """Tells events until the job has ended; gives its exit code. tell: in place of people. uploaded: it was sent."""
     if job is not None:
         _shown(client, job)  # an unknown job is said at once
     client.watch(since=since, job=job)
@@ -206,6 +206,8 @@ def _watched(client: Client, job: str | None, since: int, *, as_json: bool,
                 _tell(event, as_json=as_json)
             ended = isinstance(event, e.JobChanged) and event.record.state in ENDS
             if job is not None and ended and (last := _shown(client, job)).state in ENDS:  # else it was tried again
+                if last.state is JobState.DELIVERED and (uploaded or not Path(last.output).parent.exists()):
+                    sys.stderr.write(f"the delivery lies on the server; to fetch it: fresco download {job} -o DIR\n")
                 return _exit_code(last)
         if client.trouble is None:
             lost_at = None

@@ -14,8 +14,8 @@ import os
 import sys
 
 KERNELS = 224
-"""What a window of Stable Diffusion 1.5 needs, 214, and three times what one of the embedded model does. With fewer than
-are needed some are prepared again in every step: with 80, Stable Diffusion 1.5 took 3 % more time, and 100 MiB."""
+"""What a window of Stable Diffusion 1.5 needs, 214, and three times what one of the embedded model does. With fewer
+some are prepared again in every step: with 80, Stable Diffusion 1.5 took 3 % more time, and 100 MiB more."""
 
 _CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read by oneDNN when it prepares its first kernel
 

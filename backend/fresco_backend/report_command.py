@@ -20,6 +20,7 @@ examples:
   fresco report shot.json
   fresco report "out/look.####.exr" -o look.html
   fresco report --compare "a/look.####.exr" "b/look.####.exr" -o versions.html
+  fresco report "fetched/look.####.exr" --plate "plate/shot.####.exr"
   fresco report shot.json --sheet sheet.png"""
 
 
@@ -30,6 +31,8 @@ def add_report(commands: Any) -> None:
     command.add_argument("delivery", metavar="SHOT", nargs="?",
                          help="the shot document, the delivery's path or pattern, or its record (.fresco.json)")
     command.add_argument("--compare", metavar=("A", "B"), nargs=2, help="two deliveries of the same frames")
+    command.add_argument("--plate", metavar="PLATE", help="where the plate lies on this machine, for a delivery that "
+                         "another one made (default: where the record or the shot document says)")
     command.add_argument("-o", "--output", metavar="FILE", type=Path,
                          help="the page (default: beside the delivery, ending in .report.html)")
     command.add_argument("--sheet", metavar="FILE", type=Path, help="also a contact sheet as a picture (PNG, JPEG)")
@@ -41,7 +44,7 @@ def _report(arguments: argparse.Namespace) -> int:
     targets = arguments.compare or ([arguments.delivery] if arguments.delivery else [])
     if not targets or (arguments.compare and arguments.delivery):
         raise UsageError("a report is of one delivery, or of the two of --compare", remedy="See: fresco report --help")
-    written = report(targets, arguments.output, arguments.sheet)
+    written = report(targets, arguments.output, arguments.sheet, arguments.plate)
     for path in written:
         sys.stderr.write(f"{path}\n")
     if arguments.json:
@@ -49,10 +52,12 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def report(targets: list[str], output: Path | None = None, sheet: Path | None = None) -> list[Path]:
+def report(targets: list[str], output: Path | None = None, sheet: Path | None = None,
+           plate: str | None = None) -> list[Path]:  # fmt: skip
     """Write the report of one or two deliveries, and the contact sheet of the first; give the paths.
 
-    Raises InputError when two deliveries have other frames, and what the files raise.
+    plate: where their plate lies, if not where their records say. Raises InputError when two deliveries have other
+    frames, and what the files raise.
     """
     from fresco_backend import record
     from fresco_backend.deliveries import refused
@@ -62,7 +67,7 @@ def report(targets: list[str], output: Path | None = None, sheet: Path | None = 
     from fresco_backend.scratch import write_atomically
 
     with ExitStack() as opened:
-        delivered = [opened.enter_context(closing(open_delivered(target))) for target in targets]
+        delivered = [opened.enter_context(closing(open_delivered(target, plate))) for target in targets]
         if len({one.numbers for one in delivered}) > 1:
             frames = " and ".join(one.document["frames"] for one in delivered)
             raise InputError(f"the two deliveries have different frames: {frames}",

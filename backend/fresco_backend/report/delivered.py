@@ -26,7 +26,7 @@ from fresco_backend.resolution import resized
 from fresco_backend.shot_arguments import shot_of_file
 from fresco_backend.shot_matte import ShotMatte, open_matte
 from fresco_backend.still import stills_of
-from fresco_protocol.errors import InputError
+from fresco_protocol.errors import InputError, PlateMissing
 from fresco_protocol.shot import Shot, frame_numbers, parse_frames
 
 
@@ -94,17 +94,24 @@ class DeliveredShot:
         return self._space if written == self.plate.read(self.numbers[0]).file_type else default_space(written)
 
 
-def open_delivered(target: str) -> DeliveredShot:
+def open_delivered(target: str, plate_sequence: str | None = None) -> DeliveredShot:
     """The delivery of a shot document, of a delivery's own path or pattern, or of a record.
 
-    Raises InputError when no record is there or it cannot be read, PlateMissing and FrameGap for missing pictures.
+    plate_sequence: where the plate lies on this machine, when the record was written on another one. Raises InputError
+    when no record is there or it cannot be read, PlateMissing and FrameGap for missing pictures.
     """
     document = _read(target)
     shot = _here(Shot.from_json(json.dumps(document["shot"])), target)
+    if plate_sequence is not None:
+        shot = replace(shot, plate=replace(shot.plate, sequence=plate_sequence))
     numbers = frame_numbers(parse_frames(document["frames"]))
     whole = is_movie_delivery(shot.delivery.sequence) or FramePattern.parse(shot.delivery.sequence).padding is None
     with ExitStack() as opened:
-        plate = opened.enter_context(closing(open_plate(shot.plate.sequence, numbers, shot.plate.missing)))
+        try:
+            plate = opened.enter_context(closing(open_plate(shot.plate.sequence, numbers, shot.plate.missing)))
+        except PlateMissing as error:
+            raise PlateMissing(error.what, where=error.where, remedy="Was it rendered on another machine? Then say "
+                               "where the plate lies on this one: --plate PLATE") from error
         result = opened.enter_context(closing(open_plate(shot.delivery.sequence, None if whole else numbers)))
         matte = None if shot.matte is None else open_matte(shot.matte, plate)
         if len(result.numbers) != len(numbers):
