@@ -28,7 +28,7 @@ from fresco_backend.report.figures import Figures, Moment, measured
 from fresco_backend.report.page import BUDGET, look, page, remarks
 from fresco_backend.report.pictures import flow_pixels, spread
 from fresco_backend.report_command import report
-from fresco_protocol.errors import InputError, PlateMissing, UsageError
+from fresco_protocol.errors import InputError, MatteError, PlateMissing, UsageError
 from fresco_protocol.shot import Matte, Missing, Rate, Shot, parse_frames
 
 KEYFRAMES = {1001, 1003, 1005, 1007, 1009}
@@ -273,8 +273,15 @@ def test_a_plate_that_lies_elsewhere_can_be_named(
     record.write_text(record.read_text("utf-8").replace(str(plate.parent), str(tmp_path / "the box")), "utf-8")
     with pytest.raises(PlateMissing, match="--plate"):
         open_delivered(fetched)
-    assert cli.main(["report", fetched, "--plate", str(plate)]) == 0
-    assert Path(capsys.readouterr().err.strip()).parent == tmp_path / "fetched"
+    for target in (fetched, str(record)):
+        assert cli.main(["report", target, "--plate", str(plate)]) == 0
+        assert Path(capsys.readouterr().err.strip()).parent == tmp_path / "fetched"
+    shutil.rmtree(tmp_path / "fetched")
+    shutil.copytree(delivery.parent, tmp_path / "fetched")
+    assert shot.matte is not None
+    record.write_text(record.read_text("utf-8").replace(str(Path(shot.matte.sequence).parent), "/the box"), "utf-8")
+    with pytest.raises(MatteError, match="shot document"):
+        open_delivered(fetched)
 
 
 def test_a_shot_document_that_is_not_there_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

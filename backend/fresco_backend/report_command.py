@@ -31,8 +31,8 @@ def add_report(commands: Any) -> None:
     command.add_argument("delivery", metavar="SHOT", nargs="?",
                          help="the shot document, the delivery's path or pattern, or its record (.fresco.json)")
     command.add_argument("--compare", metavar=("A", "B"), nargs=2, help="two deliveries of the same frames")
-    command.add_argument("--plate", metavar="PLATE", help="where the plate lies on this machine, for a delivery that "
-                         "another one made (default: where the record or the shot document says)")
+    command.add_argument("--plate", metavar="PLATE", help="where the plate lies on this machine, of deliveries that "
+                         "another one made (default: where record or document say)")
     command.add_argument("-o", "--output", metavar="FILE", type=Path,
                          help="the page (default: beside the delivery, ending in .report.html)")
     command.add_argument("--sheet", metavar="FILE", type=Path, help="also a contact sheet as a picture (PNG, JPEG)")

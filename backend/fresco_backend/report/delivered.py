@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from fresco_backend.resolution import resized
 from fresco_backend.shot_arguments import shot_of_file
 from fresco_backend.shot_matte import ShotMatte, open_matte
 from fresco_backend.still import stills_of
-from fresco_protocol.errors import InputError, PlateMissing
+from fresco_protocol.errors import InputError, MatteError, PlateMissing
 from fresco_protocol.shot import Shot, frame_numbers, parse_frames
 
 
@@ -113,7 +114,11 @@ def open_delivered(target: str, plate_sequence: str | None = None) -> DeliveredS
             raise PlateMissing(error.what, where=error.where, remedy="Was it rendered on another machine? Then say "
                                "where the plate lies on this one: --plate PLATE") from error
         result = opened.enter_context(closing(open_plate(shot.delivery.sequence, None if whole else numbers)))
-        matte = None if shot.matte is None else open_matte(shot.matte, plate)
+        try:
+            matte = None if shot.matte is None else open_matte(shot.matte, plate)
+        except MatteError as error:
+            raise MatteError(error.what, where=error.where, remedy="Was it rendered on another machine? Then name a "
+                             "shot document that says where plate and matte lie on this one") from error
         if len(result.numbers) != len(numbers):
             raise InputError(f"the movie has {len(result.numbers)} frames, and its record tells of {len(numbers)}",
                              where=shot.delivery.sequence, remedy="Render the shot again")
@@ -124,7 +129,8 @@ def open_delivered(target: str, plate_sequence: str | None = None) -> DeliveredS
 def _here(shot: Shot, target: str) -> Shot:
     """The shot of a record, maybe from elsewhere, with paths of this machine as far as the target names them."""
     if target.endswith(".fresco.json"):
-        return shot
+        named = re.split(r"[\\/]", shot.delivery.sequence)[-1]  # of any system; a record lies beside its delivery
+        return replace(shot, delivery=replace(shot.delivery, sequence=str(Path(target).absolute().with_name(named))))
     if not target.endswith(".json"):
         return replace(shot, delivery=replace(shot.delivery, sequence=str(Path(target).absolute())))
     named = shot_of_file(Path(target))
