@@ -17,11 +17,12 @@ import subprocess
 import sys
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import cv2
 import numpy as np
@@ -59,11 +60,21 @@ class Memory:
             self.samples += [(time.monotonic() - self.began, int(line.split()[1]) * 1024) for line in lines]
 
     @property
+    def peaks(self) -> list[int]:
+        """The peak of each window, from its first step to the first one of the next; of all where none began."""
+        begins = sorted(self.windows.values())
+        found: list[list[int]] = [[] for _ in begins or [0.0]]
+        for at, size in self.samples:
+            if not begins or at >= begins[0]:
+                found[max(bisect_right(begins, at), 1) - 1].append(size)
+        return [max(sizes) for sizes in found if sizes]
+
+    @property
     def growth(self) -> float:
-        """How much higher the peak of the second half of the windows is than that of the first, relative."""
-        middle = sorted(self.windows.values())[len(self.windows) // 2] if self.windows else self.samples[-1][0] / 2
-        first, second = ([size for at, size in self.samples if (at < middle) == early] for early in (True, False))
-        return max(second, default=0) / max(first, default=1) - 1
+        """How much higher the mean peak of the later half of the windows is than that of the others, relative."""
+        peaks = self.peaks
+        half = (len(peaks) + 1) // 2
+        return fmean(peaks[half:] or peaks) / fmean(peaks[:half]) - 1
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -73,6 +84,7 @@ def main(words: Sequence[str] | None = None) -> None:
     delivery = options.out / "frame.####.png"
     memory = _rendered(options, delivery, rest)
     figures = {**_measured(options, delivery), "peak_mib": max(size for _, size in memory.samples) / MIB,
+               "window_peaks_mib": [round(size / MIB) for size in memory.peaks],
                "growth": memory.growth, "seconds": memory.samples[-1][0], "windows": len(memory.windows)}
     cv2.imwrite(str(options.out / "memory.png"), _plot(memory))
     (options.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -49,4 +49,5 @@ def test_growth_is_that_of_later_windows() -> None:
     memory = long_clip.Memory(samples=flat, windows={1: 0.0, 2: 5.0})
     assert memory.growth == 0
     memory.samples[7] = (7.0, 150)
+    assert memory.peaks == [100, 150]
     assert memory.growth == pytest.approx(0.5)
