@@ -15,7 +15,7 @@ from fresco_backend.farm.plan import FarmPlan
 from fresco_backend.farm_stage import FarmStage
 from fresco_backend.sequences import frames_text
 
-SUBMITTED = "$id"  # what the script calls the job that it submitted last
+AFTER = "--dependency=afterok:$id"  # the job that the script submitted last
 _LARGEST_ARRAY = 1000  # elements, where nobody configured more
 
 
@@ -27,13 +27,12 @@ def script(plan: FarmPlan, folder: Path, options: Sequence[str] = ()) -> str:
     gpu = ["--gres=gpu:1"] if plan.site.device else []
     keys = plan.words(FarmStage.KEYFRAMES, folder)
     verify = plan.words(FarmStage.VERIFY, folder)
-    after = f"--dependency=afterok:{SUBMITTED}"
-    arrays = [_submission(plan, "in-betweens", [*options, f"--array=0-{len(part) - 1}", after],
+    arrays = [_submission(plan, "in-betweens", [*options, f"--array=0-{len(part) - 1}", AFTER],
                           _chunk_command(plan, folder, part)) for part in _arrays(plan.chunks)]
     return "\n".join([
         "#!/bin/sh", "set -eu", "# One job after the other; a job whose forerunner fails is cancelled.",
         _submission(plan, "keyframes", [*options, *gpu], shlex.join(keys)), *arrays,
-        _submission(plan, "verify", [*options, after], shlex.join(verify)), "",
+        _submission(plan, "verify", [*options, AFTER], shlex.join(verify)), "",
     ])  # fmt: skip
 
 
@@ -52,5 +51,5 @@ def _submission(plan: FarmPlan, step: str, options: Sequence[str], command: str)
     """--requeue: after the loss of a node the job starts again, and keeps what is finished."""
     words = ["sbatch", "--parsable", "--requeue", "--kill-on-invalid-dep=yes", f"--job-name={plan.name}.{step}"]
     # The id of the job before stands in double quotes; all other words are literal.
-    shown = " ".join(f'"{word}"' if SUBMITTED in word else shlex.quote(word) for word in (*words, *options))
+    shown = " ".join(f'"{word}"' if word == AFTER else shlex.quote(word) for word in (*words, *options))
     return f"id=$({shown} --wrap {shlex.quote(command)})\necho {step} \"$id\""
