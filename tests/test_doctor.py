@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fresco_backend import doctor, model_store
+from fresco_backend import doctor, free_memory, model_store
 from fresco_backend.doctor import CHECKS, diagnose, examine
 from fresco_backend.finding import Concern, Verdict
 from fresco_protocol.errors import OutputDenied
@@ -82,18 +82,10 @@ def test_scratch_that_is_a_file_cannot_be_written(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(("check", "limit"), [("scratch", "LEAST_SCRATCH"), ("memory", "LEAST_MEMORY")])
 def test_little_room_is_a_concern(check: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRESCO_DEVICE", "cpu")
-    monkeypatch.setattr(doctor, "free_memory", lambda: 2**34)
+    monkeypatch.setattr(free_memory, "free_memory", lambda _device: 2**34)
     assert examine(check, CHECKS[check]).verdict is Verdict.OK
     monkeypatch.setattr(doctor, limit, 2**70)
     assert examine(check, CHECKS[check]).verdict is Verdict.WARN
-
-
-def test_a_container_leaves_less_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_available", lambda: 2**34)
-    monkeypatch.setattr(doctor, "_left_in_container", lambda: 2**31)
-    assert doctor.free_memory() == 2**31
-    monkeypatch.setattr(doctor, "_left_in_container", lambda: None)
-    assert doctor.free_memory() == 2**34
 
 
 def test_a_colour_configuration_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

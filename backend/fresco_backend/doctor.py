@@ -119,40 +119,17 @@ def _device() -> str | Concern:
 
 
 def _memory() -> str | Concern:
-    import torch
-
+    from fresco_backend.free_memory import free_memory
     from fresco_backend.weights import choose_device
 
     device = choose_device()
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    free = free_memory(device)
     if free is None:
         return "this system does not tell how much is free"
     if free < LEAST_MEMORY:
         return Concern(text=f"{bytes_text(free)} free on {device}",
                        remedy="Close other programs, or render with a smaller --working-size and --window.")
     return f"{bytes_text(free)} free on {device}"
-
-
-def free_memory() -> int | None:
-    """Bytes that a process may still take on this machine, limits of its container included; None where unknown."""
-    known = [count for count in (_available(), _left_in_container()) if count is not None]
-    return min(known) if known else None
-
-
-def _available() -> int | None:
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    rows = dict(line.split(":", 1) for line in table.read_text(encoding="ascii").splitlines())
-    return int(rows["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in rows else None
-
-
-def _left_in_container() -> int | None:
-    """What the control group (version 2) of a container leaves."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if not (limit.exists() and used.exists()) or not (text := limit.read_text(encoding="ascii").strip()).isdigit():
-        return None
-    return max(0, int(text) - int(used.read_text(encoding="ascii")))
 
 
 def _images() -> str:

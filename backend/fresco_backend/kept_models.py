@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from fresco_backend.doctor import free_memory
+from fresco_backend.free_memory import free_memory
 from fresco_backend.job import Job
 from fresco_backend.weights import Models
 from fresco_protocol.shot import Control
@@ -27,8 +27,8 @@ class KeptModels:
     """
 
     def __init__(self, loader: Callable[..., Models], device: torch.device,
-                 free: Callable[[torch.device], int | None] | None = None) -> None:
-        self._loader, self._device, self._free = loader, device, free or free_on
+                 free: Callable[[torch.device], int | None] = free_memory) -> None:
+        self._loader, self._device, self._free = loader, device, free
         self._kept: OrderedDict[Key, Models] = OrderedDict()
         self._weights: tuple[tuple[str, str], ...] = ()
         self._size = 0
@@ -78,8 +78,3 @@ class KeptModels:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def free_on(device: torch.device) -> int | None:
-    """Bytes that are free on a device; of the machine's memory where it has none of its own."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
