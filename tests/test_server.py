@@ -522,7 +522,8 @@ def test_a_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path) -> None:
 
 
 def test_the_server_is_light() -> None:
-    program = f"import sys; sys.path[:0] = {PACKAGES}; import fresco_backend.server, fresco_backend.job_commands; " \
+    program = f"import sys; sys.path[:0] = {PACKAGES}; " \
+              "import fresco_backend.server, fresco_backend.job_commands; " \
               "print(*sorted({'torch', 'numpy', 'cv2', 'OpenImageIO', 'diffusers'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
