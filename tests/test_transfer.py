@@ -22,7 +22,7 @@ from servers import ended, serving, shot_in, waited
 from fresco_backend import cli, staging, transfers
 from fresco_backend.frame_pattern import record_path
 from fresco_backend.staged_shot import staged
-from fresco_backend.staged_upload import Chunk
+from fresco_backend.staged_upload import Chunk, StagedUpload
 from fresco_backend.staging import Staging
 from fresco_protocol import transfer
 from fresco_protocol.client import Client
@@ -366,6 +366,27 @@ def test_a_server_that_ends_before_it_has_compared_does_so_at_its_next_start(box
         assert waited(client, job.id, lambda record: record.state is JobState.QUEUED, 10)
 
 
+def test_what_the_servers_disk_lost_is_sent_again(box: Path, plate: Path) -> None:
+    with serving(box) as running, running.client() as client:
+        job, files = begun(client, plate)
+        client.request(chunk(job.id, files[0], (plate / "p.1001.exr").read_bytes()[:LARGEST_CHUNK]))
+        part = own_place(box) / Path(job.output).parents[1].name / "plate" / ".p.1001.exr.part"
+        with part.open("r+b") as file:
+            file.write(bytes(4096))  # as a power cut leaves what was not on the disk yet
+        assert sent(client, plate).state is JobState.QUEUED
+        assert contents(part.parent) == contents(plate)
+
+
+def test_a_server_that_damages_what_it_gets_is_not_sent_it_for_ever(
+        box: Path, plate: Path, taken: list[Chunk], monkeypatch: pytest.MonkeyPatch) -> None:
+    append = StagedUpload.append
+    monkeypatch.setattr(StagedUpload, "append", lambda self, file, data: append(self, file, bytes(len(data))))
+    with serving(box) as running, running.client() as client:
+        with pytest.raises(ChecksumWrong, match="again and again"):
+            sent(client, plate)
+        assert [given.name for given in taken].count("plate/p.1004.exr") == transfer.MOST_WRONG
+
+
 def test_a_fetch_that_was_stopped_goes_on(box: Path, plate: Path, tmp_path: Path,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
     with with_worker(box, monkeypatch, COPIES) as running, running.client() as client:
@@ -396,8 +417,9 @@ def test_checksums_are_compared(box: Path, plate: Path) -> None:
         shot, sources = staged(shot_of(plate))
         files = tuple(replace(file, sha256="0" * 64) if file.name == "plate/p.1004.exr" else file
                       for file in files_of(sources))
-        with pytest.raises(ChecksumWrong, match=r"plate/p\.1004\.exr"):
+        with pytest.raises(ChecksumWrong, match="has changed since") as caught:
             upload(client, shot, sources, client_key="key", files=files)
+        assert caught.value.where == str(plate / "p.1004.exr")
         job = client.request(ListJobs()).records[0]
         assert job.state is JobState.SUBMITTED
         assert "plate/p.1004.exr" not in staged_files(box)

@@ -80,13 +80,13 @@ def upload(client: Client, shot: Shot, sources: Mapping[str, str], *, client_key
     record = link.ask(Submit(shot=shot, client_key=client_key, priority=priority, files=files)).record
     total = sum(file.size for file in files)
     best, best_at = -1, time.monotonic()
+    times = dict.fromkeys((file.name for file in files), 0)  # that each of them was sent to its end
     while record.state is JobState.SUBMITTED:
         there = link.ask(Upload(job=record.id))
         record = there.record
-        if there.wrong:
-            raise ChecksumWrong(f"{len(there.wrong)} files did not arrive as they were read: {there.wrong[0]}",
-                                where=f"job {record.id}", remedy="Did they change meanwhile? Cancel this job, and "
-                                "submit the shot again.")
+        for file, held in zip(files, there.held):
+            if file.name in there.wrong and held == 0:
+                _check_again(file, sources[file.name], times[file.name], record.id)
         left = [(file, held) for file, held in zip(files, there.held) if held < file.size]
         done = total - sum(file.size - held for file, held in left)
         try:
@@ -95,6 +95,7 @@ def upload(client: Client, shot: Shot, sources: Mapping[str, str], *, client_key
                     client.requests(chunks, seconds=patience)  # a slow way takes a while
                     done += sum(len(chunk.data) for chunk in chunks)
                     _tell(told, Moved("sending", done, total, file.name))
+                times[file.name] += 1
         except ServerError:  # ask what has arrived, and go on from there
             if done <= best and time.monotonic() - best_at > patience:
                 raise
@@ -181,6 +182,18 @@ def _chunks(job: str, file: File, held: int, path: str) -> Iterable[PutChunk]:
                 offset += len(data)
     except OSError as error:
         raise _unread(path, error) from error
+
+
+def _check_again(file: File, path: str, times: int, job: str) -> None:
+    """Raises ChecksumWrong unless a file that came out wrong on the server, `times` times by now, is to be sent again:
+    a disk that lost power there has parts of it that were never written."""
+    if _checksum(path) != file.sha256:
+        raise ChecksumWrong("the file is not the one that was submitted: it has changed since", where=path,
+                            remedy=f"Take this job back, fresco cancel {job}, and submit the shot again.")
+    if times >= MOST_WRONG:
+        raise ChecksumWrong("the server has another file than the one that was sent, again and again", where=path,
+                            remedy="Its disk or the way there damages files; its log says more: fresco logs. The same "
+                            "command goes on with what is left.")
 
 
 def _batches(chunks: Iterable[PutChunk]) -> Iterable[list[PutChunk]]:
