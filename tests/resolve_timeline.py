@@ -257,7 +257,10 @@ class Track:
 
 
 class Timeline(Marked):
-    """A timeline. playhead: frames from its start. stale: tracks that a count does not show before a page changes."""
+    """A timeline. playhead: frames from its start. stale: tracks that a count does not show before a page changes.
+
+    settings: the rate and drop frame as scripts read them, which is not the word "29.97 DF" by which they set them.
+    """
 
     kind = "Timeline"
 
@@ -266,6 +269,7 @@ class Timeline(Marked):
         self.world = world
         self.name, self.rate, self.start_text = name, rate, start
         self.drop = rate.endswith("DF")
+        self.settings = {"timelineFrameRate": float(rate.split()[0]), "timelineDropFrameTimecode": str(int(self.drop))}
         self.nominal = round(float(rate.split()[0]))
         self.start = self._frames(start)
         self.playhead = 0
@@ -275,7 +279,8 @@ class Timeline(Marked):
     def _frames(self, text: str) -> int:
         hours, minutes, seconds, frames = (int(part) for part in text.replace(";", ":").split(":"))
         total = hours * 60 + minutes
-        return (total * 60 + seconds) * self.nominal + frames - (2 * (total - total // 10) if self.drop else 0)
+        return (total * 60 + seconds) * self.nominal + frames - (
+            self.nominal // 15 * (total - total // 10) if self.drop else 0)
 
     def locked(self, track: int) -> bool:
         """Whether a video track is locked."""
@@ -314,7 +319,7 @@ class Timeline(Marked):
         return max([item.start + item.duration for item in self.items()] or [self.start])
 
     def do_GetSetting(self, key: str | None = None) -> Any:
-        settings = {**self.world.project.settings, "timelineFrameRate": self.rate}
+        settings = {**self.world.project.settings, **self.settings}
         return settings if not key else settings.get(key, "")
 
     def do_GetTrackCount(self, kind: str) -> int:

@@ -272,7 +272,7 @@ def test_a_resolve_without_a_window_has_no_page_to_come_back_to(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("start", ["00:00:00:00", "10:00:00:00", "23:59:59:20"])
-@pytest.mark.parametrize("rate", ["24", "23.976", "29.97 DF", "59.94"])
+@pytest.mark.parametrize("rate", ["24", "23.976", "29.97 DF", "59.94", "59.94 DF"])
 def test_a_timeline_may_begin_at_any_time_code(tmp_path: Path, start: str, rate: str) -> None:
     """The last one passes midnight before the clip, and the time code begins at 0 again."""
     world = World(rate=rate, start=start)
@@ -286,6 +286,18 @@ def test_a_timeline_may_begin_at_any_time_code(tmp_path: Path, start: str, rate:
     integrate(host, clip, wish(tmp_path), result(tmp_path / "look", 1, 4))
     assert [(one.start, one.duration) for one in world.timeline.tracks["video"][1].items] == [(item.start, 4)]
     assert (state(world), world.violations) == (before, [])
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"timelineDropFrameTimecode": ""}, {"timelineFrameRate": 29.97002997002997}, {"timelineFrameRate": 29},
+    {"timelineFrameRate": "29,97"}, {"timelineFrameRate": "29.97 DF", "timelineDropFrameTimecode": ""}])
+def test_drop_frame_and_the_rate_are_told_in_several_ways(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Twenty minutes in, drop frame is 36 frames away from what the digits say."""
+    world = World(rate="29.97 DF", start="01:00:00;00" if settings else "01:00:00:00")
+    world.timeline.settings.update(settings)
+    item = edited(world, tmp_path, Cut(start=36_000))
+    clip = collect(Host(world.resolve))[0]
+    assert (clip.item, clip.playhead, str(clip.rate), clip.drop_frame) == (item.id, 3, "30000/1001", True)
 
 
 def test_a_dialog_while_the_state_is_read_does_not_become_the_state(tmp_path: Path) -> None:
@@ -586,7 +598,8 @@ def test_under_aces_the_way_by_hand_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "rate", "drop"), [
     ("24", "24", False), ("24.0", "24", False), ("23.976", "24000/1001", False), ("29.97 DF", "30000/1001", True),
-    ("59.94", "60000/1001", False), ("25.000", "25", False)])
+    ("59.94", "60000/1001", False), ("25.000", "25", False), ("23.976023976023978", "24000/1001", False),
+    ("119,88", "120000/1001", False), ("100.0", "100", False), ("12.5", "25/2", False)])
 def test_rates_as_resolve_writes_them(text: str, rate: str, drop: bool) -> None:
     assert nouns.rate_of(text) == (Rate.parse(rate), drop)
     assert nouns.rate_of(nouns.rate_text(Rate.parse(rate)))[0] == Rate.parse(rate)

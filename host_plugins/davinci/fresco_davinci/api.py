@@ -99,7 +99,8 @@ CALLS: tuple[Call, ...] = (
         ("GetName", "", "D"),
         ("GetStartFrame", "absolute", "D"),
         ("GetStartTimecode", "", "D"),
-        ("GetSetting", "timelineFrameRate (\"29.97 DF\"), resolution, colour spaces", "D, A"),
+        ("GetSetting", "timelineFrameRate (a number, or \"29.97 DF\"), timelineDropFrameTimecode, resolution, colour "
+         "spaces", "D, A, C"),
         ("GetTrackCount", "may be stale until the page changes", "D, M"),
         ("AddTrack", "on top", "D", "18.5.0"),
         ("GetTrackName", "", "D"),

@@ -196,9 +196,11 @@ class Progress:
 
 
 def rate_of(text: str) -> tuple[Rate, bool]:
-    """The rate that Resolve writes as "29.97 DF", and whether its timecode drops frames. Raises ShotError."""
-    number, _, flag = text.strip().partition(" ")
-    return Rate.parse(re.sub(r"\.0+$", "", number)), flag.strip().upper() == "DF"
+    """The rate that Resolve writes as "29.97 DF", "29.97" or "29,97", and whether it says DF. Raises ShotError."""
+    number, _, flag = text.strip().replace(",", ".").partition(" ")
+    whole, _, decimals = number.partition(".")  # no rate needs more than three: 23.976023976 is 23.976
+    return Rate.parse(f"{whole}.{decimals[:3]}".rstrip("0").rstrip(".") if decimals else whole), \
+        flag.strip().upper() == "DF"
 
 
 def rate_text(rate: Rate) -> str:

@@ -13,6 +13,7 @@ from fresco_protocol.shot import Rate
 
 TRACK = "FRESCO"  # begins the names of tracks that hold results
 MARK = "fresco:"  # begins the custom data of our markers; the path of the record follows
+LOST_DECIMALS = (23, 29, 47, 59, 95, 119)  # no timeline runs at these rates
 
 
 def collect(host: Host) -> tuple[Clip, ...]:
@@ -73,14 +74,26 @@ def _beneath(host: Host, timeline: Item) -> list[tuple[int, Item]]:
 
 def playhead(timeline: Item) -> int:
     """Its absolute frame: the distance of two timecodes, so that no convention of counting matters, nor midnight."""
-    rate, drop = rate_of(str(timeline.GetSetting("timelineFrameRate")))
+    rate, drop = timing(timeline)
     current, start, day = (frames_of(str(text), rate, drop_frame=drop) for text in (
         timeline.GetCurrentTimecode(), timeline.GetStartTimecode(), "24:00:00:00"))
     return int(timeline.GetStartFrame()) + (current - start) % day
 
 
-def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
+def timing(timeline: Item) -> tuple[Rate, bool]:
+    """Its rate, and whether its timecode drops frames: a setting of its own, or "DF" behind the rate.
+
+    Resolve on Windows in a region with a decimal comma has been seen to lose the decimals: 29 is 29.97 then.
+    """
     rate, drop = rate_of(str(timeline.GetSetting("timelineFrameRate")))
+    if rate.fraction in LOST_DECIMALS:
+        rate = Rate(numerator=1000 * (rate.numerator + 1), denominator=1001)
+    return rate, (drop or str(timeline.GetSetting("timelineDropFrameTimecode")) == "1"
+                  or ";" in str(timeline.GetStartTimecode()))
+
+
+def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
+    rate, drop = timing(timeline)
     first, count, media = int(item.GetStart()), int(item.GetDuration()), _media(item.GetMediaPoolItem())
     head, tail = (int(item.GetLeftOffset()), int(item.GetRightOffset())) if media else (0, 0)
     position = playhead(timeline) - first + 1

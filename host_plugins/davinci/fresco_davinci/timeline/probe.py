@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from fresco_davinci.clip import rate_of
+from fresco_davinci.timeline.collect import timing
 from fresco_davinci.timeline.host import Host, Item
 from fresco_davinci.timeline.speed import speed_at
 
@@ -45,7 +45,7 @@ def _appended(host: Host, timeline: Item, media: Item, begin: int) -> dict[str, 
     item = host.granted(timeline.GetItemListInTrack("video", 1), "append a clip to the scratch timeline")[0]
     marked = item.AddMarker(0, "Sky", "Fresco", "probe", 1, "fresco-probe")
     source = (item.GetSourceStartFrame(), item.GetSourceEndFrame()) if "GetSourceEndFrame" in dir(item) else None
-    rate = rate_of(str(timeline.GetSetting("timelineFrameRate")))[0].fraction
+    rate = timing(timeline)[0].fraction
     speed = speed_at(host, track=1, first=record, count=int(item.GetDuration()), rate=rate)
     return {"asked": ASKED, "duration": item.GetDuration(), "endFrame": _meaning(item.GetDuration()),
             "start": item.GetStart() - record, "end": item.GetEnd() - record, "left": item.GetLeftOffset(),
