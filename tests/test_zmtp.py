@@ -2,14 +2,17 @@
 """The ZMTP client: its bytes, its limits, and its manners towards libzmq's ROUTER."""
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fresco_protocol import zmtp
 from fresco_protocol.errors import MessageMalformed, ProtocolError, ServerLost, ServerMissing
 from fresco_protocol.wire import LARGEST_BODY, LARGEST_MESSAGE, MOST_PARTS
 from fresco_protocol.zmtp import (
@@ -203,6 +206,42 @@ def test_a_peer_that_takes_nothing_does_not_fill_the_memory(peer: Peer) -> None:
         for _ in range(100):
             peer.dealer.send([bytes(LARGEST_BODY)])
             peer.dealer.receive()
+
+
+def test_a_peer_that_never_pauses_does_not_keep_its_caller(peer: Peer) -> None:
+    peer.socket.sendall(GREETING + READY)
+
+    def flood() -> None:
+        end = time.monotonic() + 2
+        with suppress(OSError):
+            while time.monotonic() < end:
+                peer.socket.sendall(1000 * command(b"PING", b"\0\0"))
+
+    def drain() -> None:  # else the answers fill the memory, which is refused
+        with suppress(OSError):
+            while peer.socket.recv(1 << 20):
+                pass
+
+    threads = [threading.Thread(target=work) for work in (flood, drain)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        assert peer.dealer.receive() is None
+    assert time.monotonic() - began < 1.5
+    peer.dealer.close()
+    for thread in threads:
+        thread.join(5)
+
+
+def test_what_is_left_of_a_flood_is_not_waited_for(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zmtp, "MOST_AT_ONCE", 5)
+    peer.socket.sendall(GREETING + READY + 20 * command(b"PING", b"\0\0") + message([b"at last"]))
+    began = time.monotonic()
+    while (parts := peer.dealer.receive()) is None:
+        peer.dealer.wait(2)
+    assert parts == [b"at last"]
+    assert time.monotonic() - began < 1
 
 
 def test_a_connection_that_ends_is_lost(peer: Peer) -> None:

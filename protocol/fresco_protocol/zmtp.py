@@ -21,6 +21,7 @@ GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0")
 LARGEST_COMMAND = 4096  # bytes; READY and PING take less than a hundred
 LARGEST_BACKLOG = 2 * LARGEST_MESSAGE  # bytes that wait to be sent
 CHUNK = 256 * 1024  # bytes asked of the socket at once
+MOST_AT_ONCE = 1000  # frames, or reads, of one `receive`: a peer that never pauses does not keep its caller
 
 TUNNEL = "Take a tunnel to its loopback: ssh -L PORT:127.0.0.1:PORT HOST"
 
@@ -146,6 +147,7 @@ class Dealer:
         self.endpoint = endpoint
         self._decoder = Decoder()
         self._connected = self._ready = False
+        self._behind = False  # whether more has come than `receive` looked at
         self._outgoing = bytearray(GREETING)
         self._waiting: deque[bytes] = deque()  # messages, until the peer is ready
         self._socket = self._begin()
@@ -184,7 +186,8 @@ class Dealer:
 
     def receive(self) -> Optional[list[bytes]]:
         """The next message if it has come; answers PING on the way."""
-        while True:
+        self._behind = False
+        for _ in range(MOST_AT_ONCE):
             item = self._decoder.take()
             if item is None:
                 if not self._read():
@@ -197,6 +200,8 @@ class Dealer:
                 self._greet(item)
             else:
                 self._obey(item)
+        self._behind = True
+        return None
 
     def wait(self, seconds: float) -> None:
         """Returns when something may have come or gone, after `seconds` at the latest."""
@@ -204,7 +209,7 @@ class Dealer:
         if self._outgoing or not self._connected:
             wanted |= selectors.EVENT_WRITE
         self._selector.modify(self._socket, wanted)
-        self._selector.select(max(0.0, seconds))
+        self._selector.select(0.0 if self._behind else max(0.0, seconds))
 
     def close(self) -> None:
         """Ends the connection; what was not sent is dropped. May be called twice."""
