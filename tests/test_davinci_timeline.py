@@ -69,8 +69,8 @@ def test_a_clip_is_known_by_numbers_that_outlive_resolve(world: World, tmp_path:
     assert read(write(clip), Clip) == clip
 
 
-@pytest.mark.parametrize("short", [0, 1])
-def test_the_source_range_may_read_one_off(world: World, tmp_path: Path, short: int) -> None:
+@pytest.mark.parametrize("short", [0, 1, 2])
+def test_the_source_range_may_read_up_to_two_frames_off(world: World, tmp_path: Path, short: int) -> None:
     edited(world, tmp_path)
     world.source_end_short = short
     assert collect(Host(world.resolve))[0].steady
@@ -124,6 +124,7 @@ REFUSED = [
     Refused({"input": Input.SOURCE}, InputError, "its speed is changed", "reverse"),
     Refused({"input": Input.SOURCE}, InputError, "runs at 25 fps and the timeline at 24", "25 fps"),
     Refused({"input": Input.SOURCE}, InputError, "no source media", "compound"),
+    Refused({"input": Input.SOURCE}, InputError, "counts its frames from 1001", "subclip"),
     Refused({"matte": MatteChoice(source=MatteSource.CLIP), "input": Input.SOURCE}, MatteError, "no matte is attached"),
     Refused({"matte": MatteChoice(source=MatteSource.CLIP)}, MatteError, "no matte is attached"),
     Refused({"matte": TRACK_2}, MatteError, "track 2 cannot be the matte"),
@@ -148,6 +149,7 @@ def edit(world: World, what: str) -> None:
     actions = {"lock": lambda: setattr(world.timeline.tracks["video"][0], "locked", True),
                "25 fps": lambda: media.properties.update(FPS="25"),
                "compound": lambda: setattr(media, "path", ""),
+               "subclip": lambda: media.properties.update({"File Path": "/rushes/A001.mov"}),
                "wide gamut": lambda: world.project.settings.update(colorSpaceTimeline="Canon Cinema Gamut"),
                "rendering": lambda: setattr(world.project.jobs[world.project.user_job()], "state", "Rendering"),
                "move": lambda: setattr(item, "start", item.start + 1),
@@ -161,7 +163,7 @@ def edit(world: World, what: str) -> None:
 def test_what_cannot_be_done_is_said_before_anything_is_touched(tmp_path: Path, case: Refused) -> None:
     world = World()
     edited(world, tmp_path)
-    early = ("double speed", "reverse", "25 fps", "compound", "wide gamut")
+    early = ("double speed", "reverse", "25 fps", "compound", "subclip", "wide gamut")
     if case.edit in early:
         edit(world, case.edit)
     clip = collect(Host(world.resolve))[0]

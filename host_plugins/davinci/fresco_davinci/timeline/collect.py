@@ -122,12 +122,13 @@ def _media(pool_item: Item) -> Optional[Media]:
 def _is_steady(item: Item, media: Media, rate: Rate, span: int) -> bool:
     """Whether the media runs at its own speed: by rates, by the room to both sides, by the source range, by speed.
 
-    One frame of difference is rounding: GetSourceEndFrame is read both ways by different releases.
+    GetSourceEndFrame is read both ways by different releases, and short by up to two frames; that the speed is changed
+    so little is told by the export.
     """
     speed = item.GetProperty("Speed")
     shown = (item.GetSourceEndFrame() - item.GetSourceStartFrame() if "GetSourceEndFrame" in dir(item)
              else item.GetDuration())
-    return (media.rate == rate and abs(span - media.count) <= 1 and abs(shown - item.GetDuration()) <= 1
+    return (media.rate == rate and abs(span - media.count) <= 1 and abs(shown - item.GetDuration()) <= 2
             and not (isinstance(speed, (int, float)) and speed != 100))
 
 

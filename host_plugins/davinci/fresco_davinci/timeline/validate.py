@@ -33,6 +33,9 @@ def _validate_source(host: Host, clip: Clip, wish: Wish) -> None:
     if clip.media.rate != clip.rate:
         raise InputError(f"the media runs at {rate_text(clip.media.rate)} fps and the timeline at "
                          f"{rate_text(clip.rate)}: frames would not match", where=clip.name, remedy=graded)
+    if not clip.media.sequence and clip.media.first != 0:  # as reported, a subclip's first frame in its file
+        raise InputError(f"the media is no whole movie: Resolve counts its frames from {clip.media.first}, and Fresco "
+                         "would read others", where=clip.name, remedy=graded)
     if clip.media.count == 1 or not clip.steady:
         raise InputError("the clip is a still, or its speed is changed", where=clip.name, remedy=graded)
     speed = speed_of(host, clip)
