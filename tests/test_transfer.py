@@ -111,6 +111,10 @@ def contents(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
+def identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_ino
+
+
 def staged_files(box: Path) -> list[str]:
     """All that lies in the server's folder."""
     place = box / ".fresco-staged"
@@ -408,6 +412,35 @@ def test_a_fetch_that_was_stopped_goes_on(box: Path, plate: Path, tmp_path: Path
         download(client, job, str(tmp_path / "back"))
         assert contents(tmp_path / "back") == contents(plate), "what was wrong was fetched anew"
         assert asked == [count * LARGEST_CHUNK + 3 for count in (1, 2, 3)]
+
+
+def test_two_fetches_into_one_folder_do_not_spoil_each_other(box: Path, tmp_path: Path) -> None:
+    whole = random.Random(7).randbytes(9 * LARGEST_CHUNK)
+
+    def other(moved: transfer.Moved) -> None:  # comes when the first one is half through
+        if moved.what == "fetching" and 0 < moved.done < moved.total:
+            with running.client() as second:
+                download(second, job, str(tmp_path / "back"))
+
+    with serving(box) as running, running.client() as client:
+        job = running.submit(client).id
+        (box / "look.1001.exr").write_bytes(whole)
+        with pytest.raises(Busy, match="another program fetches"):
+            download(client, job, str(tmp_path / "back"), told=other)
+    assert contents(tmp_path / "back") == [whole], "the file that had its name is the one that was fetched"
+
+
+def test_a_file_that_was_fetched_is_on_the_disk_before_the_servers_goes(
+        box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: set[tuple[int, int]] = set()
+    with serving(box) as running, running.client() as client:
+        job = running.submit(client).id
+        for number in (1001, 1002):
+            (box / f"look.{number}.exr").write_bytes(b"a frame")
+        monkeypatch.setattr(transfer.os, "fsync", lambda descriptor: kept.add(identity(os.fstat(descriptor))))
+        _, paths = download(client, job, str(tmp_path / "back"))
+    assert len(paths) == 2
+    assert {identity(Path(path).stat()) for path in paths} <= kept
 
 
 # Refusals.

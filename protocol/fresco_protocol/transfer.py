@@ -21,6 +21,7 @@ from typing import NamedTuple, Optional, TypeVar
 
 from fresco_protocol.client import Client
 from fresco_protocol.errors import (
+    Busy,
     ChecksumWrong,
     DiskFull,
     InputError,
@@ -112,9 +113,9 @@ def download(client: Client, job: str, folder: str, *, told: Optional[Told] = No
              patience: float = PATIENCE) -> tuple[Job, list[str]]:
     """Fetches what a job has delivered by now, and what is not here already; gives the job, and the files' paths.
 
-    Every file gets its name when it is whole and right. Raises ServerError after `patience` seconds without a server,
-    or without the checksum of a file, and the time that reading it takes; OutputError, ChecksumWrong, or the server's
-    error.
+    Every file gets its name when it is whole, right and on the disk. Raises ServerError after `patience` seconds
+    without a server, or without the checksum of a file, and the time that reading it takes; Busy where another program
+    fetches into the same folder; OutputError, ChecksumWrong, or the server's error.
     """
     link = _Link(client, patience)
     try:
@@ -245,13 +246,17 @@ def _grow(link: _Link, job: str, file: File, part: str, told: Callable[[int], No
         while offset < file.size:
             starts = range(offset, file.size, LARGEST_CHUNK)[:AT_ONCE]
             for given in link.ask_all([GetChunk(job=job, name=file.name, offset=start) for start in starts]):
+                if os.fstat(target.fileno()).st_size != offset:
+                    raise Busy("another program fetches into this folder", where=os.path.dirname(part),
+                               remedy="Wait for its end, or name another folder.")
                 if given.offset != offset or hashlib.sha256(given.data).hexdigest() != given.sha256:
                     raise ChecksumWrong("a chunk changed on the way", where=f"{file.name}, byte {offset}",
                                         remedy="Do the same again: what has arrived is kept.")
                 target.write(given.data)
+                target.flush()
                 offset += len(given.data)
-            target.flush()
             told(min(offset, file.size))
+        os.fsync(target.fileno())  # before the server is told to delete its own
 
 
 def _is(path: str, file: File) -> bool:
