@@ -589,6 +589,43 @@ def test_under_colour_management_the_result_has_the_plates_space(world: World, t
     assert item.shown.media.properties["Input Color Space"] == "Rec.709 (Scene)"
 
 
+def test_under_the_first_colour_management_the_way_by_hand_is_told(tmp_path: Path) -> None:
+    """It takes no input colour space from scripts, as the double has it."""
+    world = World()
+    edited(world, tmp_path)
+    world.project.settings["colorScienceMode"] = "davinciYRGBColorManaged"
+    host = Host(world.resolve)
+    integrate(host, collect(host)[0], wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert "Rec.709 Gamma 2.4 by hand" in host.notices[0]
+
+
+@pytest.mark.parametrize(("settings", "space"), [
+    ({"colorSpaceOutput": "P3-D65 Gamma 2.6"}, "g24_rec709"),
+    ({"colorScienceMode": "davinciYRGBColorManagedv2", "colorSpaceOutput": "sRGB"}, "srgb_rec709_scene"),
+    ({"colorScienceMode": "davinciYRGBColorManagedv2", "separateColorSpaceAndGamma": "1", "colorSpaceOutput": "Rec.709",
+      "colorSpaceOutputGamma": "Gamma 2.2"}, "g22_rec709"),
+    ({"colorScienceMode": "acescct", "colorAcesODT": "Rec.709 BT.1886"}, "g24_rec709"),
+    ({"colorScienceMode": "acescct", "colorAcesODT": "sRGB Piecewise"}, "srgb_rec709_scene")])
+def test_the_plate_has_the_space_that_resolve_renders_in(tmp_path: Path, settings: dict[str, str], space: str) -> None:
+    world = World()
+    edited(world, tmp_path)
+    world.project.settings.update(settings)
+    host = Host(world.resolve)
+    found = extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "v001")
+    assert found.plate.color_space == space
+
+
+@pytest.mark.parametrize("transform", ["P3-D65 ST2084 (1000 nit)", "No Output Transform", ""])
+def test_an_output_transform_of_aces_is_not_taken_for_rec_709(tmp_path: Path, transform: str) -> None:
+    world = World()
+    edited(world, tmp_path)
+    world.project.settings.update(colorScienceMode="acescct", colorAcesODT=transform)
+    host = Host(world.resolve)
+    with pytest.raises(ColorError, match=f"renders in 'ACES ?{transform[:6]}") as refused:
+        validate(host, collect(host)[0], wish(tmp_path))
+    assert "--color-space" in str(refused.value.remedy)
+
+
 def test_under_aces_the_way_by_hand_is_told(tmp_path: Path) -> None:
     world = World()
     edited(world, tmp_path)

@@ -115,11 +115,13 @@ def test_all_that_is_chosen_is_in_the_wish(desk: Desk) -> None:
     desk.items["track"].Value = 3
     desk.items["part"].Text = "2-4"
     desk.items["handles"].Value = 8
+    desk.items["space"].Text = " ARRI LogC3 (EI800) "
     wish = desk.window.wish()
     assert (wish.look.prompt, wish.look.negative_prompt, wish.look.strength) == ("a mosaic", "text", 0.4)
     assert (wish.input, wish.destination, str(wish.part), wish.handles) == (Input.SOURCE, Destination.POOL, "2-4", 8)
     assert wish.matte is not None
     assert (wish.matte.source, wish.matte.track) == (MatteSource.TRACK, 3)
+    assert wish.color_space == "ARRI LogC3 (EI800)"
 
 
 @pytest.mark.parametrize(("field", "text", "words"), [

@@ -100,6 +100,8 @@ class Window:
             self._row("Model", ui.LineEdit({"ID": "model", "Text": "embedded"}), ui.ComboBox({"ID": "task"})),
             self._row("Strength", ui.LineEdit({"ID": "strength", "PlaceholderText": "0 to 1; empty: the model's own"})),
             self._row("Picture", ui.ComboBox({"ID": "input"}), ui.ComboBox({"ID": "place"})),
+            self._row("Space", ui.LineEdit({"ID": "space", "PlaceholderText": "of the plate, by its OpenColorIO name; "
+                                                                               "empty: as Resolve has it"})),
             self._row("Matte", ui.ComboBox({"ID": "matte"}), ui.SpinBox({"ID": "track", "Minimum": 1, "Maximum": 99})),
             self._row("Frames", ui.LineEdit({"ID": "part", "PlaceholderText": "of the clip, such as 1-48; empty: all"}),
                       ui.SpinBox({"ID": "handles", "Minimum": 0, "Maximum": 1000})),
@@ -165,7 +167,7 @@ class Window:
         return Wish(look=self.look(), task=TASKS[str(items["task"].CurrentText)],
                     input=INPUTS[str(items["input"].CurrentText)], destination=PLACES[str(items["place"].CurrentText)],
                     matte=self._matte(), part=FrameRange.parse(part) if part else None,
-                    handles=int(items["handles"].Value))
+                    handles=int(items["handles"].Value), color_space=str(items["space"].Text).strip() or None)
 
     def _matte(self) -> Optional[MatteChoice]:
         chosen = MATTES.index(str(self.items["matte"].CurrentText))

@@ -12,6 +12,7 @@ from fresco_protocol.errors import InputError
 from fresco_protocol.shot import Rate
 
 TRACK = "FRESCO"  # begins the names of tracks that hold results
+MANAGED = "davinciYRGBColorManaged"  # begins the modes of Resolve's own colour management
 MARK = "fresco:"  # begins the custom data of our markers; the path of the record follows
 LOST_DECIMALS = (23, 29, 47, 59, 95, 119)  # no timeline runs at these rates
 
@@ -97,14 +98,24 @@ def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
     first, count, media = int(item.GetStart()), int(item.GetDuration()), _media(item.GetMediaPoolItem())
     head, tail = (int(item.GetLeftOffset()), int(item.GetRightOffset())) if media else (0, 0)
     position = playhead(timeline) - first + 1
-    managed = str(host.project.GetSetting("colorScienceMode")).startswith("davinciYRGBColorManaged")
     return Clip(
         timeline=timeline.GetUniqueId(), timeline_name=timeline.GetName(), project=str(host.project.GetName() or ""),
         item=item.GetUniqueId(), name=str(item.GetName()), track=track, first=first, count=count, rate=rate,
         drop_frame=drop, media=media, head=head, tail=tail, playhead=position if 1 <= position <= count else None,
         size=tuple(int(timeline.GetSetting(f"timelineResolution{side}")) for side in ("Width", "Height")),
-        space=str(timeline.GetSetting("colorSpaceOutput" if managed else "colorSpaceTimeline")) or None,
+        space=_space(host, timeline),
         steady=media is not None and _is_steady(item, media, rate, head + count + tail))
+
+
+def _space(host: Host, timeline: Item) -> Optional[str]:
+    """What Resolve renders in, by its own words: "Rec.709 Gamma 2.4", and "ACES" before an output transform of ACES."""
+    mode = str(host.project.GetSetting("colorScienceMode"))
+    if mode.startswith("aces"):
+        return f"ACES {timeline.GetSetting('colorAcesODT') or ''}".strip()
+    key = "colorSpaceOutput" if mode.startswith(MANAGED) else "colorSpaceTimeline"
+    apart = str(timeline.GetSetting("separateColorSpaceAndGamma")) == "1"  # then the curve is a setting of its own
+    words = [timeline.GetSetting(name) for name in (key, f"{key}Gamma")[:1 + apart]]
+    return " ".join(str(word) for word in words if word) or None
 
 
 def _media(pool_item: Item) -> Optional[Media]:

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from typing import Optional
 
 from fresco_davinci.clip import Clip, Destination, Input, Result, Wish, rate_text
-from fresco_davinci.timeline.collect import MARK, TRACK, find, items
+from fresco_davinci.timeline.collect import MANAGED, MARK, TRACK, find, items
 from fresco_davinci.timeline.host import Host, Item
 from fresco_protocol.errors import HostRefused, InputError
 
 BIN = "Fresco"
-MANAGED = "davinciYRGBColorManagedv2"
 COPIED = ("Pan", "Tilt", "ZoomX", "ZoomY", "ZoomGang", "RotationAngle", "AnchorPointX", "AnchorPointY", "Pitch", "Yaw",
           "FlipX", "FlipY", "CropLeft", "CropRight", "CropTop", "CropBottom", "CropSoftness", "CropRetain",
           "Distortion", "Scaling", "CompositeMode", "Opacity")
@@ -98,7 +97,7 @@ def _declare_space(host: Host, clip: Clip, wish: Wish, media: Item) -> None:
     """The result has the plate's own space: that of the media, or of Resolve's output."""
     mode = str(host.project.GetSetting("colorScienceMode"))
     space = clip.space if wish.input is Input.GRADED else clip.media and clip.media.color_space
-    if mode == MANAGED and space and not media.SetClipProperty("Input Color Space", space):
+    if mode.startswith(MANAGED) and space and not media.SetClipProperty("Input Color Space", space):
         host.notice(f"Set the input colour space of the result to {space} by hand: Resolve did not take it.")
     if mode.startswith("aces"):
         host.notice("Set the ACES input transform of the result by hand: that of its source, or of the output.")
