@@ -34,6 +34,7 @@ from fresco_protocol.errors import (
     JobRefused,
     MessageMalformed,
     OutputDenied,
+    PartialDelivery,
     PathRefused,
     PlateMissing,
     ServerLost,
@@ -187,6 +188,22 @@ def test_of_a_job_that_goes_on_what_is_there_is_fetched(
         assert cli.main(["download", record.id, "-o", str(tmp_path / "back")]) == Busy.exit_code
         assert contents(tmp_path / "back") == [b"a frame"]
         assert "Run the same command again" in capsys.readouterr().err
+
+
+def test_what_a_job_left_that_failed_is_fetched_and_not_taken_for_all(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    fails = "say(Broken(problem=Problem(code='device-memory', what='no room', exit_code=12))); continue"
+    with with_worker(box, monkeypatch, fails) as running, running.client() as client:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        record = ended(client, sent(client, plate).id)
+        assert record.state is JobState.FAILED
+        assert cli.main(["download", record.id, "-o", str(tmp_path / "back")]) == 12, "nothing is there: why, is said"
+        (Path(record.output).parent / "look.1001.exr").write_bytes(b"a frame")
+        assert cli.main(["download", record.id, "-o", str(tmp_path / "back")]) == PartialDelivery.exit_code
+        assert contents(tmp_path / "back") == [b"a frame"]
+        assert f"fresco retry {record.id}" in capsys.readouterr().err
+        assert staged_files(box), "for the retry"
 
 
 def test_the_delivery_of_a_job_without_upload_can_be_fetched(box: Path, tmp_path: Path) -> None:

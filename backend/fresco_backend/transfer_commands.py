@@ -17,11 +17,11 @@ from fresco_backend.job_text import job_id
 from fresco_backend.plan_text import bytes_text, counted
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
-from fresco_protocol.errors import Busy, JobRefused
+from fresco_protocol.errors import Busy, JobRefused, PartialDelivery
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import Discard, ListDelivery, Retry, Submit
 from fresco_protocol.shot import Shot
-from fresco_protocol.transfer import Moved, Told, download, files_of, upload
+from fresco_protocol.transfer import PATIENCE, Moved, Told, download, files_of, upload
 
 DOWNLOAD = """\
 Fetches what a job has delivered, every file checked; what is here already is not fetched again, so the same command
@@ -62,7 +62,7 @@ def sent(client: Client, shot: Shot, *, key: str | None, priority: int, as_json:
 def _over(client: Client, submit: Submit, *, again: bool) -> Job | None:
     """The job of a known key that has ended, with nothing left to fetch. again: one whose files are still there is
     tried again instead."""
-    found = client.request(submit)
+    found = client.request(submit, seconds=PATIENCE)  # thousands of names, over a slow way
     record = found.record
     if found.created or record.state not in ENDED:
         return None
@@ -82,6 +82,8 @@ def _download(arguments: argparse.Namespace) -> int:
         with _shown(as_json=arguments.json) as told:
             record, paths = download(client, arguments.job, str(arguments.output), told=told)
         over = record.state in ENDED
+        if over and not paths and record.problem is not None:
+            raise record.problem.error()
         if over and not paths:
             raise JobRefused(f"nothing to fetch: the job is {record.state.value}, and no file of a delivery is on the "
                              "server", where=f"job {record.id}",
@@ -95,6 +97,10 @@ def _download(arguments: argparse.Namespace) -> int:
     if not over:
         raise Busy(f"the job is {record.state.value}; what it has delivered by now is here", where=f"job {record.id}",
                    remedy="Run the same command again for the rest.")
+    if record.state is not JobState.DELIVERED:
+        raise PartialDelivery(f"the job is {record.state.value}; what it had delivered is here, and whole",
+                              where=f"job {record.id}", remedy=f"Why: fresco watch {record.id}. For the rest: fresco "
+                              f"retry {record.id}, and when it has ended the same command again.")
     return 0
 
 
