@@ -383,10 +383,19 @@ class Timeline(Marked):
         track = self._track(kind, index)
         return list(track.items) or None if track else None
 
+    @property
+    def shown(self) -> bool:
+        """Whether the page has a playhead of the timeline: as documented, Media and Fusion have none."""
+        return self.world.page not in ("media", "fusion")
+
     def do_GetCurrentTimecode(self) -> str:
+        if not self.shown:
+            return ""
         return timecode((self.start + self.playhead) % self._frames("24:00:00:00"), self.nominal, drop=self.drop)
 
     def do_SetCurrentTimecode(self, text: str) -> bool:
+        if not self.shown:
+            return False
         self.playhead = (self._frames(text) - self.start) % self._frames("24:00:00:00")
         return True
 

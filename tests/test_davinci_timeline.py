@@ -95,6 +95,23 @@ def test_a_gap_has_no_clip(world: World, tmp_path: Path) -> None:
         records(Host(world.resolve))
 
 
+@pytest.mark.parametrize("page", ["media", "fusion"])
+def test_a_page_without_a_playhead(world: World, tmp_path: Path, page: str) -> None:
+    """The clip that is selected or shown is known all the same; what lies beneath a result is not."""
+    item = edited(world, tmp_path)
+    item.selected, world.page = True, page
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+    assert (clip.item, clip.playhead) == (item.id, None)
+    before = state(world)
+    extracted(host, clip, wish(tmp_path), tmp_path / "v001")
+    assert (state(world), [notice for notice in host.notices if "playhead" in notice]) == (before, [])
+    world.timeline.tracks["video"][0].name = "FRESCO"
+    with pytest.raises(InputError, match="does not tell where the playhead is") as refused:
+        collect(host)
+    assert "Color page" in str(refused.value.remedy)
+
+
 def test_an_empty_track_below_and_a_disabled_one_above_are_no_obstacle(world: World, tmp_path: Path) -> None:
     item = edited(world, tmp_path, Cut(track=2))
     edited(world, tmp_path / "above", Cut(track=3))

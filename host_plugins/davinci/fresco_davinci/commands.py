@@ -55,7 +55,8 @@ def _at_playhead(clips: tuple[Clip, ...], wish: Wish) -> tuple[tuple[Clip, ...],
         if clip.playhead is not None:
             frame = FrameRange(first=clip.playhead, last=clip.playhead)
             return (clip,), replace(wish, destination=None, part=frame, handles=0)
-    raise UsageError("the playhead does not stand on the clip", where=clips[0].name, remedy="Put it there.")
+    raise UsageError("the playhead does not stand on the clip", where=clips[0].name,
+                     remedy="Put it there, on the Edit or the Color page.")
 
 
 def _driven(host: Host, runs: Sequence[tuple[str, Generator[Progress, None, Record]]],

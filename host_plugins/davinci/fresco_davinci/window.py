@@ -185,7 +185,8 @@ class Window:
         """The frame under the playhead alone, shown here and placed nowhere."""
         clip = collect(self.host)[0]
         if clip.playhead is None:
-            raise UsageError("the playhead does not stand on the clip", where=clip.name, remedy="Put it there.")
+            raise UsageError("the playhead does not stand on the clip", where=clip.name,
+                                 remedy="Put it there, on the Edit or the Color page.")
         frame = FrameRange(first=clip.playhead, last=clip.playhead)
         wish = replace(self.wish(), destination=None, part=frame, handles=0)
         steps = stylise(self.host, clip, wish, self.line)

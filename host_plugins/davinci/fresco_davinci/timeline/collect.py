@@ -67,17 +67,26 @@ def is_ours(timeline: Item, track: int) -> bool:
 def _beneath(host: Host, timeline: Item) -> list[tuple[int, Item]]:
     """The highest clip at the playhead on an enabled track that is not ours."""
     frame = playhead(timeline)
+    if frame is None:
+        raise InputError("this page of Resolve does not tell where the playhead is", where=timeline.GetName(),
+                         remedy="Go to the Edit or the Color page, and do it again.")
     under = [(track, item) for track, item in items(timeline)
              if item.GetStart() <= frame < item.GetStart() + item.GetDuration()
              and not is_ours(timeline, track) and timeline.GetIsTrackEnabled("video", track)]
     return under[-1:]
 
 
-def playhead(timeline: Item) -> int:
-    """Its absolute frame: the distance of two timecodes, so that no convention of counting matters, nor midnight."""
+def playhead(timeline: Item) -> Optional[int]:
+    """Its absolute frame: the distance of two timecodes, so that no convention of counting matters, nor midnight.
+
+    None on the Media and Fusion pages, which do not tell it.
+    """
     rate, drop = timing(timeline)
+    shown = timeline.GetCurrentTimecode()
+    if not shown:
+        return None
     current, start, day = (frames_of(str(text), rate, drop_frame=drop) for text in (
-        timeline.GetCurrentTimecode(), timeline.GetStartTimecode(), "24:00:00:00"))
+        shown, timeline.GetStartTimecode(), "24:00:00:00"))
     return int(timeline.GetStartFrame()) + (current - start) % day
 
 
@@ -97,11 +106,12 @@ def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
     rate, drop = timing(timeline)
     first, count, media = int(item.GetStart()), int(item.GetDuration()), _media(item.GetMediaPoolItem())
     head, tail = (int(item.GetLeftOffset()), int(item.GetRightOffset())) if media else (0, 0)
-    position = playhead(timeline) - first + 1
+    at = playhead(timeline)
+    position = at - first + 1 if at is not None and first <= at < first + count else None
     return Clip(
         timeline=timeline.GetUniqueId(), timeline_name=timeline.GetName(), project=str(host.project.GetName() or ""),
         item=item.GetUniqueId(), name=str(item.GetName()), track=track, first=first, count=count, rate=rate,
-        drop_frame=drop, media=media, head=head, tail=tail, playhead=position if 1 <= position <= count else None,
+        drop_frame=drop, media=media, head=head, tail=tail, playhead=position,
         size=tuple(int(timeline.GetSetting(f"timelineResolution{side}")) for side in ("Width", "Height")),
         space=_space(host, timeline),
         steady=media is not None and _is_steady(item, media, rate, head + count + tail))

@@ -96,7 +96,9 @@ def _kept(host: Host, clip: Clip) -> Iterator[None]:
         stack.callback(setattr, host, "busy", False)
         if page:  # none without a window (-nogui)
             _restored(host, stack, "the page", host.resolve.OpenPage, page)
-        _restored(host, stack, "the playhead", timeline.SetCurrentTimecode, timeline.GetCurrentTimecode())
+        playhead = timeline.GetCurrentTimecode()
+        if playhead:  # none on the Media and Fusion pages
+            _restored(host, stack, "the playhead", timeline.SetCurrentTimecode, playhead)
         _keep_deliver_page(host, stack)
         for kind, track, enabled in tracks:
             _restored(host, stack, f"{kind} track {track}", timeline.SetTrackEnable, kind, track, enabled)
