@@ -100,6 +100,38 @@ def test_secret_keys_are_their_owners(keys: Path) -> None:
         Gate("tcp://127.0.0.1:1", keys)
 
 
+def test_a_key_is_made_once_and_anew_when_it_was_taken_back(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["keys", str(tmp_path / "keys"), "artist"]
+    secret = tmp_path / "keys" / "artist.key_secret"
+    assert cli.main(words) == 0
+    first = secret.read_bytes()
+    assert cli.main(words) == UsageError.exit_code
+    assert "may come in already" in capsys.readouterr().err
+    assert secret.read_bytes() == first
+    (tmp_path / "keys" / "clients" / "artist.key").unlink()
+    assert cli.main(words) == 0
+    assert secret.read_bytes() != first, "the one that was taken back does not come in again"
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == [
+        "artist.key_secret", "clients", "server.key", "server.key_secret"]
+
+
+def test_a_key_that_was_not_copied_is_named(
+        remote: Connection, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    copied = tmp_path / "artist.key_secret"
+    shutil.copy(keys / copied.name, copied)
+    box = tmp_path / "box.json"
+    box.touch(mode=0o600)
+    box.write_text(remote.to_json())
+    monkeypatch.setenv("FRESCO_CONNECTION", str(box))
+    monkeypatch.setenv("FRESCO_CLIENT_KEY", str(copied))
+    assert cli.main(["jobs"]) == InputError.exit_code
+    said = capsys.readouterr().err
+    assert str(tmp_path / "server.key") in said
+    assert "Copy server.key" in said
+
+
 @pytest.mark.parametrize("words", [["serve", "--listen", "tcp://0.0.0.0:1"], ["serve", "--keys", "keys"],
                                    ["keys", "keys", "../evil"], ["keys", "keys", "server"]])
 def test_the_command_asks_for_both_halves(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

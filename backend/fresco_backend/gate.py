@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import zmq
@@ -56,15 +57,26 @@ class Gate:
 
 
 def make_client_key(folder: Path, name: str) -> Path:
-    """Lets one more client in: gives the file of its secret key, which goes to its machine with `server.key`."""
+    """Lets one more client in: gives the file of its secret key, which goes to its machine with `server.key`.
+
+    Raises UsageError for a name whose client may come in already; one whose key was taken back gets a new key.
+    """
     if not name.isidentifier() or name == SERVER:
         raise UsageError(f'"{name}" is no name of a client', remedy="Take letters, digits and underscores.")
+    secret, listed = folder / f"{name}.key_secret", folder / CLIENTS / f"{name}.key"
+    if listed.exists():
+        raise UsageError(f'a client "{name}" may come in already', where=listed,
+                         remedy=f"Its secret key is {secret}, unless that was moved. For a new key delete this file first: "
+                         "that takes the old one back.")
     _pair(folder, SERVER)
-    _pair(folder, name)
-    clients = folder / CLIENTS
-    clients.mkdir(mode=0o700, exist_ok=True)
-    (folder / f"{name}.key").replace(clients / f"{name}.key")
-    return folder / f"{name}.key_secret"
+    try:
+        secret.unlink(missing_ok=True)
+        _pair(folder, name)
+        listed.parent.mkdir(mode=0o700, exist_ok=True)
+        secret.with_suffix(".key").replace(listed)
+    except OSError as error:
+        raise _unmade(folder, error) from error
+    return secret
 
 
 def _pair(folder: Path, name: str) -> tuple[bytes, bytes]:
@@ -73,40 +85,52 @@ def _pair(folder: Path, name: str) -> tuple[bytes, bytes]:
     try:
         if not secret.exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            zmq.auth.create_certificates(folder, name)
-            secret.chmod(0o600)
+            with TemporaryDirectory(dir=folder, prefix=".") as private:  # nobody else reads what is made in there
+                for made in map(Path, zmq.auth.create_certificates(private, name)):  # the secret one is the last
+                    made.chmod(0o600 if made.suffix == secret.suffix else 0o644)
+                    made.replace(folder / made.name)
         if os.name == "posix" and secret.stat().st_mode & 0o077:
             raise InputError("others than its owner may read this secret key", where=secret,
                              remedy="Delete it, and make a new one: it may be known.")
     except OSError as error:
-        raise OutputDenied(f"keys cannot be made: {error.strerror}", where=folder,
-                           remedy="Name a folder of your own.") from error
+        raise _unmade(folder, error) from error
     return read_keys(secret)
+
+
+def _unmade(folder: Path, error: OSError) -> OutputDenied:
+    return OutputDenied(f"keys cannot be made: {error.strerror}", where=folder, remedy="Name a folder of your own.")
 
 
 def read_keys(secret: Path) -> tuple[bytes, bytes]:
     """The public and secret key in a file. Raises InputError."""
-    try:
-        public, private = zmq.auth.load_certificate(secret)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no key: {error}", where=secret, remedy="fresco keys FOLDER NAME makes one.") from error
+    public, private = _certificate(secret, "fresco keys FOLDER NAME makes one.")
     if private is None:
         raise InputError("the secret half of the key is not in this file", where=secret,
                          remedy="Name the file that ends in .key_secret.")
     return public, private
 
 
+def _certificate(path: Path, remedy: str) -> tuple[bytes, bytes | None]:
+    try:
+        return zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no key: {error}", where=path, remedy=remedy) from error
+
+
 class CurveDealer:
     """A client's connection through the gate (a `client.Transport`), for the command line on another machine."""
 
     def __init__(self, endpoint: str, *, client: Path, server: Path) -> None:
-        """client: file of the client's secret key. server: file of the server's public key."""
+        """client: file of the client's secret key. server: file of the server's public key. Raises InputError."""
+        public, secret = read_keys(client)
+        server_key, _ = _certificate(server, "Copy server.key from the server's folder of keys to this place, beside "
+                                             "the client's secret key.")
         self._endpoint = endpoint
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
-        self._socket.curve_publickey, self._socket.curve_secretkey = read_keys(client)
-        self._socket.curve_serverkey = zmq.auth.load_certificate(server)[0]
+        self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
+        self._socket.curve_serverkey = server_key
         self._socket.connect(endpoint)
 
     def send(self, parts: Sequence[bytes]) -> None:

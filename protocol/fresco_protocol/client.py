@@ -308,7 +308,8 @@ class Client:
     def _silent(self, seconds: float) -> ServerSilent:
         return ServerSilent(f"no answer within {seconds:g} s", where=self._place(),
                             remedy="The server may hang: look at its log. It is silent too towards the token of an "
-                                   "earlier start, and where the clocks of two machines differ by minutes.")
+                                   "earlier start, towards a key that is not on its list, and where the clocks of two "
+                                   "machines differ by minutes.")
 
     def _missing(self, error: ServerMissing) -> ServerMissing:
         """The error, with where the client looked."""
