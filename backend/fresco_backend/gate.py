@@ -66,8 +66,8 @@ def make_client_key(folder: Path, name: str) -> Path:
     secret, listed = folder / f"{name}.key_secret", folder / CLIENTS / f"{name}.key"
     if listed.exists():
         raise UsageError(f'a client "{name}" may come in already', where=listed,
-                         remedy=f"Its secret key is {secret}, unless that was moved. For a new key delete this file first: "
-                         "that takes the old one back.")
+                         remedy=f"Its secret key is {secret}, unless that was moved. For a new key delete this file "
+                                "first: that takes the old one back.")
     _pair(folder, SERVER)
     try:
         secret.unlink(missing_ok=True)
