@@ -16,10 +16,12 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from fresco_backend import movies
+from fresco_backend.color import plate_space
 from fresco_backend.movie_delivery import check_movie, write_movie
 from fresco_backend.movies import MovieReader, is_movie
 from fresco_protocol.errors import (
@@ -217,6 +219,23 @@ def test_colour_follows_the_matrix_of_the_file(tmp_path: Path) -> None:
     assert MovieReader(tmp_path / "a.mp4").read(2).pixels * 255 == pytest.approx(red, abs=3)
 
 
+@pytest.mark.parametrize(("curve", "primaries", "space"), [
+    (ColorTrc.SMPTE2084, ColorPrimaries.BT2020, "Rec.2100-PQ - Display"),
+    (ColorTrc.SMPTE2084, ColorPrimaries.SMPTE432, "ST2084-P3-D65 - Display"),
+    (ColorTrc.ARIB_STD_B67, ColorPrimaries.BT2020, "Rec.2100-HLG - Display"),
+    (ColorTrc.BT709, ColorPrimaries.BT709, "sRGB Encoded Rec.709 (sRGB)")])
+def test_a_movie_in_hdr_has_the_colour_space_that_it_declares(tmp_path: Path, curve: ColorTrc,
+                                                              primaries: ColorPrimaries, space: str) -> None:
+    with av.open(str(tmp_path / "a.mov"), "w") as movie:
+        stream = movie.add_stream("prores_ks", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv422p10le"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = curve, primaries
+        movie.mux(stream.encode(VideoFrame.from_ndarray(picture(1), format="rgb24").reformat(
+            format="yuv422p10le", dst_color_trc=curve, dst_color_primaries=primaries)))
+        movie.mux(stream.encode(None))
+    assert str(plate_space(MovieReader(tmp_path / "a.mov").read(1))) == space
+
+
 def test_bad_movies_are_named(tmp_path: Path) -> None:
     with pytest.raises(PlateMissing):
         MovieReader(tmp_path / "a.mp4")
@@ -324,6 +343,7 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from fresco_backend import movies
+from fresco_backend.color import plate_space
 from fresco_backend.movie_delivery import write_movie
 from fresco_protocol.errors import FrescoError
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # from here on a file of more bytes is refused

@@ -20,7 +20,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from av.video.stream import VideoStream
 
 from fresco_backend.frames import Channels, FloatArray, Frame, Size, Window
@@ -31,6 +31,9 @@ from fresco_protocol.shot import BitDepth
 MOVIES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".ts", ".gif")
 _CACHED = 8  # decoded pictures kept, for callers that step back by a frame or two
 _UNSAID = 2  # AVCOL_SPC_UNSPECIFIED
+# Curves of Rec. ITU-R BT.2100, which telephones and graders write: names of the Color Interop Forum.
+_HDR: dict[int, str] = {ColorTrc.SMPTE2084: "pq_rec2020_display", ColorTrc.ARIB_STD_B67: "hlg_rec2020_display"}
+_PQ_OF_P3 = "pq_p3d65_display"
 _NEAR = 48  # frames; up to here decoding on is cheaper than a jump to the key frame before
 _EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
@@ -288,12 +291,22 @@ def _frame(picture: VideoFrame, rate: Fraction, pixel_aspect: Fraction | None) -
     depth = BitDepth.UINT16 if deep else BitDepth.UINT8
     header = oiio.ImageSpec(samples.shape[1], samples.shape[0], samples.shape[2], depth.value)
     header.attribute("FramesPerSecond", oiio.TypeDesc("rational"), (rate.numerator, rate.denominator))
+    space = _space(picture)
+    if space is not None:
+        header.attribute("oiio:ColorSpace", space)
     if pixel_aspect:
         upright = picture.rotation // 90 % 2 == 0
         header.attribute("PixelAspectRatio", float(pixel_aspect if upright else 1 / pixel_aspect))
     return Frame(pixels=np.ascontiguousarray(samples[:, :, :3]), channels=("R", "G", "B"), associated=False,
                  alpha=np.ascontiguousarray(samples[:, :, 3]) if clear else None, format=depth, file_type="movie",
                  metadata=header)
+
+
+def _space(picture: VideoFrame) -> str | None:
+    """The colour space that a movie in PQ or HLG declares; None for every other: its codes are shown as sRGB's are."""
+    if picture.color_trc == ColorTrc.SMPTE2084 and picture.color_primaries == ColorPrimaries.SMPTE432:
+        return _PQ_OF_P3
+    return _HDR.get(picture.color_trc)
 
 
 def _matrix(picture: VideoFrame) -> int | None:
