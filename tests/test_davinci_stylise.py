@@ -155,6 +155,31 @@ def test_redo_is_a_version_of_the_same_result(world: World, line: Line, tmp_path
     assert [mark["name"] for mark in item.do_GetMarkers().values()] == ["Fresco v002"]
 
 
+@pytest.mark.parametrize("input", list(Input))
+def test_redo_of_a_result_that_was_trimmed_shows_the_same_frames(line: Line, tmp_path: Path, input: Input) -> None:
+    """An editor takes one frame off its head and one off its tail: the next version must not begin a frame early."""
+    world = World()
+    edited(world, tmp_path, Cut(count=6))
+    handles = 2 if input is Input.SOURCE else 0
+    host, clip, first = stylised(world, line, wish(tmp_path, input=input, handles=handles))
+    item = item_of(world, first)
+    item.start, item.duration, item.shown.first, item.spans = item.start + 1, 4, item.shown.first + 1, [4]
+    second = driven(again(host, records(host)[0], KEEPS, line))
+    assert (second.placed, item.start, item.duration) == (item.id, clip.first + 1, 4)
+    assert (item.do_GetSelectedTakeIndex(), numbers(item)) == (2, [1006, 1007, 1008, 1009])
+
+
+def test_redo_of_a_result_that_was_moved_off_its_clip_places_it_anew(line: Line, tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    host, clip, first = stylised(world, line, wish(tmp_path))
+    moved, path = item_of(world, first), records(host)[0]
+    moved.start += 100
+    second = driven(again(host, path, KEEPS, line))
+    assert (item_of(world, second).start, numbers(item_of(world, second))) == (clip.first, [1005, 1006, 1007, 1008])
+    assert (second.placed != moved.id, moved.do_GetTakesCount(), moved.start) == (True, 0, clip.first + 100)
+
+
 def test_redo_of_a_result_that_was_deleted_places_it_anew(line: Line, tmp_path: Path) -> None:
     world = World()
     edited(world, tmp_path)

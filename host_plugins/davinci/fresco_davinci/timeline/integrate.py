@@ -20,8 +20,9 @@ COPIED = ("Pan", "Tilt", "ZoomX", "ZoomY", "ZoomGang", "RotationAngle", "AnchorP
 def integrate(host: Host, clip: Clip, wish: Wish, result: Result, placed: Optional[str] = None) -> Optional[str]:
     """Imports a result, puts it where it is wanted and proves that it landed; gives the unique id of its item.
 
-    placed: item that shows an earlier version; the new one becomes a take of it. None comes back when nothing lies on
-    the timeline. Raises HostRefused, and then no clip is on it that was not there before.
+    placed: item that shows an earlier version; the new one becomes a take of it, trimmed as it is, unless it was moved
+    off the clip. None comes back when nothing lies on the timeline. Raises HostRefused, and then no clip is on it that
+    was not there before.
     """
     with _at(host, clip):
         media = _imported(host, clip, wish, result)
@@ -51,10 +52,12 @@ def _at(host: Host, clip: Clip) -> Iterator[None]:
 
 
 def _on_timeline(host: Host, clip: Clip, wish: Wish, result: Result, media: Item, placed: Optional[str]) -> str:
-    earlier = [item for _, item in items(host.timeline) if item.GetUniqueId() == placed] if placed else []
+    record, count = _place(clip, wish)
+    earlier = [item for _, item in items(host.timeline) if placed and item.GetUniqueId() == placed
+               and record <= item.GetStart() and item.GetStart() + item.GetDuration() <= record + count]
     if earlier or wish.destination is Destination.TAKE:
         item = earlier[0] if earlier else find(host, clip)
-        _add_take(host, item, media, result)
+        _add_take(host, item, media, result, begin=result.first + result.head + item.GetStart() - record)
     else:
         source = find(host, clip)
         item = _append(host, clip, wish, result, media)
@@ -103,11 +106,15 @@ def _declare_space(host: Host, clip: Clip, wish: Wish, media: Item) -> None:
         host.notice("Set the ACES input transform of the result by hand: that of its source, or of the output.")
 
 
+def _place(clip: Clip, wish: Wish) -> tuple[int, int]:
+    """Where the wanted frames of a clip lie: the first one, absolute, and how many they are."""
+    part = wish.range_in(clip)
+    return clip.first + part.first - 1, part.last - part.first + 1
+
+
 def _append(host: Host, clip: Clip, wish: Wish, result: Result, media: Item) -> Item:
     """The result on a track of ours. Whether `endFrame` is in or out is read back, and the other way is tried."""
-    part = wish.range_in(clip)
-    begin, count = result.first + result.head, part.last - part.first + 1
-    record = clip.first + part.first - 1
+    (record, count), begin = _place(clip, wish), result.first + result.head
     with _free_track(host, clip, record, count) as track:
         for end in (begin + count, begin + count - 1):
             host.pool.AppendToTimeline([{"mediaPoolItem": media, "startFrame": begin, "endFrame": end, "mediaType": 1,
@@ -165,15 +172,14 @@ def _take_back(host: Host, track: int) -> None:
         host.notice(f"The empty video track {track} is left: delete it.")
 
 
-def _add_take(host: Host, item: Item, media: Item, result: Result) -> None:
-    """The result as a take, selected; the clip stays where it is, or the take is taken back."""
+def _add_take(host: Host, item: Item, media: Item, result: Result, *, begin: int) -> None:
+    """The result from frame `begin` on as a take, selected; the clip stays where it is, or the take is taken back."""
     place, before = (item.GetStart(), item.GetDuration()), item.GetSelectedTakeIndex() or 1
-    begin = result.first + result.head
     for end in (begin + place[1], begin + place[1] - 1):
         host.granted(item.AddTake(media, begin, end), "add a take")
         take = item.GetTakesCount()
         host.granted(item.SelectTakeByIndex(take), "select the take")
-        if (item.GetStart(), item.GetDuration(), item.GetLeftOffset()) == (*place, result.head):
+        if (item.GetStart(), item.GetDuration(), item.GetLeftOffset()) == (*place, begin - result.first):
             return
         item.SelectTakeByIndex(before)
         host.granted(item.DeleteTakeByIndex(take), "take back a take")
