@@ -225,6 +225,17 @@ def test_the_delivery_of_a_job_without_upload_can_be_fetched(box: Path, tmp_path
         assert [Path(path).name for path in paths] == ["look.-002.exr", "look.1001.exr", "look.exr.fresco.json"]
 
 
+@pytest.mark.parametrize("name", ["id_rsa", "notes.txt", "backup.1.sqlite", "look.exr.pem"])
+def test_what_no_render_writes_is_not_given_out_as_a_delivery(box: Path, name: str) -> None:
+    (box / name).write_bytes(b"secret")
+    with serving(box) as running, running.client() as client:
+        shot = replace(shot_in(box), delivery=Delivery(sequence=str(box / name)))
+        job = client.request(Submit(shot=shot, client_key="key")).record.id
+        assert client.request(ListDelivery(job=job)).files == ()
+        with pytest.raises(PathRefused, match="no such file"):
+            client.request(GetChunk(job=job, name=name, offset=0))
+
+
 def test_a_shot_whose_job_is_over_is_rendered_by_another(
         box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
 from fresco_backend.file_content import fitted, header, part_header, storable
+from fresco_backend.frame_pattern import PICTURES
 from fresco_backend.frames import (
     FloatArray,
     Frame,
@@ -50,8 +51,6 @@ _DEPTHS = {
     "dpx": (BitDepth.UINT16, BitDepth.UINT8),
     "jpeg": (BitDepth.UINT8,),
 }
-FILE_TYPES = {".exr": "openexr", ".png": "png", ".tif": "tiff", ".tiff": "tiff", ".dpx": "dpx", ".jpg": "jpeg",
-              ".jpeg": "jpeg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,10 +215,10 @@ def _corner(samples: FloatArray) -> FloatArray:
 def file_type(path: str | Path) -> str:
     """OpenImageIO's name of the file type of a delivery, by the extension. Raises OutputPattern."""
     extension = Path(path).suffix.lower()
-    if extension not in FILE_TYPES:
+    if extension not in PICTURES:
         raise OutputPattern(f"'{extension}' is no file type that Fresco writes", where=path,
-                            remedy=f"Choose one of {', '.join(FILE_TYPES)}")
-    return FILE_TYPES[extension]
+                            remedy=f"Choose one of {', '.join(PICTURES)}")
+    return PICTURES[extension]
 
 
 def refuse_sources(outputs: Iterable[Path], sources: Iterable[Path]) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of image sequences: patterns with a place for the frame number, frame ranges, the record beside. Light: the
-server reads them too."""
+"""Names of image sequences: patterns with a place for the frame number, frame ranges, types that are delivered, the
+record beside. Light: the server reads them too."""
 from __future__ import annotations
 
 import re
@@ -15,6 +15,12 @@ from fresco_protocol.shot import frame_numbers, parse_frames
 
 FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
 """Where the frame number stands in a name, with the mark that parts it from what comes before."""
+
+PICTURES = {".exr": "openexr", ".png": "png", ".tif": "tiff", ".tiff": "tiff", ".dpx": "dpx", ".jpg": "jpeg",
+            ".jpeg": "jpeg"}
+"""Pictures that Fresco delivers, by extension: OpenImageIO's name of the file type."""
+MOVIES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
+"""Movies that it delivers: the container."""
 
 
 def frames_text(numbers: Iterable[int]) -> str:

@@ -25,10 +25,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from fresco_backend.deliveries import make_writable, part_of, refuse_sources, refused
+from fresco_backend.frame_pattern import MOVIES
 from fresco_backend.movies import Sound
 from fresco_protocol.errors import OutputError, OutputPattern
 
-_CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 # Visually lossless, and read by every editor: H.264, 4:2:0, BT.709 in legal range, tagged with the pixels' sRGB curve.
 # A number of threads of our own, because x264 makes other bytes with as many as a machine has cores.
 _QUALITY = {"crf": "14", "preset": "medium", "threads": "8"}
@@ -38,7 +38,7 @@ SoundPacket: TypeAlias = "Packet[AudioStream]"
 
 def is_movie_delivery(path: str | Path) -> bool:
     """Whether a path asks for a movie that Fresco writes: .mp4, .m4v or .mov."""
-    return Path(path).suffix.lower() in _CONTAINERS
+    return Path(path).suffix.lower() in MOVIES
 
 
 def check_movie(path: Path, sources: Iterable[Path]) -> None:
@@ -84,8 +84,8 @@ def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fractio
 def _container(path: Path) -> str:
     if not is_movie_delivery(path):
         raise OutputPattern(f"'{path.suffix}' is no movie that Fresco writes", where=path,
-                            remedy=f"Choose one of {', '.join(_CONTAINERS)}, or an image sequence")
-    return _CONTAINERS[path.suffix.lower()]
+                            remedy=f"Choose one of {', '.join(MOVIES)}, or an image sequence")
+    return MOVIES[path.suffix.lower()]
 
 
 class _Pictures(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fresco_backend.checksums import Checksums, open_regular
-from fresco_backend.frame_pattern import FramePattern, record_path
+from fresco_backend.frame_pattern import MOVIES, PICTURES, FramePattern, record_path
 from fresco_backend.job_state import ENDED, JobStatus
 from fresco_backend.jobs import JobQueue
 from fresco_backend.path_mapping import PathMapping
@@ -41,8 +41,12 @@ class _Place(NamedTuple):
     record: str
 
     def has(self, name: str) -> bool:
-        return is_file_name(name) and "/" not in name and (
-            self.frames is None or name == self.record or self.frames.has(name))
+        """Whether a file may be given out: one that a render writes. A client's shot names the folder and the pattern,
+        and must not get a key or a document that lies in a root by calling it a delivery."""
+        if not is_file_name(name) or "/" in name:
+            return False
+        return self.frames is None or name == self.record or (
+            self.frames.has(name) and Path(name).suffix.lower() in {*PICTURES, *MOVIES})
 
 
 @dataclass(kw_only=True)
