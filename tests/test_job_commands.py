@@ -99,6 +99,15 @@ def test_what_becomes_of_a_job(running: Running, client: Client, capsys: pytest.
     assert Said(["priority", job], capsys).code == 2
 
 
+def test_a_job_that_refuses_keeps_the_others_from_nothing(
+        running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    job, other = running.submit(client, "one").id, running.submit(client, "two").id
+    said = Said(["pause", "0123456789", job, "9876543210", other, "--json"], capsys)
+    assert (said.code, [found["event"] for found in said.objects]) == (2, ["changed", "changed", "error", "error"])
+    assert [said.err.count(unknown) for unknown in ("0123456789", "9876543210")] == [1, 1]
+    assert {record.state.value for record in client.request(ListJobs()).records} == {"paused"}
+
+
 def test_jobs_is_a_table_or_json(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     assert Said(["jobs"], capsys).out == "no jobs\n"
     jobs = [running.submit(client, f"shot-{number}").id for number in range(3)]

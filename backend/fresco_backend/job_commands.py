@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fresco_backend import __version__, settings
+from fresco_backend import __version__, failure, settings
 from fresco_backend.job_text import event_json, event_line, job_id, job_lines, status_lines
 from fresco_backend.plan_text import counted
 from fresco_backend.transfer_commands import add_download
@@ -20,7 +20,7 @@ from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
-from fresco_protocol.errors import Interrupted, UsageError
+from fresco_protocol.errors import FrescoError, Interrupted, JobRefused, JobUnknown, UsageError
 from fresco_protocol.job import Job, JobState
 
 SUBMIT = """\
@@ -237,10 +237,19 @@ def _exit_code(record: Job) -> int:
 
 
 def _change(request: Callable[..., m.Request[m.Changed]]) -> Callable[[argparse.Namespace], int]:
+    """What asks this of each job, whatever the others answer; every refusal is said, and the last one is raised."""
     def run(arguments: argparse.Namespace) -> int:
+        refused: list[FrescoError] = []
         with connected() as client:
             for job in arguments.jobs:
-                _say_changed(client.request(request(job=job)).record, as_json=arguments.json)
+                try:
+                    _say_changed(client.request(request(job=job)).record, as_json=arguments.json)
+                except (JobUnknown, JobRefused) as error:
+                    refused.append(error)
+        for earlier in refused[:-1]:
+            failure.report(earlier, as_json=arguments.json, command=arguments.words)
+        if refused:
+            raise refused[-1]
         return 0
 
     return run
