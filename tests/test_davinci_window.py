@@ -171,6 +171,25 @@ def test_cancel_ends_what_runs(desk: Desk) -> None:
     assert state(desk.world) == before
 
 
+@pytest.mark.parametrize("when", ["waiting", "extracting", "queued"])
+def test_a_window_that_is_closed_puts_resolve_back_and_lets_the_job_go_on(desk: Desk, when: str,
+                                                                           tmp_path: Path) -> None:
+    edited(desk.world, tmp_path / "above", Cut(track=2, start=200))
+    before = state(desk.world)
+    desk.shown.click("stylise")
+    if when == "extracting":
+        desk.until(lambda: [text for text in desk.states() if text.startswith(when)])
+    elif when == "queued":
+        desk.until(lambda: desk.router.memory.jobs)
+    desk.dispatcher.script = lambda dispatcher: dispatcher.ExitLoop()
+    said = desk.window.serve()
+    assert (state(desk.world), desk.window.host.busy) == (before, False)
+    assert [row.steps for row in desk.window.rows] == [None]
+    time.sleep(0.2)
+    assert not [message for message in desk.router.received if isinstance(message, Cancel)]
+    assert any("fresco resolve place" in text and "v001" in text for text in said) is (when == "queued")
+
+
 def test_a_still_is_shown_and_placed_nowhere(desk: Desk) -> None:
     desk.shown.click("still")
     desk.until(lambda: desk.router.memory.jobs)

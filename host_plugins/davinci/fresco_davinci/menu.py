@@ -19,7 +19,9 @@ def run(resolve: Any, fusion: Any, bmd: Any) -> None:
         if not ui:
             say(" ".join(host.edition.limits) or "Resolve gave no window to this script.")
             return
-        Window(host, Line(software=f"fresco-davinci ({host.edition})"), ui, bmd.UIDispatcher(ui)).serve()
+        line = Line(software=f"fresco-davinci ({host.edition})")
+        for notice in Window(host, line, ui, bmd.UIDispatcher(ui)).serve():
+            say(notice)
     except FrescoError as error:
         say(str(error))
 

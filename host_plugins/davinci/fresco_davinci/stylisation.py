@@ -38,6 +38,10 @@ SOFTWARE = "fresco-davinci"
 ENDS = (JobState.DELIVERED, JobState.FAILED, JobState.CANCELLED)
 
 
+class Left(Exception):  # noqa: N818, no error: said into the steps of a clip
+    """Thrown into the steps of a clip by who goes away: Resolve is put back as it was, and the job goes on."""
+
+
 @dataclass(frozen=True)
 class Line:
     """How the server is reached: a new client for each clip."""
@@ -56,7 +60,7 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
     """Gives a clip its look and places the result; returns the record.
 
     earlier: what was done before; the result becomes its next version. Raises FrescoError; then, and when it is closed,
-    Resolve and its timeline are as they were, and the job is cancelled.
+    Resolve and its timeline are as they were, and the job is cancelled. Left may be thrown into it.
     """
     validate(host, clip, wish)
     record = _begun(clip, wish, earlier)
@@ -70,11 +74,12 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
         job = client.request(Submit(shot=shot, client_key=fresh_key())).record
         record = replace(record, shot=shot, job=job.id)
         _save(record)
-        with _cancelled_unless_ended(client, job):
+        with _cancelled_unless_ended(client, job), _told_where(host, record):
             yield from _awaited(client, job)
-    yield from _turn(host)
-    while not host.answers:
-        yield Progress(phase=Phase.PLACING, text="waits until Resolve has ended its render or closed its dialog")
+    with _told_where(host, record):
+        yield from _turn(host)
+        while not host.answers:
+            yield Progress(phase=Phase.PLACING, text="waits until Resolve has ended its render or closed its dialog")
     return place(host, record)
 
 
@@ -190,6 +195,17 @@ def _cancelled_unless_ended(client: Client, job: Job) -> Iterator[None]:
     except (GeneratorExit, KeyboardInterrupt):
         with suppress(ServerError, JobRefused, JobUnknown):
             client.request(Cancel(job=job.id), seconds=2.0)
+        raise
+
+
+@contextmanager
+def _told_where(host: Host, record: Record) -> Iterator[None]:
+    """Whoever leaves is told where the frames come to."""
+    try:
+        yield
+    except Left:
+        host.notice(f'"{record.clip.name}" goes on at the server, and its frames come to {record.folder}: import them '
+                    f"there, or in Studio run: fresco resolve place \"{Path(record.folder) / RECORD}\"")
         raise
 
 

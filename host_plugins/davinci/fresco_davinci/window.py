@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from fresco_davinci.clip import Destination, Input, MatteChoice, MatteSource, Progress, Record, Wish
 from fresco_davinci.presets import keep, presets
-from fresco_davinci.stylisation import Line, again, stylise
+from fresco_davinci.stylisation import Left, Line, again, stylise
 from fresco_davinci.timeline import Host, collect, records
 from fresco_protocol.errors import FrescoError, UsageError
 from fresco_protocol.shot import FrameRange, Look, Task
@@ -58,6 +59,13 @@ class Row:
             self.steps.close()
             self.steps, self.text = None, "cancelled"
 
+    def leave(self) -> None:
+        """Lets its job go on at the server; Resolve's queue and timeline are as before."""
+        if self.steps is not None:
+            with suppress(Exception):  # Left comes back; or Resolve itself has quit, and the other rows are left too
+                self.steps.throw(Left())
+            self.steps = None
+
 
 def still_of(record: Record) -> Optional[bytes]:
     """The picture of a still."""
@@ -82,14 +90,22 @@ class Window:
         self._fill()
         self._connect()
 
-    def serve(self) -> None:
-        """Shows the window until it is closed. Jobs that run then go on at the server."""
+    def serve(self) -> list[str]:
+        """Shows the window until it is closed; gives what the user should know then.
+
+        What Resolve renders for a clip is stopped; jobs that are at the server go on there.
+        """
         self.window.Show()
         self.timer.Start()
-        self.dispatcher.RunLoop()
-        self.timer.Stop()
-        self.window.Hide()
-        self._folder.cleanup()
+        try:
+            self.dispatcher.RunLoop()
+        finally:
+            self.timer.Stop()
+            self.window.Hide()
+            for row in self.rows:
+                row.leave()
+            self._folder.cleanup()
+        return self.host.notices
 
     def _layout(self) -> Any:
         ui = self.ui
