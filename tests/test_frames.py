@@ -238,6 +238,44 @@ def test_parts_pass_through_around_the_picture(tmp_path: Path) -> None:
         DeliveryWriter(tmp_path / "a.png", [1], like=source)
 
 
+def test_parts_under_a_lossy_codec_are_not_coded_by_it_once_more(tmp_path: Path) -> None:
+    """DWA loses some of R, G and B, and some more of what it gave back."""
+    path = tmp_path / "a.exr"
+    specs = []
+    for name in ("beauty", "diffuse"):
+        specs.append(oiio.ImageSpec(64, 64, 3, "half"))
+        specs[-1].attribute("oiio:subimagename", name)
+        specs[-1].attribute("compression", "dwaa")
+    image = oiio.ImageOutput.create(str(path))
+    assert image is not None
+    assert image.open(str(path), tuple(specs))
+    assert image.write_image(noise(64, 64, 3))
+    assert image.open(str(path), specs[1], "AppendSubimage")
+    assert image.write_image(noise(64, 64, 3, seed=1))
+    assert image.close()
+    source = read_frame(path)
+    back = written(tmp_path, source, "b.exr")
+    assert back.pixels.tobytes() == source.pixels.tobytes()
+    assert back.parts[0].samples.tobytes() == source.parts[0].samples.tobytes()
+
+
+def test_a_float_alpha_beside_half_colour_keeps_its_bits(tmp_path: Path) -> None:
+    path = tmp_path / "a.exr"
+    spec = oiio.ImageSpec(24, 16, 4, "half")
+    spec.channelformats = (*(oiio.TypeDesc("half"),) * 3, oiio.TypeDesc("float"))
+    image = oiio.ImageOutput.create(str(path))
+    assert image is not None
+    assert image.open(str(path), spec)
+    assert image.write_image(noise(16, 24, 4))
+    assert image.close()
+    source = read_frame(path)
+    back = written(tmp_path, source, "b.exr")
+    assert source.alpha is not None
+    assert back.alpha is not None
+    assert back.alpha.tobytes() == source.alpha.tobytes() == np.ascontiguousarray(noise(16, 24, 4)[:, :, 3]).tobytes()
+    assert back.pixels.tobytes() == source.pixels.tobytes()
+
+
 def test_a_damaged_part_is_damage(tmp_path: Path) -> None:
     path = in_parts(tmp_path / "a.exr")
     path.write_bytes(path.read_bytes()[:-40])

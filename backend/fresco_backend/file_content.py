@@ -57,6 +57,7 @@ def fitted(frame: Frame, type_name: str) -> Frame:
 def part_header(part: Part) -> oiio.ImageSpec:
     """The header of a part that passes through."""
     spec = passed_on(part.metadata, same_file_type=True)
+    _keep_every_bit(spec)
     spec[SUBIMAGE] = part.metadata.get_string_attribute(SUBIMAGE)
     return spec
 
@@ -87,10 +88,10 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
 
 
 def _choose_compression(spec: oiio.ImageSpec, type_name: str, compression: str | None, same: bool) -> None:
+    if type_name == "openexr":
+        _keep_every_bit(spec)
     if compression is not None:
         spec["compression"] = compression
-    elif type_name == "openexr" and spec.get_string_attribute("compression").partition(":")[0] in _LOSSY:
-        spec["compression"] = "zip"
     elif type_name == "jpeg":
         spec["compression"] = "jpeg:95"
         spec["jpeg:subsampling"] = "4:4:4"
@@ -99,6 +100,11 @@ def _choose_compression(spec: oiio.ImageSpec, type_name: str, compression: str |
     if type_name == "png":  # a seventh of the default's time for files of the same size
         spec["png:compressionLevel"] = 1
         spec["png:filter"] = 16
+
+
+def _keep_every_bit(spec: oiio.ImageSpec) -> None:
+    if spec.get_string_attribute("compression").partition(":")[0] in _LOSSY:
+        spec["compression"] = "zip"
 
 
 def _sign(spec: oiio.ImageSpec, type_name: str, job_hash: str) -> None:

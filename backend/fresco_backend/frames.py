@@ -118,8 +118,8 @@ class Frame:
     pixels: (H, W, C) float32 with C 1 (grey) or 3 (red, green, blue), over the data window of the file.
     channels: the C names in the file. alpha: (H, W) float32 or None, stored as `alpha_name`.
     associated: the colour is already multiplied by alpha. extra: every other channel.
-    format: how the file stores colour. file_type: "openexr", "png" and so on (OpenImageIO's names), or "movie".
-    metadata: the header of the file: windows, attributes, order of channels.
+    format: how the file stores colour and alpha. file_type: "openexr", "png" and so on (OpenImageIO's names), or
+    "movie". metadata: the header of the file: windows, attributes, order of channels.
     parts: the other parts of the file, in their order; the picture stands before the one numbered `place`.
     own: the data window of the file, where the pixels are those of the whole plate's; None: they are the file's.
     """
@@ -310,6 +310,7 @@ def _frame(image: _Image, path: Path) -> Frame:
     names = tuple(spec.channelnames)
     colour, alpha = colour_channels(names, path)
     formats = [BitDepth(str(spec.channelformat(index))) for index in range(len(names))]
+    whole = colour if alpha is None else (*colour, alpha)
     rest = [index for index in range(len(names)) if index not in colour and index != alpha]
     return Frame(
         pixels=_in_order(samples, colour),
@@ -319,7 +320,12 @@ def _frame(image: _Image, path: Path) -> Frame:
         associated=not spec.get_int_attribute("oiio:UnassociatedAlpha"),
         extra=tuple(ExtraChannel(name=names[index], samples=np.ascontiguousarray(samples[:, :, index]),
                                  format=formats[index]) for index in rest),
-        format=formats[colour[0]], file_type=file_type, metadata=spec)
+        format=_wider([formats[index] for index in whole]), file_type=file_type, metadata=spec)
+
+
+def _wider(formats: Sequence[BitDepth]) -> BitDepth:
+    """The format that holds colour and alpha where a file stores them unlike, halves and floats."""
+    return BitDepth.FLOAT if BitDepth.FLOAT in formats else formats[0]
 
 
 def _in_order(samples: FloatArray, channels: Sequence[int]) -> FloatArray:
