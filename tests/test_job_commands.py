@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from fresco_backend import cli
 from fresco_backend.job_commands import _watched
 from fresco_backend.job_text import event_json, event_line
 from fresco_protocol.client import Client
+from fresco_protocol.connection import Connection
 from fresco_protocol.events import Finished, Warned
 from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
 from fresco_protocol.shot import Shot, parse_frames
@@ -198,6 +200,21 @@ def test_submit_starts_a_server_and_says_so(tmp_path: Path, capfd: pytest.Captur
     finally:
         with Client(str(tmp_path / "state" / "connection.json"), software="test") as client:
             client.request(Stop(at_once=True))
+
+
+def test_no_server_is_started_in_place_of_another_machines(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tunnel:
+        endpoint = f"tcp://127.0.0.1:{tunnel.getsockname()[1]}"
+    box = tmp_path / "box.json"
+    box.touch(mode=0o600)
+    box.write_text(Connection(endpoint=endpoint, token="t" * 64, pid=1, version="1").to_json())
+    before = box.read_bytes()
+    monkeypatch.setenv("FRESCO_CONNECTION", str(box))
+    said = Said(["submit", document(tmp_path)], capsys)
+    assert said.code == 69
+    assert "open the tunnel" in said.err
+    assert box.read_bytes() == before
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str],

@@ -31,6 +31,15 @@ def fresh_token() -> str:
     return secrets.token_hex(TOKEN_BYTES)
 
 
+def is_copied(connection: Path) -> bool:
+    """Whether a connection file came from another machine: no server ever had the right to it here."""
+    return connection.exists() and not _lock_of(connection).exists()
+
+
+def _lock_of(guarded: Path) -> Path:
+    return guarded.with_name(f"{guarded.name}.lock")
+
+
 class ExclusiveLock:
     """The right to be the only server of the file `guarded`; a context manager. The lock lies beside it.
 
@@ -39,7 +48,7 @@ class ExclusiveLock:
     """
 
     def __init__(self, guarded: Path) -> None:
-        self.path = guarded.with_name(f"{guarded.name}.lock")
+        self.path = _lock_of(guarded)
         try:
             guarded.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)

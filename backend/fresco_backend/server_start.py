@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend import settings
+from fresco_backend.server_address import is_copied
 from fresco_protocol.client import Client
 from fresco_protocol.errors import Busy, OutputDenied, ServerError, ServerMissing
 from fresco_protocol.messages import Welcome
@@ -23,11 +24,16 @@ def ensure_server(client: Client, *, roots: Sequence[Path] = ()) -> subprocess.P
     """The server that the client reaches: None when one ran, else the process that was started for it.
 
     roots: folders that the new server works in, besides those of the settings. Raises ServerError when it does not come
-    up, with the end of its log.
+    up, with the end of its log; ServerMissing where the one that is missing is another machine's.
     """
     try:
         client.connect()
-    except ServerMissing:
+    except ServerMissing as error:
+        if is_copied(settings.connection_file()):  # a new server would take the place of the file, and of that machine
+            raise ServerMissing(error.what, where=error.where, remedy="Its connection file is a copy from another "
+                                "machine: open the tunnel to it again, or copy the file again where that server was "
+                                "started anew. To render on this one, delete the copy or unset FRESCO_CONNECTION."
+                                ) from error
         process = start_server(roots)
         _wait(client, process)
         return process
