@@ -41,6 +41,7 @@ from fresco_protocol.errors import (
     JobUnknown,
     MessageMalformed,
     OutputDenied,
+    PathRefused,
     ServerError,
     ServerMissing,
     ServerSilent,
@@ -372,6 +373,14 @@ def test_paths_that_lead_out_of_the_roots_are_refused(tmp_path: Path, place: str
             assert caught.value.code == "path-refused", path
         assert client.request(Submit(shot=good, client_key=fresh_key())).created
         assert client.request(ListJobs()).total == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there such a path is one of the server's own")
+def test_a_path_of_another_system_is_named_for_what_it_is(running: Running, client: Client) -> None:
+    shot = replace(shot_in(running.folder), plate=Plate(sequence="Z:\\show\\plate.####.exr"))
+    with pytest.raises(PathRefused, match="no absolute path") as caught:
+        client.request(Submit(shot=shot, client_key=fresh_key()))
+    assert "FRESCO_PATH_MAPPING" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize("model", ["/etc/model", "../model", "~root/model", "{inside}/link"])

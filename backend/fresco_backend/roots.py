@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from fresco_protocol.errors import InputError, PathRefused
@@ -17,6 +17,11 @@ from fresco_protocol.shot import Shot
 
 if TYPE_CHECKING:
     from fresco_backend.job import Job
+
+
+_OTHER_SYSTEM = PurePosixPath if os.name == "nt" else PureWindowsPath
+_FOREIGN = "It is a path of another system than the server's: set FRESCO_PATH_MAPPING there (docs/server.md), or " \
+           "send the files with --upload."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,9 @@ class Roots:
 
     def _check(self, path: str, place: str, folders: tuple[Path, ...]) -> None:
         if not Path(path).is_absolute():
-            raise PathRefused(f"{place} is no absolute path", where=path[:300], remedy="Give the whole path.")
+            foreign = _OTHER_SYSTEM(path).is_absolute()
+            raise PathRefused(f"{place} is no absolute path", where=path[:300],
+                              remedy=_FOREIGN if foreign else "Give the whole path.")
         try:
             found = _resolved(path)
         except (ValueError, OSError) as error:  # a zero byte; a loop of links
