@@ -13,7 +13,7 @@ from plates import frame, noise
 
 from fresco_backend.canvas import cut, laid_on, matte_on, union
 from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.frames import Channels, ExtraChannel, Frame, Window, data_window, read_frame
+from fresco_backend.frames import Channels, ExtraChannel, Frame, Window, data_window, display_window, read_frame
 from fresco_backend.sequences import FramePattern, SequenceReader
 from fresco_protocol.errors import FrameSize, MatteError
 from fresco_protocol.shot import BitDepth, Missing
@@ -56,6 +56,18 @@ def test_a_file_type_without_windows_holds_what_is_to_be_seen() -> None:
     assert shown.size == (40, 30)
     assert np.array_equal(shown.pixels, overscan.pixels[3:33, 4:44])
     assert cut(overscan, "openexr") is overscan
+
+
+def test_a_tiff_holds_the_display_window_unless_the_plate_is_one(tmp_path: Path) -> None:
+    """Its tags know no window left of 0, and most programs none at all: overscan would shift the picture."""
+    overscan = replace(windowed(Window(-4, -3, 48, 36)), extra=())
+    writer = DeliveryWriter(tmp_path / "a.tif", [1], like=overscan)
+    shown = read_frame(writer.write(1, overscan, "0").path)
+    assert data_window(shown.metadata) == display_window(shown.metadata) == DISPLAY
+    assert np.abs(shown.pixels - overscan.pixels[3:33, 4:44]).max() < 1 / 65535
+    cropped = replace(windowed(Window(4, 3, 20, 10)), extra=(), file_type="tiff")
+    back = read_frame(DeliveryWriter(tmp_path / "b.tif", [1], like=cropped).write(1, cropped, "0").path)
+    assert data_window(back.metadata) == Window(4, 3, 20, 10)
 
 
 def test_a_plate_whose_data_windows_follow_its_subject_is_one_plate(tmp_path: Path) -> None:

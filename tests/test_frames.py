@@ -79,6 +79,21 @@ def test_extra_channels_keep_their_type_and_their_bits(tmp_path: Path) -> None:
         assert found[channel.name].samples.tobytes() == channel.samples.tobytes()
 
 
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_further_channels_of_a_tiff_become_floats_in_an_exr(tmp_path: Path, depth: str) -> None:
+    spec = oiio.ImageSpec(24, 16, 5, depth)
+    spec.channelnames = ("R", "G", "B", "A", "mask")
+    image = oiio.ImageOutput.create(str(tmp_path / "a.tif"))
+    assert image is not None
+    assert image.open(str(tmp_path / "a.tif"), spec)
+    assert image.write_image(noise(16, 24, 5))
+    assert image.close()
+    source = read_frame(tmp_path / "a.tif")
+    back = written(tmp_path, source, "a.exr")
+    assert [channel.name for channel in back.extra] == [channel.name for channel in source.extra]
+    assert back.extra[0].samples.tobytes() == source.extra[0].samples.tobytes()
+
+
 def test_windows_and_attributes_pass_through_and_the_aces_flag_does_not(tmp_path: Path) -> None:
     source = header(frame(), owner="studio", camera__lens="50 mm", acesImageContainerFlag=1, PixelAspectRatio=2.0)
     source.metadata.x, source.metadata.y = -3, 5

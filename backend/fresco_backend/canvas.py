@@ -38,7 +38,8 @@ def laid_on(frame: Frame, canvas: Window) -> Frame:
 def cut(frame: Frame, file_type: str) -> Frame:
     """The frame with the window that its file shall have: its own, or where a file type has none, the display's."""
     canvas, own = data_window(frame.metadata), frame.own
-    if file_type in _ONE_WINDOW:
+    # TIFF's tags for windows have no sign, and few programs read them: only a plate that came with them keeps them.
+    if file_type in _ONE_WINDOW or (file_type == "tiff" and frame.file_type != "tiff"):
         own = display_window(frame.metadata)
     return frame if own is None or own == canvas else replace(_moved(frame, canvas, own), own=None)
 

@@ -76,7 +76,7 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
     spec.alpha_channel = len(frame.channels) if alpha else -1
     if any(extra.format is not depth for extra in frame.extra):
         colours = spec.nchannels - len(frame.extra)
-        formats = [depth] * colours + [extra.format for extra in frame.extra]
+        formats = [depth] * colours + [_stored(extra.format, type_name) for extra in frame.extra]
         spec.channelformats = tuple(oiio.TypeDesc(stored.value) for stored in formats)
     spec["oiio:UnassociatedAlpha"] = int(not frame.associated)
     if (compression or "").startswith(_SHORT) and any(extra.format is BitDepth.FLOAT for extra in frame.extra):
@@ -85,6 +85,11 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
     _choose_compression(spec, type_name, compression, same)
     _sign(spec, type_name, job_hash)
     return spec
+
+
+def _stored(kind: BitDepth, type_name: str) -> BitDepth:
+    """EXR has no short integers, as TIFF has: floats hold their values."""
+    return BitDepth.FLOAT if type_name == "openexr" and kind is not BitDepth.HALF else kind
 
 
 def _choose_compression(spec: oiio.ImageSpec, type_name: str, compression: str | None, same: bool) -> None:
