@@ -4,7 +4,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from original_names import save_single_file
 from safetensors.torch import load_file, save_file
 
 import tiny
-from fresco_backend import model_store, single_file, weights
+from fresco_backend import model_hub, model_store, single_file, weights
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_protocol.errors import UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Prediction
@@ -355,6 +357,18 @@ def test_a_failed_download_says_how_to_go_on(hub_cache: Path) -> None:
     with pytest.raises(WeightsMissing, match="could not be downloaded") as caught:
         weights.load("owner/model", offline=False)
     assert "hf download owner/model --include" in str(caught.value) and f'"{UNET_FILE}"' in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["owner/model", "owner/model/ink.safetensors"])
+def test_a_machine_without_a_network_is_told_so(hub_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between its tries
+        with pytest.raises(WeightsMissing, match="could not be downloaded") as caught:
+            model_hub.fetch(name, offline=False)
+    assert "hf download owner/model" in str(caught.value)
 
 
 def test_a_download_takes_half_precision_where_there_is_no_other(

@@ -24,6 +24,9 @@ _HUB_ID = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
 _HUB_FILE = re.compile(rf"({_NAME}/{_NAME})/((?:{_NAME}/)*{_NAME}\.safetensors)", re.ASCII)
 _PARTS = ("unet", "vae", "text_encoder")
 _SECOND = "text_encoder_2"
+_LOST: tuple[type[Exception], ...] = (HfHubHTTPError.__bases__[0], EntryNotFoundError, OSError)
+"""What a download dies of. A dead network is an error of the library's HTTP client, which was requests, then httpx: its
+base class is the first base of the library's own."""
 
 
 def is_hub_name(name: str) -> bool:
@@ -97,7 +100,7 @@ def hub_command(name: str, patterns: Patterns) -> str:
 def _one_file(repository: str, file: str, *, offline: bool) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(repository, file, local_files_only=offline))
-    except (EntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
+    except _LOST as error:
         raise WeightsMissing(
             f'"{repository}/{file}" is not here' + ("" if offline else f" and could not be downloaded: {error}"),
             where=constants.HF_HUB_CACHE,
@@ -153,7 +156,7 @@ def _download(name: str, patterns: Patterns | None) -> Path:
         raise WeightsMissing(
             f'the hub has no model "{name}", or it needs a login', where=name, remedy="Check the id, or: hf auth login"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except _LOST as error:
         raise WeightsMissing(
             f'"{name}" could not be downloaded: {error}',
             where=name,
