@@ -473,7 +473,7 @@ def test_paths_of_the_current_folder_become_absolute_in_the_record(
 
 def test_the_plan_is_what_a_render_does_and_leaves_nothing(make: Make, tmp_path: Path) -> None:
     planned = pipeline.plan(make("out"))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     interrupted(make("out"), in_window(2))
     later = pipeline.plan(make("out"))
     assert later.delivered == (1001, 1002, 1003, 1004, 1005)

@@ -6,8 +6,8 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,6 +259,18 @@ def make_writable(folder: Path) -> None:
         if folder.is_dir() or error.errno in _FULL:
             raise refused(folder, error) from error
         raise _no_folder(folder, error) from error
+
+
+@contextmanager
+def folders_as_before(path: str | Path) -> Iterator[None]:
+    """Folders that are made meanwhile on the way to a delivery go again, unless something lies in them by then."""
+    missing = [folder for folder in Path(path).parents if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _no_folder(folder: Path, error: OSError) -> OutputDenied:

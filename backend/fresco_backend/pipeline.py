@@ -21,7 +21,7 @@ from fresco_backend import drift, estimate, in_betweens, movie, record, windows
 from fresco_backend.ahead import ahead
 from fresco_backend.claims import POLL, Claims
 from fresco_backend.color import for_file
-from fresco_backend.deliveries import DeliveryWriter
+from fresco_backend.deliveries import DeliveryWriter, folders_as_before
 from fresco_backend.denoising import Denoising
 from fresco_backend.device_room import require_room
 from fresco_backend.engine.keyframes import Window
@@ -59,9 +59,11 @@ class Attendance:
 def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: bool = False) -> Planned:
     """What `render` would do. Reads the frames when the choice of keyframes depends on them; renders nothing.
 
-    It proves that the delivery can be written, by a small picture that it removes. Raises what stands in the way.
+    It proves that the delivery can be written, by a small picture, which it removes with the folders made for it.
+    Raises what stands in the way.
     """
-    with closing(open_job(shot, selection=selection, allow_download=allow_download)) as job:
+    with (folders_as_before(shot.delivery.sequence),
+          closing(open_job(shot, selection=selection, allow_download=allow_download)) as job):
         events = _Run(job=job, writer=job.writer(), claims=_claims(job)).events()
         with closing(events):
             planned = next(event for event in events if isinstance(event, Planned))
