@@ -30,11 +30,11 @@ def release(text: str) -> tuple[int, ...]:
 
 
 class Ledger:
-    """What a client did. modal: a dialog is open. on_call: happens before each call, such as a dialog that opens."""
+    """What a client did. modal: a dialog is open. gone: Resolve has quit. on_call: happens before each call."""
 
     def __init__(self, version: tuple[int, ...]) -> None:
         self.version = version
-        self.modal = False
+        self.modal = self.gone = False
         self.calls: list[tuple[str, str, tuple[Any, ...]]] = []
         self.violations: list[str] = []
         self.on_call: Callable[[str], None] | None = None
@@ -63,6 +63,8 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if not name[:1].isupper():
             raise AttributeError(name)
+        if self.ledger.gone:
+            return None
         if name.isupper() or name.startswith("EXPORT_"):
             return name  # the constants of Resolve
         if name not in self.methods():
@@ -78,6 +80,8 @@ class Remote:
 
     def _call(self, name: str, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
         ledger = self.ledger
+        if ledger.gone:
+            return None
         ledger.calls.append((self.kind, name, values))
         if ledger.on_call is not None:
             ledger.on_call(name)

@@ -117,6 +117,19 @@ def test_a_result_that_resolve_missed_is_placed_later(world: World, tmp_path: Pa
     assert (item_of(world, record).start, numbers(item_of(world, record))) == (86410, [1, 2, 3, 4])
 
 
+def test_what_the_user_should_know_is_said_after_a_failure_too(world: World, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    real = type(world.pool).do_AppendToTimeline
+    monkeypatch.setattr(type(world.pool), "do_AppendToTimeline", lambda *_: [None])
+    assert called("stylize", "--prompt", "a comic", "--folder", str(tmp_path / "out")) == 71
+    said = capsys.readouterr().err
+    assert "is delivered and not placed" in said
+    monkeypatch.setattr(type(world.pool), "do_AppendToTimeline", real)
+    assert called("place", said.split('fresco resolve place "')[1].split('"')[0]) == 0
+    assert [item.start for item in world.timeline.tracks["video"][1].items] == [86410]
+
+
 def test_a_still_from_a_terminal(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert called("stylize", "--prompt", "a comic", "--still", "--folder", str(tmp_path / "out"), "--json") == 0
     assert events(capsys)[-1]["event"] == "delivered"

@@ -25,7 +25,7 @@ from fresco_davinci.clip import Destination, Input, MatteChoice, MatteSource, Ph
 from fresco_davinci.stylisation import Line, again, read_record, stylise
 from fresco_davinci.timeline import Host, collect, records
 from fresco_protocol.client import Client
-from fresco_protocol.errors import DiskFull, FrescoError, Interrupted, PathRefused
+from fresco_protocol.errors import DiskFull, FrescoError, HostRefused, Interrupted, PathRefused
 from fresco_protocol.events import JobChanged
 from fresco_protocol.job import JobState
 from fresco_protocol.messages import Cancel, ListJobs
@@ -272,6 +272,28 @@ def test_somebody_else_cancels_the_job(tmp_path: Path) -> None:
         with pytest.raises(Interrupted):
             driven(steps)
     assert world.violations == []
+
+
+@pytest.mark.parametrize("when", ["extracting", "rendering"])
+def test_resolve_quits_meanwhile(tmp_path: Path, when: str) -> None:
+    world = World()
+    edited(world, tmp_path)
+    host = Host(world.resolve)
+    with Router() as router:
+        steps = stylise(host, collect(host)[0], wish(tmp_path), Line(connection=router.write_connection(tmp_path)))
+        while next(steps).phase is not Phase.EXTRACTING:
+            pass
+        while when == "rendering" and not router.memory.jobs:
+            next(steps)
+        world.ledger.gone = True
+        if when == "rendering":
+            ended = replace(next(iter(router.memory.jobs.values())), state=JobState.DELIVERED)
+            router.emit(lambda number: JobChanged(number=number, time=time.time(), job=ended.id, record=ended))
+        with pytest.raises(HostRefused, match="Resolve has quit") as failed:
+            driven(steps)
+    assert "Start Resolve" in str(failed.value.remedy)
+    assert host.busy is False
+    assert any("fresco resolve place" in notice for notice in host.notices) is (when == "rendering")
 
 
 @pytest.mark.parametrize("busy", ["dialog", "render"])

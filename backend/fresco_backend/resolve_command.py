@@ -90,7 +90,7 @@ def _stylize(arguments: argparse.Namespace) -> int:
     from fresco_davinci.commands import stylise_clips
 
     wish = _wish(arguments)
-    return _tell(arguments, *stylise_clips(wish, _line(), _say(arguments), still=arguments.still))
+    return _tell(arguments, stylise_clips(wish, _line(), _say(arguments), _note(arguments), still=arguments.still))
 
 
 def _redo(arguments: argparse.Namespace) -> int:
@@ -99,13 +99,13 @@ def _redo(arguments: argparse.Namespace) -> int:
     def changed(look: Look) -> Look:
         return _look(arguments, look)
 
-    return _tell(arguments, *redo(changed, _line(), _say(arguments)))
+    return _tell(arguments, redo(changed, _line(), _say(arguments), _note(arguments)))
 
 
 def _place(arguments: argparse.Namespace) -> int:
     from fresco_davinci.commands import place_again
 
-    return _tell(arguments, *place_again(arguments.record))
+    return _tell(arguments, place_again(arguments.record, _note(arguments)))
 
 
 def _wish(arguments: argparse.Namespace) -> Wish:
@@ -165,18 +165,23 @@ def _say(arguments: argparse.Namespace) -> Callable[[str, Progress], None]:
     return say
 
 
-def _tell(arguments: argparse.Namespace, records: list[Record], notices: list[str]) -> int:
+def _note(arguments: argparse.Namespace) -> Callable[[str], None]:
+    def note(text: str) -> None:
+        if arguments.json:
+            _json({"event": "notice", "text": text})
+        else:
+            sys.stderr.write(f"note: {text}\n")
+
+    return note
+
+
+def _tell(arguments: argparse.Namespace, records: list[Record]) -> int:
     for record in records:
         if arguments.json:
             _json({"event": "placed" if record.placed else "delivered", "clip": record.clip.name,
                    "version": record.version, "folder": record.folder, "item": record.placed})
         else:
             sys.stderr.write(f"{record.clip.name}: version {record.version} in {record.folder}\n")
-    for notice in notices:
-        if arguments.json:
-            _json({"event": "notice", "text": notice})
-        else:
-            sys.stderr.write(f"note: {notice}\n")
     return 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,32 +18,43 @@ from fresco_protocol.shot import FrameRange, Look
 TICK = 0.2  # seconds
 
 Say = Callable[[str, Progress], None]  # name of the clip, how far it is
+Note = Callable[[str], None]  # what the user should know, said at the end, whatever it is
 
 
-def stylise_clips(wish: Wish, line: Line, say: Say, *, still: bool = False) -> tuple[list[Record], list[str]]:
-    """Stylises the selected clips or the one under the playhead; gives their records, and what the user should know.
+def stylise_clips(wish: Wish, line: Line, say: Say, note: Note, *, still: bool = False) -> list[Record]:
+    """Stylises the selected clips or the one under the playhead; gives their records.
 
     still: only the frame under the playhead. Raises the first clip's FrescoError; the others are then cancelled.
     """
-    host = Host(resolve_from_terminal())
-    clips = collect(host)
-    if still:
-        clips, wish = _at_playhead(clips, wish)
-    return _driven(host, [(clip.name, stylise(host, clip, wish, line)) for clip in clips], say)
+    with _host(note) as host:
+        clips = collect(host)
+        if still:
+            clips, wish = _at_playhead(clips, wish)
+        return _driven([(clip.name, stylise(host, clip, wish, line)) for clip in clips], say)
 
 
-def redo(change: Callable[[Look], Look], line: Line, say: Say) -> tuple[list[Record], list[str]]:
+def redo(change: Callable[[Look], Look], line: Line, say: Say, note: Note) -> list[Record]:
     """Another version of the results that are selected or under the playhead; `change` makes the new look."""
-    host = Host(resolve_from_terminal())
-    found = {path: read_record(path) for path in records(host)}
-    return _driven(host, [(record.clip.name, again(host, path, change(record.wish.look), line))
-                          for path, record in found.items()], say)
+    with _host(note) as host:
+        found = {path: read_record(path) for path in records(host)}
+        return _driven([(record.clip.name, again(host, path, change(record.wish.look), line))
+                        for path, record in found.items()], say)
 
 
-def place_again(path: str) -> tuple[list[Record], list[str]]:
+def place_again(path: str, note: Note) -> list[Record]:
     """Places what a record's job delivered, when Resolve or the script ended before it could."""
+    with _host(note) as host:
+        return [place(host, read_record(path))]
+
+
+@contextmanager
+def _host(note: Note) -> Iterator[Host]:
     host = Host(resolve_from_terminal())
-    return [place(host, read_record(path))], host.notices
+    try:
+        yield host
+    finally:
+        for text in host.notices:
+            note(text)
 
 
 def running_resolve() -> Any:
@@ -59,8 +71,7 @@ def _at_playhead(clips: tuple[Clip, ...], wish: Wish) -> tuple[tuple[Clip, ...],
                      remedy="Put it there, on the Edit or the Color page.")
 
 
-def _driven(host: Host, runs: Sequence[tuple[str, Generator[Progress, None, Record]]],
-            say: Say) -> tuple[list[Record], list[str]]:
+def _driven(runs: Sequence[tuple[str, Generator[Progress, None, Record]]], say: Say) -> list[Record]:
     """Drives all clips in turn, a step each, to their end."""
     live, found = list(runs), []
     try:
@@ -77,4 +88,4 @@ def _driven(host: Host, runs: Sequence[tuple[str, Generator[Progress, None, Reco
     finally:
         for _, steps in live:
             steps.close()
-    return found, host.notices
+    return found

@@ -74,13 +74,13 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
         job = client.request(Submit(shot=shot, client_key=fresh_key())).record
         record = replace(record, shot=shot, job=job.id)
         _save(record)
-        with _cancelled_unless_ended(client, job), _told_where(host, record):
+        with _cancelled_unless_ended(client, job), _told_where(host, record, "goes on at the server", Left):
             yield from _awaited(client, job)
-    with _told_where(host, record):
+    with _told_where(host, record, "is delivered and not placed", BaseException):
         yield from _turn(host)
         while not host.answers:
             yield Progress(phase=Phase.PLACING, text="waits until Resolve has ended its render or closed its dialog")
-    return place(host, record)
+        return place(host, record)
 
 
 def again(host: Host, path: str, look: Look, line: Line) -> Generator[Progress, None, Record]:
@@ -199,13 +199,13 @@ def _cancelled_unless_ended(client: Client, job: Job) -> Iterator[None]:
 
 
 @contextmanager
-def _told_where(host: Host, record: Record) -> Iterator[None]:
-    """Whoever leaves is told where the frames come to."""
+def _told_where(host: Host, record: Record, what: str, kind: type[BaseException]) -> Iterator[None]:
+    """Whoever ends by this kind of exception is told where the frames come to."""
     try:
         yield
-    except Left:
-        host.notice(f'"{record.clip.name}" goes on at the server, and its frames come to {record.folder}: import them '
-                    f"there, or in Studio run: fresco resolve place \"{Path(record.folder) / RECORD}\"")
+    except kind:
+        host.notice(f'"{record.clip.name}" {what}: import its frames from {record.folder}, or in Studio run '
+                    f'fresco resolve place "{Path(record.folder) / RECORD}"')
         raise
 
 

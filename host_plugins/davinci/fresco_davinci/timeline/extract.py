@@ -108,7 +108,7 @@ def _kept(host: Host, clip: Clip) -> Iterator[None]:
 def _restored(host: Host, stack: ExitStack, what: str, call: Callable[..., Any], *values: Any) -> None:
     """Calls at the end; a "no" becomes a notice, because what else went wrong matters more."""
     def restore() -> None:
-        if call(*values) in (None, False):
+        if not host.gone and call(*values) in (None, False):
             host.notice(f"Resolve did not put back {what}: look at it.")
 
     stack.callback(restore)
@@ -145,9 +145,10 @@ def _rendered(host: Host, render: Render) -> Generator[Progress, None, None]:
         yield from _watched(host, job, render)
         ended = True
     finally:
-        if not ended and project.IsRenderingInProgress():
-            project.StopRendering()
-        project.DeleteRenderJob(job)
+        if not host.gone:
+            if not ended and project.IsRenderingInProgress():
+                project.StopRendering()
+            project.DeleteRenderJob(job)
 
 
 def _queued(host: Host, render: Render) -> str:
@@ -176,6 +177,8 @@ def _watched(host: Host, job: str, render: Render) -> Generator[Progress, None, 
     """Waits for a job by percentage and files: Resolve's words about its state are in the user's language."""
     project, patience = host.project, time.monotonic() + START_PATIENCE
     while True:
+        if host.gone:
+            raise host.refusal("end the render")
         rendering, status = project.IsRenderingInProgress(), project.GetRenderJobStatus(job)
         if not isinstance(status, dict):
             raise host.refusal("tell how far the render is")

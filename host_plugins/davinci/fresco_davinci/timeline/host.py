@@ -13,6 +13,7 @@ from fresco_protocol.errors import Busy, FrescoError, HostRefused, UsageError
 
 OLDEST = (18, 6)
 DIALOG = "Close the dialog that is open in Resolve, and do it again."
+QUIT = "Start Resolve, open the project, and do it again."
 Item = Any  # Resolve's objects have no types outside of it
 
 
@@ -34,6 +35,8 @@ class Host:
 
     def refusal(self, what: str) -> FrescoError:
         """The error for a call that Resolve did not carry out."""
+        if self.gone:
+            return HostRefused(f"Resolve has quit, and did not {what}", remedy=QUIT)
         if not isinstance(self.resolve.GetProductName(), str):
             return Busy(f"Resolve does not answer, and did not {what}", remedy=DIALOG)
         return HostRefused(f"Resolve did not {what}", where=str(self.edition),
@@ -41,8 +44,15 @@ class Host:
                                   "`fresco resolve doctor` writes a report that can be sent.")
 
     @property
+    def gone(self) -> bool:
+        """Whether Resolve has quit: then its objects have no methods any more. Source: AYON's pulse."""
+        return self.resolve.GetProductName is None
+
+    @property
     def answers(self) -> bool:
-        """Whether Resolve is free: no dialog is open, and it does not render."""
+        """Whether Resolve is free: no dialog is open, and it does not render. Raises HostRefused when it has quit."""
+        if self.gone:
+            raise HostRefused("Resolve has quit", remedy=QUIT)
         return isinstance(self.resolve.GetProductName(), str) and not self.project.IsRenderingInProgress()
 
     def notice(self, text: str) -> None:
