@@ -120,6 +120,26 @@ def test_several_markers_are_one_order(world: World, tmp_path: Path) -> None:
     assert [look["prompt"] for look in json.loads(Path(arguments[5]).read_text()).values()] == ["a comic", "a mosaic"]
 
 
+def test_a_track_that_is_switched_off_is_looked_through(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path / "above", Cut(track=2, first=2001, name="above.%04d.exr"))
+    world.timeline.tracks["video"][1].enabled = False
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    run(world)
+    assert (tmp_path / "arguments").read_text().splitlines()[7:] == ["it's a shot.[[]1001-1016].exr"]
+
+
+@pytest.mark.parametrize(("notes", "done"), [
+    (["a comic"], False), (["a comic", "a mosaic"], False), (["a comic", "a comic"], True)])
+def test_clips_of_one_name_take_one_look_only_if_all_are_marked_so(world: World, tmp_path: Path, notes: list[str],
+                                                                   done: bool) -> None:
+    edited(world, tmp_path, Cut(start=30, skipped=8, name="it's a shot.%04d.exr"))
+    for frame, note in zip((12, 31), notes, strict=False):
+        world.timeline.do_AddMarker(frame, "Blue", "fresco", note, 1)
+    said = run(world)
+    assert ('several clips are named "it\'s a shot.[1001-1016].exr"' in said[-1]) is not done
+    assert (tmp_path / "arguments").exists() is done
+
+
 def test_the_real_command_understands_the_order(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`fresco otio` finds the clip by its name and takes its look; only the render is left out (--shots)."""
     monkeypatch.setattr(Timeline, "do_Export", exported_otio)

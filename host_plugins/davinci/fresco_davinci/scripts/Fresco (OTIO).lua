@@ -46,16 +46,18 @@ local function scratch(name)
     return path_of(folder, "fresco-" .. os.time() .. "-" .. name)
 end
 
--- The topmost enabled clip at an absolute frame.
+-- The topmost clip at an absolute frame, on a track that is enabled.
 local function clip_at(timeline, frame)
     for track = timeline:GetTrackCount("video"), 1, -1 do
-        for _, item in ipairs(timeline:GetItemListInTrack("video", track) or {}) do
-            if item:GetStart() <= frame and frame < item:GetStart() + item:GetDuration() then return item end
+        if timeline:GetIsTrackEnabled("video", track) then
+            for _, item in ipairs(timeline:GetItemListInTrack("video", track) or {}) do
+                if item:GetStart() <= frame and frame < item:GetStart() + item:GetDuration() then return item end
+            end
         end
     end
 end
 
--- {clip name, prompt} for each marker named "fresco", in their order. Markers count from the timeline's start.
+-- {clip name, prompt, id} for each marker named "fresco", in their order. Markers count from the timeline's start.
 local function orders(timeline)
     local found, frames = {}, {}
     local markers = timeline:GetMarkers() or {}
@@ -65,9 +67,26 @@ local function orders(timeline)
     table.sort(frames)
     for _, frame in ipairs(frames) do
         local item = clip_at(timeline, timeline:GetStartFrame() + frame)
-        if item and markers[frame].note ~= "" then found[#found + 1] = {item:GetName(), markers[frame].note} end
+        if item and markers[frame].note ~= "" then
+            found[#found + 1] = {item:GetName(), markers[frame].note, item:GetUniqueId()}
+        end
     end
     return found
+end
+
+-- A name that a marked clip shares with one that has no marker, or another prompt: `fresco otio` goes by names.
+local function shared_name(timeline, orders)
+    local prompts, named = {}, {}
+    for _, order in ipairs(orders) do
+        named[order[1]] = named[order[1]] or order[2]
+        prompts[order[3]] = order[2]
+    end
+    for track = 1, timeline:GetTrackCount("video") do
+        for _, item in ipairs(timeline:GetItemListInTrack("video", track) or {}) do
+            local name = item:GetName()
+            if named[name] and prompts[item:GetUniqueId()] ~= named[name] then return name end
+        end
+    end
 end
 
 -- The name as a pattern that matches nothing else: `fresco otio` reads *, ? and [ as shells do.
@@ -122,6 +141,11 @@ local function main(application)
     local found = orders(timeline)
     if #found == 0 then
         return say('put a marker named "fresco" on the timeline, at a clip, with the look as its note: a mosaic.')
+    end
+    local shared = shared_name(timeline, found)
+    if shared then
+        return say('several clips are named "' .. shared .. '", and they would all take one look: give those that you '
+                   .. "mean a name of their own, or mark them all with the same note.")
     end
     stylised(timeline, project:GetMediaPool(), application, found)
 end
