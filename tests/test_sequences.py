@@ -90,6 +90,21 @@ def test_a_missing_plate_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "plate.exr")
 
 
+def test_the_name_that_was_probably_meant_is_named(tmp_path: Path) -> None:
+    write_sequence(tmp_path, [1001, 1002])
+    (tmp_path / "clip.mov").write_bytes(b"a movie")
+    for name, meant in (("plat.####.exr", "plate.####.exr"), ("plate.####.exx", "plate.####.exr"),
+                        ("clip.mvo", "clip.mov")):
+        with pytest.raises(PlateMissing) as caught:
+            opened(tmp_path / name)
+        assert f"Did you mean {meant}?" in str(caught.value)
+    with pytest.raises(PlateMissing) as caught:
+        opened(tmp_path / "harbour_v002.####.exr")
+    assert "Did you mean" not in str(caught.value)
+    with pytest.raises(PlateMissing, match="is a folder"):
+        opened(tmp_path)
+
+
 def test_a_gap_is_an_error_that_lists_it_compactly(tmp_path: Path) -> None:
     pattern = write_sequence(tmp_path, [1001, 1002, 1006, 1007, 1008, 1009, 1011])
     with pytest.raises(FrameGap, match=r"1003-1005,1010"):

@@ -95,6 +95,13 @@ def _wants(words: Sequence[str], progress: str) -> bool:
     return f"--progress={progress}" in words or ("--progress", progress) in itertools.pairwise(words)
 
 
+_ADVICE = {  # to words in argparse's own messages
+    "expected one argument": "A value that begins with a minus is joined to its option, as in --frames=-5-0. ",
+    "invalid float value": "Give a number with a point, as in 0.5. ",
+    "invalid int value": "Give a whole number. ",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors leave by the same exit as all others, and whose options are never abbreviated."""
 
@@ -102,8 +109,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_Help, **rest)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        advice = "A value that begins with a minus is joined to its option, as in --frames=-5-0. " \
-            if "expected one argument" in message else ""
+        advice = next((advice for words, advice in _ADVICE.items() if words in message), "")
         raise UsageError(message, remedy=f"{advice}See: {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -2,11 +2,13 @@
 """Plates that are image sequences: their frames on the disk, and what to do about gaps."""
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import fileseq
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
 from fresco_backend.canvas import laid_on, union
@@ -138,8 +140,19 @@ def _require_inside(wanted: Sequence[int], sources: Mapping[int, Path], pattern:
 def _missing(pattern: FramePattern) -> PlateMissing:
     if not pattern.folder.is_dir():
         return PlateMissing("the folder of the plate does not exist", where=pattern, remedy="Check the path")
+    if pattern.padding is None and pattern.path(0).is_dir():
+        return PlateMissing("the plate is a folder", where=pattern,
+                            remedy="Name the frames in it, as in plate.####.exr, or the movie")
     return PlateMissing("no file of the plate was found", where=pattern,
-                        remedy=_paddings(pattern) or "Check the name, the padding and the extension")
+                        remedy=_paddings(pattern) or f"{_near(pattern)}Check the name, the padding and the extension")
+
+
+def _near(pattern: FramePattern) -> str:
+    """The name in its folder that was probably meant."""
+    there = [f"{found.basename()}{found.padding()}{found.extension()}" for found in
+             fileseq.findSequencesOnDisk(str(pattern.folder), pad_style=fileseq.PAD_STYLE_HASH1)]
+    near = difflib.get_close_matches(Path(pattern.text).name, there, n=1)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 def _gap(pattern: FramePattern, gaps: Sequence[int]) -> FrameGap:

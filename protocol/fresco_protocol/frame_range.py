@@ -25,7 +25,9 @@ class FrameRange(Written):
     allowed = 'frames such as "1001-1048", "1001-1048x2" or "1001-1010,1020"'
 
     def __post_init__(self) -> None:
-        if not self.first <= self.last < self.first + LONGEST_RANGE:
+        if self.last < self.first:
+            raise ShotError("last", str(self.last), f"a frame from {self.first} on; frames count up")
+        if self.last >= self.first + LONGEST_RANGE:
             raise ShotError("last", str(self.last), f"a frame from {self.first} to {self.first + LONGEST_RANGE - 1}")
 
     @classmethod
