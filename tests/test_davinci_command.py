@@ -142,7 +142,9 @@ def test_a_still_from_a_terminal(world: World, tmp_path: Path, capsys: pytest.Ca
     (["stylize"], 2, "needs a prompt"), (["stylize", "--prompt", "a", "--strength", "3"], 2, "look.strength"),
     (["stylize", "--prompt", "a", "--frames", "x"], 2, "1001-1048"),
     (["stylize", "--prompt", "a", "--matte", "x"], 2, "track:N"),
-    (["stylize", "--prompt", "a", "--handles", "3"], 2, "has no handles"), (["redo"], 3, "no result of Fresco"),
+    (["stylize", "--prompt", "a", "--handles", "3"], 2, "has no handles"),
+    (["stylize", "--prompt", "a", "--folder", "100% new"], 2, 'a "%" in a folder'),
+    (["redo"], 3, "no result of Fresco"),
     (["place", "/nowhere/fresco.json"], 3, "cannot be read")])
 def test_what_is_wrong_is_one_sentence_and_an_exit_code(world: World, words: list[str], code: int, said: str,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,6 +312,15 @@ def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
             pytest.raises(ServerMissing, match="did not start"):
         for _ in connected(client, ["false"]):
             time.sleep(0.05)
+
+
+def test_a_command_that_is_gone_is_told(tmp_path: Path) -> None:
+    """The environment that the installer noted was moved or deleted."""
+    with Client(str(tmp_path / "connection.json"), software="tests") as client, \
+            pytest.raises(ServerMissing, match="cannot be started") as missing:
+        next(connected(client, [str(tmp_path / "gone/bin/python"), "-m", "fresco_backend.cli"]))
+    assert (missing.value.where, "fresco resolve install" in str(missing.value.remedy)) == (
+        str(tmp_path / "gone/bin/python"), True)
 
 
 def test_a_record_that_is_damaged_is_told(tmp_path: Path) -> None:

@@ -310,8 +310,10 @@ def test_a_result_waits_until_resolve_is_free(world: World, line: Line, tmp_path
     while next(steps).phase is not Phase.PLACING:
         time.sleep(0.01)
     assert len(world.timeline.tracks["video"]) == 1
-    world.ledger.modal = False
+    world.ledger.modal, host.busy = False, True
     world.project.jobs.clear()
+    assert {next(steps).phase for _ in range(3)} == {Phase.WAITING}  # another clip has begun its extraction
+    host.busy = False
     record = driven(steps)
     assert numbers(item_of(world, record)) == [1005, 1006, 1007, 1008]
 

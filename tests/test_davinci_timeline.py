@@ -373,6 +373,23 @@ def test_a_render_that_fails_half_way_leaves_resolve_as_it_was(world: World, tmp
     assert (state(world), host.busy, list(world.project.jobs)) == (before, False, [user])
 
 
+def test_another_timeline_that_is_opened_between_two_renders_is_left_alone(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path)
+    edited(world, tmp_path / "matte", Cut(track=2))
+    world.timeline.tracks["video"][1].enabled = False
+    before = state(world)
+    host = Host(world.resolve)
+    steps = extract(host, collect(host)[0], wish(tmp_path, matte=TRACK_2), tmp_path / "v001")
+    next(steps)
+    other = world.pool.do_CreateEmptyTimeline("Another")
+    assert other is not None
+    with pytest.raises(InputError, match="no longer the current one"):
+        for _ in steps:
+            pass
+    world.project.current = world.timeline
+    assert (state(world), [track.enabled for track in other.tracks["video"]]) == (before, [True])
+
+
 def test_a_disk_that_is_full_is_seen_before_the_render(world: World, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     edited(world, tmp_path)

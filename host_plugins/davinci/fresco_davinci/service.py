@@ -63,12 +63,17 @@ def connected(client: Client, command: Optional[list[str]] = None,
 
 
 def _start(command: list[str], roots: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Detached: the server outlives Resolve, and holds nothing of it open."""
+    """Detached: the server outlives Resolve, and holds nothing of it open. Raises ServerMissing."""
     quiet = subprocess.DEVNULL
     words = [*command, "serve", "--idle-exit", str(IDLE_MINUTES)]
     for root in dict.fromkeys((str(Path.home()), tempfile.gettempdir(), *roots)):
         words += ["--root", root]
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
-        return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, creationflags=flags)
-    return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    try:
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
+            return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, creationflags=flags)
+        return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    except OSError as error:  # the environment was moved or deleted since it was noted
+        raise ServerMissing(f"the server cannot be started: {error.strerror}", where=command[0],
+                            remedy="Install Fresco again, and run `fresco resolve install` in its "
+                                   "environment.") from None

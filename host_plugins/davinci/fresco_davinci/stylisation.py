@@ -27,6 +27,7 @@ from fresco_protocol.errors import (
     OutputDenied,
     ServerError,
     ShotError,
+    UsageError,
 )
 from fresco_protocol.events import Advanced, Event, JobChanged, Previewed
 from fresco_protocol.job import Job, JobState
@@ -80,6 +81,7 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
         yield from _turn(host)
         while not host.answers:
             yield Progress(phase=Phase.PLACING, text="waits until Resolve has ended its render or closed its dialog")
+            yield from _turn(host)  # another clip may have begun meanwhile
         return place(host, record)
 
 
@@ -153,6 +155,9 @@ def _begun(clip: Clip, wish: Wish, earlier: Optional[Record]) -> Record:
     folder = Path(wish.folder or Path.home() / "Fresco").joinpath(*map(file_name, names))
     if earlier is not None:
         folder = Path(earlier.folder).parent
+    if "%" in str(folder):
+        raise UsageError('a "%" in a folder is read as the number of a frame', where=folder,
+                         remedy="Choose another folder with --folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         version = 1 + max((int(path.name[1:]) for path in folder.glob("v[0-9][0-9][0-9]*") if path.name[1:].isdigit()),

@@ -49,6 +49,7 @@ def extract(host: Host, clip: Clip, wish: Wish, folder: Path) -> Generator[Progr
     renders = [whole, *_matte_renders(whole, folder / "matte", wish)]
     with _kept(host, clip):
         for render in renders:
+            find(host, clip)  # between two renders an editor may open another timeline
             yield from _rendered(host, render)
     count = part.last - part.first + 1
     paths = [one_movie(Path(render.folder)) if render.alpha else
