@@ -135,6 +135,18 @@ def test_features_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
     assert kept.load(151, torch.device("cpu")) is None
 
 
+@pytest.mark.parametrize("compat", Compat)
+def test_features_of_another_caption_are_others(compat: Compat, shot: Shot) -> None:
+    def folder(caption: str) -> Path:
+        job = opened(replace(shot, editing=replace(shot.editing, caption=caption), coherence=Coherence(compat=compat)))
+        inverted = inversions.Inversions(job, SCHEDULE, SCHEDULE.timesteps(STEPS))
+        found = KeptFeatures.of(job, inverted, (1001, 1003), torch.float32)
+        assert found is not None
+        return found.folder
+
+    assert folder("a photo") == folder("a photo") != folder("a man")
+
+
 def test_an_inversion_is_kept_at_the_sampled_steps_in_half_precision(shot: Shot, tmp_path: Path) -> None:
     rendered(shot)
     states = [np.load(path, mmap_mode="r") for path in kept(tmp_path / "out")]

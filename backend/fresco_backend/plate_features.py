@@ -55,6 +55,7 @@ class KeptFeatures:
             "frames": [path.name for path in inversions.files(frames)], "precision": str(precision),
             "coherence": json.loads(shot.to_json())["coherence"],
             "injection": [shot.editing.attention, shot.editing.convolution],
+            "caption": shot.editing.caption,  # the authors' program inverts without it, and has it in this branch
         }  # fmt: skip
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         return cls(folder=inversions.folder / "features" / digest)
