@@ -122,6 +122,19 @@ def test_jobs_is_a_table_or_json(running: Running, client: Client, capsys: pytes
     assert Said(["jobs", "--limit", "2"], capsys).out.endswith("and 1 more\n")
 
 
+def test_what_others_wrote_gives_no_orders_to_a_terminal(
+        running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    job = running.submit(client, "a\nb\x1b]0;owned\x07\x1b[31m\udcff").id
+    running.server.log.say("one\ttwo\x1b[2Jthree")
+    said = Said(["jobs"], capsys)
+    assert len(said.out.splitlines()) == 2
+    log = Said(["logs"], capsys)
+    assert "one\ttwo" in log.out
+    warned = event_line(Warned(number=1, time=0, job=job, code="c", text="a\x9bb\udcff"))
+    for shown in (said.out, log.out, str(warned)):
+        assert shown.replace("\n", "").replace("\t", "").isprintable()
+
+
 def test_watch_tells_a_job_to_its_end(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     job = running.submit(client).id
     timer = threading.Timer(0.5, lambda: client.request(Cancel(job=job)))

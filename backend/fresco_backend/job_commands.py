@@ -14,7 +14,7 @@ from typing import Any
 
 from fresco_backend import __version__, failure, settings
 from fresco_backend.job_text import event_json, event_line, job_id, job_lines, status_lines
-from fresco_backend.plan_text import counted
+from fresco_backend.plan_text import counted, safe_text
 from fresco_backend.transfer_commands import add_download
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
@@ -284,7 +284,7 @@ def _logs(arguments: argparse.Namespace) -> int:
                 if arguments.json:
                     _print({"line": line})
                 else:
-                    sys.stdout.write(line + "\n")
+                    sys.stdout.write(safe_text(line) + "\n")
             if page.lines:
                 sys.stdout.flush()
             elif not arguments.follow or _has_ended(client, arguments.job):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fresco_backend.plan_text import bytes_text, counted, duration_text, path_text, work_text
+from fresco_backend.plan_text import bytes_text, counted, duration_text, path_text, safe_text, work_text
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.document import write
@@ -38,7 +38,7 @@ def event_line(event: e.Event) -> str | None:
     """An event in one line; None for one that tells people nothing."""
     line = _LINES.get(type(event), lambda _event: None)(event)
     job = f"{event.job}  " if isinstance(event, e.JobEvent) else ""
-    return None if line is None else f"{_clock(event.time)}  {job}{line}"
+    return None if line is None else safe_text(f"{_clock(event.time)}  {job}{line}")
 
 
 def job_lines(records: Sequence[Job], total: int) -> Iterator[str]:
@@ -48,10 +48,11 @@ def job_lines(records: Sequence[Job], total: int) -> Iterator[str]:
         return
     yield f"{'job':<12}  {'state':<9}  {'prio':>4}  {'frames':>11}  {'left':>8}  {'name':<{NAME_WIDTH}}  output"
     for record in records:
+        name, output = (safe_text(" ".join(text.splitlines())) for text in (record.name, path_text(record.output)))
         yield (f"{record.id:<12}  {record.state.value:<9}  {record.priority:>4}  {_frames(record):>11}  "
-               f"{_left(record):>8}  {record.name[:NAME_WIDTH]:<{NAME_WIDTH}}  {path_text(record.output)}")
+               f"{_left(record):>8}  {name[:NAME_WIDTH]:<{NAME_WIDTH}}  {output}")
         if record.problem is not None and record.state is JobState.FAILED:
-            yield f"{'':<14}{record.problem.what.splitlines()[0]} [{record.problem.code}]"
+            yield safe_text(f"{'':<14}{record.problem.what.splitlines()[0]} [{record.problem.code}]")
     if total > len(records):
         yield f"and {total - len(records)} more"
 

@@ -62,6 +62,11 @@ def path_text(path: str) -> str:
     return os.path.relpath(path) if below else path
 
 
+def safe_text(text: str) -> str:
+    """What others wrote, without what a terminal would obey in place of showing it; lines and tabs stay."""
+    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def counted(count: int, thing: str) -> str:
     """ "1 frame", "2 frames"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
