@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import OpenImageIO as oiio  # noqa: N813
 import plates
 import pytest
 from shots import bits, delivered, rendered, small_shot, with_delivery, with_look, with_plate, write_plate
@@ -26,7 +27,7 @@ from fresco_backend.movie import assemble
 from fresco_backend.movie_delivery import write_movie
 from fresco_backend.movies import MovieReader
 from fresco_protocol.errors import ColorError, OutputIsPlate, UsageError
-from fresco_protocol.shot import BitDepth, Rate, Shot
+from fresco_protocol.shot import BitDepth, Rate, Shot, parse_frames
 
 NTSC = Rate(numerator=24000, denominator=1001)
 
@@ -134,6 +135,48 @@ def test_sound_that_would_run_away_is_left_out_with_a_word(plain: Shot, tmp_path
     reader = MovieReader(tmp_path / "out" / "look.mov")
     assert reader.rate == Fraction(24)
     assert not reader.has_audio
+
+
+def timecoded(path: Path, timecode: str, rate: Fraction, count: int = 12) -> Path:
+    """A movie of numbered pictures that says when it begins."""
+    write_movie(path, (picture(number) for number in range(1, count + 1)), rate, timecode=timecode)
+    return path
+
+
+@pytest.mark.parametrize(("begins", "rate", "expected"), [
+    ("01:00:10:20", Fraction(24), "01:00:11:00"), ("01:00:59;28", Fraction(30000, 1001), "01:01:00;04"),
+    ("", Fraction(25), "00:00:00:04")])
+def test_a_movie_begins_where_its_frames_do_on_the_plates_clock(
+        begins: str, rate: Fraction, expected: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Editing programs find the frames of a clip by their time code; a plate without one counts from 0."""
+    movie = timecoded(tmp_path / "plate.mov", begins, rate)
+    for name in ("look.mov", "look.mp4"):
+        shot = with_look(small_shot(movie, tiny_model, tmp_path / "out" / name), strength=0.0)
+        rendered(with_plate(shot, frames=parse_frames("5-8")))
+        with closing(MovieReader(tmp_path / "out" / name)) as made:
+            assert made.timecode == expected
+
+
+def test_a_movie_of_a_sequence_takes_the_time_code_of_its_first_picture(tiny_model: Path, tmp_path: Path) -> None:
+    first = plates.frame(64, 64)
+    first.metadata.attribute("smpte:TimeCode", oiio.TypeDesc("timecode"), (0x01001005, 0))
+    writer = DeliveryWriter(tmp_path / "plate.%04d.exr", [1, 2], like=first)
+    for number in (1, 2):
+        writer.write(number, first, "0")
+    shot = with_plate(small_shot(tmp_path / "plate.%04d.exr", tiny_model, tmp_path / "out.mov"), rate=NTSC)
+    rendered(with_look(shot, strength=0.0))
+    with closing(MovieReader(tmp_path / "out.mov")) as made:
+        assert made.timecode == "01:00:10:05"
+
+
+@pytest.mark.parametrize("rate", [Rate(numerator=24), None])
+def test_no_time_code_is_made_up(rate: Rate | None, tiny_model: Path, tmp_path: Path) -> None:
+    """At another rate or with frames left out the plate's clock is not the movie's."""
+    movie = timecoded(tmp_path / "plate.mov", "01:00:00:00", Fraction(25))
+    shot = with_look(small_shot(movie, tiny_model, tmp_path / "out.mov"), strength=0.0)
+    rendered(with_plate(shot, frames=parse_frames("1-8" if rate else "1-7x2"), rate=rate))
+    with closing(MovieReader(tmp_path / "out.mov")) as made:
+        assert made.timecode is None
 
 
 def test_a_movie_is_never_written_over_its_plate(plain: Shot) -> None:

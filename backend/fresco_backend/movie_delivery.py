@@ -52,12 +52,13 @@ def check_movie(path: Path, sources: Iterable[Path]) -> None:
 
 
 def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fraction, sound: Sound | None = None,
-                pixel_aspect: float = 1.0) -> int:
+                pixel_aspect: float = 1.0, timecode: str | None = None) -> int:
     """Write a movie and return the number of its frames.
 
     pictures: (H, W, 3) uint8, display-referred sRGB, all of one size; an odd width or height gains one column or row,
     repeated from the edge, because 4:2:0 cannot store it otherwise. rate: frames per second, kept exactly.
     pixel_aspect: width of a pixel over its height, of which the movie tells the players.
+    timecode: of the first frame; its frames may go beyond a second ("01:00:00:100"), and FFmpeg counts them on.
     sound: copied packet by packet without a loss, except where MP4 cannot carry its codec (PCM): that becomes AAC.
     The file gets its name when it has been decoded again with every frame. Raises OutputError, DiskFull, OutputDenied.
     """
@@ -65,7 +66,7 @@ def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fractio
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aspect = Fraction(pixel_aspect).limit_denominator(1000)
-        written = _encode(part, _container(path), _Pictures(pictures, rate, aspect), sound)
+        written = _encode(part, _container(path), _Pictures(pictures, rate, aspect, timecode), sound)
         found = _count(part)
         if found != written:
             raise OutputError(f"the movie reads back with {found} of {written} frames", where=path,
@@ -92,11 +93,14 @@ class _Pictures(NamedTuple):
     pictures: Iterable[NDArray[np.uint8]]
     rate: Fraction
     pixel_aspect: Fraction
+    timecode: str | None
 
 
 def _encode(part: Path, container: str, shown: _Pictures, sound: Sound | None) -> int:
     count, rate = 0, shown.rate
     with av.open(str(part), "w", format=container, options={"movflags": "+faststart"}) as movie:
+        if shown.timecode:
+            movie.metadata["timecode"] = shown.timecode
         video = movie.add_stream("libx264", rate=rate, options=_QUALITY)
         packets = iter(()) if sound is None else _sound(movie, container, sound)
         waiting = next(packets, None)

@@ -96,6 +96,12 @@ class MovieReader:
         """Every frame of the movie."""
         return tuple(range(1, self.count + 1))
 
+    @property
+    def timecode(self) -> str | None:
+        """The time code of the movie's first frame, as the file or a track of it states it; None when none does."""
+        stated = [self._container.metadata, *(stream.metadata for stream in self._container.streams)]
+        return next((found["timecode"] for found in stated if "timecode" in found), None)
+
     def source(self, _number: int) -> Path:
         """The file that a frame is read from."""
         return self.path

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-import av
 import opentimelineio as otio
 
 from fresco_backend.movies import MovieReader, is_movie
@@ -184,17 +183,9 @@ def _movie(clip: Clip, path: Path) -> Media:
         return Media(sequence=str(path), first=1, start=_frames(available.start_time, rate, clip),
                      length=_frames(available.duration, rate, clip), rate=rate)
     with closing(MovieReader(path)) as reader:
-        length = reader.count
-    timecode = _timecode(path)
+        length, timecode = reader.count, reader.timecode
     begins = _frames(otio.opentime.from_timecode(timecode, rate), rate, clip) if timecode else 0
     return Media(sequence=str(path), first=1, start=begins, length=length, rate=rate)
-
-
-def _timecode(path: Path) -> str | None:
-    """The time code of a movie's first frame, as the file or a track of it states it."""
-    with av.open(str(path)) as container:
-        stated = [container.metadata, *(stream.metadata for stream in container.streams)]
-        return next((found["timecode"] for found in stated if "timecode" in found), None)
 
 
 def _frames(time: Any, rate: float, clip: Clip) -> int:
