@@ -32,6 +32,7 @@ from fresco_protocol.shot import (
     ControlKind,
     Delivery,
     Editing,
+    FreeU,
     Grain,
     Highlights,
     Keyframing,
@@ -270,6 +271,7 @@ def test_an_edit_that_asks_for_what_is_there_gives_the_plate_back(tmp_path: Path
         delivery=Delivery(sequence=str(tmp_path / "own.####.png"), working_size=128),
     )  # fmt: skip
     asked = {"own": shot, "whole": with_look(shot, strength=1.0), "plate": with_look(shot, strength=0),
+             "strengthened": with_look(shot, free_u=FreeU(backbone_1=1.4, backbone_2=1.6, skip_1=0.9, skip_2=0.2)),
              "other": with_look(shot, prompt="a watercolour painting")}
     for name, each in asked.items():
         rendered(with_delivery(each, sequence=str(tmp_path / f"{name}.####.png")))
@@ -277,6 +279,7 @@ def test_an_edit_that_asks_for_what_is_there_gives_the_plate_back(tmp_path: Path
     changes = {name: float(np.abs(picture - pictures["plate"]).mean()) for name, picture in pictures.items()}
     assert changes["own"] < 0.04
     assert changes["whole"] < 0.04
+    assert changes["strengthened"] < 0.04, "the U-Net is the same on both ways"
     assert changes["other"] > 2 * changes["own"]
 
 

@@ -28,7 +28,7 @@ from fresco_backend.engine.tiles import autoencoder_in_tiles
 from fresco_backend.job import Job
 from fresco_backend.scratch import write_atomically
 from fresco_backend.weights import Models
-from fresco_backend.windows import inverted_input
+from fresco_backend.windows import inverted_input, strengthened
 from fresco_protocol.shot import Compat, ControlKind, Shot, Task
 
 DIGITS = 16  # of SHA-256, enough to name a folder or a file
@@ -76,12 +76,12 @@ class Inversions:
 
     def make(self, models: Models, frames: Sequence[int]) -> Iterator[int]:
         """Invert frames, all in one go; yields after each step how many are done. Raises OutputError."""
-        tiling = self._job.tiling
+        tiling, strengthening = self._job.tiling, strengthened(self._job.shot.look, models.unet)
         parts = denoise.DiffusionModels(unet=models.unet, vae=models.vae, schedule=self._schedule)
         window = inverted_input(self._job, models, frames, inversion_text(self._job.shot))
         way = denoise.invert_window(parts, window, denoise.Sampling(tiling=tiling), self._steps)
         kept: list[Tensor] = []
-        with autoencoder_in_tiles(models.vae) if tiling else nullcontext(), closing(way):
+        with autoencoder_in_tiles(models.vae) if tiling else nullcontext(), strengthening, closing(way):
             for count, (timestep, latents) in enumerate(way, 1):
                 if timestep in self._sampled:
                     kept.append(latents.half().cpu())
