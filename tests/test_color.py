@@ -17,6 +17,7 @@ from fresco_backend.color import (
     for_file,
     from_engine,
     plate_space,
+    showing_of,
     srgb_decode,
     srgb_encode,
     to_engine,
@@ -167,8 +168,20 @@ def test_the_space_of_a_plate_is_declared_or_that_of_its_file_type() -> None:
     assert plate_space(header(frame(file_type="png"), oiio__ColorSpace="lin_rec709_scene")) == LINEAR
     assert color_space("sRGB") == SRGB
     assert str(plate_space(header(frame(), oiio__ColorSpace="lin_ap1_scene"))) == "ACEScg"
-    with pytest.raises(ColorError, match="NoSuchLog"):
+    with pytest.raises(ColorError, match="the file says that its colour space is 'NoSuchLog'") as unknown:
         plate_space(header(frame(), oiio__ColorSpace="NoSuchLog"))
+    assert "--color-space" in str(unknown.value.remedy), "as a log scan that says KodakLog"
+
+
+@pytest.mark.parametrize("space", ["lin_rec709_scene", "ACEScg"])
+@pytest.mark.parametrize("method", Highlights)
+def test_the_largest_float_under_an_alpha_harms_no_other_pixel(space: str, method: Highlights) -> None:
+    """To divide it by its alpha is infinity, which a model would spread over the whole window as NaN."""
+    source = frame(alpha=np.full((16, 24), 0.25, np.float32))
+    source.pixels[3, 4] = np.finfo(np.float32).max
+    there = color_space(space)
+    seen = to_engine(source, there, showing_of(there, method, None))
+    assert bool(torch.isfinite(seen).all())
 
 
 def test_chromaticities_tell_the_space_of_an_exr_that_names_none() -> None:

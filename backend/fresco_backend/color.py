@@ -52,7 +52,7 @@ def plate_space(frame: Frame) -> ColorSpace:
     """
     declared = frame.metadata.get_string_attribute("oiio:ColorSpace")
     if declared:
-        return color_space(declared)
+        return _declared(declared)
     found = frame.metadata.getattribute("chromaticities")
     if not found:
         return default_space(frame.file_type)
@@ -62,6 +62,14 @@ def plate_space(frame: Frame) -> ColorSpace:
     stated = " ".join(f"{number:.4g}" for number in found)
     raise ColorError(f"no colour space is known by the chromaticities {stated}", where="plate.color_space",
                      remedy="Name the space of the file: --color-space NAME")
+
+
+def _declared(name: str) -> ColorSpace:
+    try:
+        return color_space(name)
+    except ColorError as error:
+        raise ColorError(f"the file says that its colour space is '{name}', which is unknown", where=error.where,
+                         remedy=f"Name it: --color-space NAME. {error.remedy}") from error
 
 
 def default_space(file_type: str) -> ColorSpace:
@@ -206,7 +214,8 @@ def _straight(frame: Frame) -> FloatArray:
     if frame.alpha is None or not frame.associated:
         return colour
     alpha = frame.alpha[..., None]
-    return np.divide(colour, alpha, out=colour.copy(), where=alpha > _CLEAR)
+    with np.errstate(over="ignore"):  # of the largest floats
+        return cleaned(np.divide(colour, alpha, out=colour.copy(), where=alpha > _CLEAR)).samples
 
 
 def _multiplied(colour: FloatArray, frame: Frame) -> FloatArray:
