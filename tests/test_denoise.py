@@ -397,3 +397,21 @@ def test_a_carried_background_leaves_nothing_of_the_picture_that_it_covers(sharp
     assert (plate[0] - plate[1]).abs().max() > 1
     assert (first[0] - first[1]).abs().max() < 1e-4
     assert ((second[0] - second[1]).abs().max() < 1e-4) == sharp
+
+
+@pytest.mark.parametrize("nothing", ["lone frame", "mere foreground", "cut"])
+def test_a_picture_that_nothing_is_carried_into_does_not_go_through_the_autoencoder(
+    models: DiffusionModels, nothing: str
+) -> None:
+    """Decoding and encoding takes detail away, so it is only done for what it brings."""
+    coherence = replace(PLAIN, pixels=PixelSmoothing(from_timestep=999, until_timestep=0))
+    window = window_of(1 if nothing == "lone frame" else 2, coherence, background=True)
+    assert window.guidance is not None
+    guidance = window.guidance
+    if nothing == "mere foreground":
+        guidance = replace(guidance, background=torch.zeros(2, 1, 64, 64))
+    elif nothing == "cut":
+        apart = Flow.joined([Flow.closed(window.images[:1])] * 2)
+        guidance = replace(guidance, correspondence=Correspondence(frames=window.images, flow=apart))
+    smoothed = latents_of(models, replace(window, guidance=guidance))
+    assert torch.equal(smoothed, latents_of(models, replace(window, guidance=replace(guidance, background=None))))

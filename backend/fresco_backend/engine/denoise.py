@@ -20,7 +20,7 @@ from fresco_backend.engine.latents import Encoding, NoiseSharing, Purpose, Seeds
 from fresco_backend.engine.predictors import Predict, Reference, predictor
 from fresco_backend.engine.sampler import Sampler, Stepper, run_steps
 from fresco_backend.engine.schedule import NoiseSchedule, Step
-from fresco_backend.engine.smoothing import carry_background, smooth_background
+from fresco_backend.engine.smoothing import carries, carry_background, smooth_background
 from fresco_backend.engine.tiles import TiledPredictor, Tiling
 from fresco_backend.engine.tokenflow import Propagation
 
@@ -225,8 +225,8 @@ class _Run:
         if guidance is None or guidance.background is None:
             return latents, clean
         pixels = guidance.coherence.pixels
-        if pixels is None or not guidance.coherence.smooths_pixels(step):
-            return latents, clean
+        if pixels is None or not guidance.coherence.smooths_pixels(step) or not self._carries:
+            return latents, clean  # the way through the autoencoder costs fine detail, and would be for nothing
         images = decode(self._models.vae, clean, chunk=self._settings.chunk)
         if not pixels.sharp:
             return latents, self._encode(smooth_background(images, guidance.correspondence, guidance.background))
@@ -241,6 +241,12 @@ class _Run:
     def plate(self) -> Tensor:
         """Latents of the window's frames, (N, C, h, w)."""
         return self._encode(self._window.images)
+
+    @cached_property
+    def _carries(self) -> bool:
+        guidance = self._window.guidance
+        assert guidance is not None and guidance.background is not None
+        return carries(guidance.correspondence, guidance.background)
 
     @cached_property
     def _reference(self) -> Reference:

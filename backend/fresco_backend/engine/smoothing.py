@@ -14,6 +14,8 @@ from fresco_backend.engine.long_flow import clamped
 OCCLUSION_MARGIN = 13
 """Side in pixels of the box by which occlusion grows where images are smoothed; features are coarse enough already."""
 
+_LEAST_SHARE = 1e-3
+
 
 def dilate(mask: Tensor, size: int) -> Tensor:
     """Soft dilation: the sum over a box of odd side `size`, at most 1, the border repeated.
@@ -65,6 +67,14 @@ def carry_background(images: Tensor, correspondence: Correspondence, background:
     if len(images) > 1:
         carried[-1:] = carried[-1:].lerp(warp(carried[:1], flow.forward[-1:], sharp=True), first)
     return carried.to(images.dtype)
+
+
+@torch.no_grad()
+def carries(correspondence: Correspondence, background: Tensor) -> bool:
+    """Whether pictures of the frames' size would change at all: a lone frame does not, nor does a mere foreground."""
+    flow = correspondence.flow(*correspondence.size)
+    background = F.interpolate(background.float(), size=flow.size, mode="bilinear", align_corners=False)
+    return flow.frames > 1 and any(bool((part > _LEAST_SHARE).any()) for part in _weights(flow, background, grown=True))
 
 
 def _weights(flow: Flow, background: Tensor, *, grown: bool) -> tuple[Tensor, Tensor]:
