@@ -9,12 +9,14 @@ import random
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from false_workers import with_worker
 from servers import ended, serving, shot_in, waited
@@ -225,6 +227,46 @@ def test_the_delivery_of_a_job_without_upload_can_be_fetched(box: Path, tmp_path
         assert [Path(path).name for path in paths] == ["look.-002.exr", "look.1001.exr", "look.exr.fresco.json"]
 
 
+def test_a_fetch_replaces_what_was_delivered_and_nothing_else(
+        box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import OpenImageIO as oiio  # noqa: N813, the name in its own manual
+
+    def picture(path: Path, job: str = "") -> bytes:
+        spec = oiio.ImageSpec(4, 4, 3, oiio.HALF)
+        if job:
+            spec.attribute("fresco:job_hash", job)
+        image = oiio.ImageOutput.create(str(path))
+        assert image is not None and image.open(str(path), spec)
+        assert image.write_image(np.zeros((4, 4, 3), np.float16)) and image.close()
+        return path.read_bytes()
+
+    here = tmp_path / "here"
+    here.mkdir()
+    plate, earlier, movie = here / "look.1001.exr", here / "look.1002.exr", here / "look.mov"
+    with serving(box) as running, running.client() as client:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        job = running.submit(client).id
+        fetch = ["download", job, "-o", str(here)]
+        wanted = picture(box / "look.1002.exr", "2222")
+        picture(earlier, "1111")
+        assert cli.main(fetch) == Busy.exit_code
+        assert earlier.read_bytes() == wanted
+        before = picture(plate)
+        picture(box / plate.name, "2222")
+        assert cli.main(fetch) == OutputDenied.exit_code
+        assert plate.read_bytes() == before
+        assert str(plate) in capsys.readouterr().err
+        shot = replace(shot_in(box), delivery=Delivery(sequence=str(box / movie.name)))
+        (box / movie.name).write_bytes(b"a movie")
+        fetch[1] = client.request(Submit(shot=shot, client_key="movie")).record.id
+        movie.write_bytes(b"the clip")
+        assert cli.main(fetch) == OutputDenied.exit_code
+        digest = hashlib.sha256(b"the clip").hexdigest()
+        record_path(movie).write_text(json.dumps({"job": "1111", "movie": digest}))
+        assert cli.main(fetch) == Busy.exit_code
+        assert movie.read_bytes() == b"a movie"
+
+
 @pytest.mark.parametrize("name", ["id_rsa", "notes.txt", "backup.1.sqlite", "look.exr.pem"])
 def test_what_no_render_writes_is_not_given_out_as_a_delivery(box: Path, name: str) -> None:
     (box / name).write_bytes(b"secret")
@@ -416,7 +458,8 @@ def test_a_server_that_damages_what_it_gets_is_not_sent_it_for_ever(
     with serving(box) as running, running.client() as client:
         with pytest.raises(ChecksumWrong, match="again and again"):
             sent(client, plate)
-        assert [given.name for given in taken].count("plate/p.1004.exr") == transfer.MOST_WRONG
+        times = Counter(given.name for given in taken if given.offset == 0)
+        assert max(times.values()) == transfer.MOST_WRONG
 
 
 def test_a_fetch_that_was_stopped_goes_on(box: Path, plate: Path, tmp_path: Path,
@@ -465,7 +508,7 @@ def test_a_file_that_was_fetched_is_on_the_disk_before_the_servers_goes(
         job = running.submit(client).id
         for number in (1001, 1002):
             (box / f"look.{number}.exr").write_bytes(b"a frame")
-        monkeypatch.setattr(transfer.os, "fsync", lambda descriptor: kept.add(identity(os.fstat(descriptor))))
+        monkeypatch.setattr(os, "fsync", lambda descriptor: kept.add(identity(os.fstat(descriptor))))
         _, paths = download(client, job, str(tmp_path / "back"))
     assert len(paths) == 2
     assert {identity(Path(path).stat()) for path in paths} <= kept

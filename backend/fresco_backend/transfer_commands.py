@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fresco_backend.frame_pattern import MOVIES, PICTURES, record_path
 from fresco_backend.job_state import ENDED
 from fresco_backend.job_text import job_id
 from fresco_backend.plan_text import bytes_text, counted
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
-from fresco_protocol.errors import Busy, JobRefused, PartialDelivery
+from fresco_protocol.errors import Busy, InputError, JobRefused, PartialDelivery
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import Discard, ListDelivery, Retry, Submit
 from fresco_protocol.shot import Shot
@@ -80,7 +81,8 @@ def _download(arguments: argparse.Namespace) -> int:
 
     with connected() as client:
         with _shown(as_json=arguments.json) as told:
-            record, paths = download(client, arguments.job, str(arguments.output), told=told)
+            record, paths = download(client, arguments.job, str(arguments.output), told=told,
+                                     replaceable=_is_delivery)
         over = record.state in ENDED
         if over and not paths and record.problem is not None:
             raise record.problem.error()
@@ -102,6 +104,21 @@ def _download(arguments: argparse.Namespace) -> int:
                               where=f"job {record.id}", remedy=f"Why: fresco watch {record.id}. For the rest: fresco "
                               f"retry {record.id}, and when it has ended the same command again.")
     return 0
+
+
+def _is_delivery(path: str) -> bool:
+    """Whether a file says that Fresco delivered it: what else has a delivery's name, such as a plate, stays."""
+    from fresco_backend.frames import embedded_job_hash
+    from fresco_backend.image_files import decoded
+    from fresco_backend.model_store import sha256
+
+    with suppress(InputError, OSError, ValueError, LookupError, TypeError):
+        if Path(path).suffix.lower() in PICTURES:
+            return any(map(embedded_job_hash, decoded(Path(path))))
+        if Path(path).suffix.lower() in MOVIES:
+            return bool(json.loads(record_path(path).read_bytes())["movie"] == sha256(Path(path)))
+        return bool(json.loads(Path(path).read_bytes())["job"])
+    return False
 
 
 @contextmanager

@@ -109,10 +109,11 @@ def upload(client: Client, shot: Shot, sources: Mapping[str, str], *, client_key
     return record
 
 
-def download(client: Client, job: str, folder: str, *, told: Optional[Told] = None,
-             patience: float = PATIENCE) -> tuple[Job, list[str]]:
+def download(client: Client, job: str, folder: str, *, told: Optional[Told] = None, patience: float = PATIENCE,
+             replaceable: Callable[[str], bool] = lambda _path: True) -> tuple[Job, list[str]]:
     """Fetches what a job has delivered by now, and what is not here already; gives the job, and the files' paths.
 
+    replaceable: whether another file, which has the name of a fetched one, may go; OutputDenied where not.
     Every file gets its name when it is whole, right and on the disk. Raises ServerError after `patience` seconds
     without a server, or without the checksum of a file, and the time that reading it takes; Busy where another program
     fetches into the same folder; OutputError, ChecksumWrong, or the server's error.
@@ -131,7 +132,7 @@ def download(client: Client, job: str, folder: str, *, told: Optional[Told] = No
         total = sum(file.size for file in files)
         done = sum(file.size for file in ready) - sum(file.size for file in new)
         for file in new:
-            _fetch(link, job, file, folder, partial(_tell_fetching, told, done, total, file.name))
+            _fetch(link, job, file, folder, partial(_tell_fetching, told, done, total, file.name), replaceable)
             done += file.size
             here[file.name] = file
         if len(ready) == len(files) and not new:
@@ -219,11 +220,15 @@ def _listed(link: _Link, job: str) -> tuple[Job, list[File]]:
             return page.record, files
 
 
-def _fetch(link: _Link, job: str, file: File, folder: str, told: Callable[[int], None]) -> None:
+def _fetch(link: _Link, job: str, file: File, folder: str, told: Callable[[int], None],
+           replaceable: Callable[[str], bool]) -> None:
     path, part = os.path.join(folder, file.name), os.path.join(folder, f".{file.name}.part")
     if _is(path, file):
         told(file.size)
         return
+    if os.path.lexists(path) and not replaceable(path):
+        raise OutputDenied("a file that is no delivery of Fresco's has this name already", where=path,
+                           remedy="Name another folder: this one may be the plate's.")
     for _ in range(MOST_WRONG):
         try:
             _grow(link, job, file, part, told)
