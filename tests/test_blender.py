@@ -27,6 +27,7 @@ PATIENCE = 400  # seconds for one scenario on a busy machine
 ALONE = "server_killed"  # with a server of its own
 ONCE = ("backend_installed", "server_hangs", "an_unreadable_row", "models_and_presets", "names_of_sequences",
         "every_operator_is_whole", "progress_says_what_it_counts")  # say little about Blender, and take long together
+STUDIO = "ocio://studio-config-v2.1.0_aces-v1.3_ocio-v2.3"
 VERSIONS = installed() if os.environ.get("FRESCO_BLENDERS") == "all" else sorted({*installed()[:1], *installed()[-1:]})
 SCENARIOS = [node.name for path in sorted(SCRIPT.parent.glob("*_scenarios.py"))
              for node in ast.parse(path.read_text(encoding="utf-8")).body
@@ -63,10 +64,10 @@ def serving(folder: Path) -> Iterator[Process]:
             server.child.wait(60)
 
 
-def play(version: str, scenario: str, archive: Path, server: Process, work: Path) -> None:
+def play(version: str, scenario: str, archive: Path, server: Process, work: Path, **variables: str) -> None:
     """Runs a scenario; fails with its output."""
     work.mkdir(parents=True)
-    environment = {**os.environ, "BLENDER_USER_RESOURCES": str(work / "user"), "OMP_NUM_THREADS": "1",
+    environment = {**os.environ, **variables, "BLENDER_USER_RESOURCES": str(work / "user"), "OMP_NUM_THREADS": "1",
                    "FRESCO_QUEUE": str(server.folder / "state" / "queue.sqlite"),
                    "FRESCO_TEST_PYTHON": sys.executable}
     words = [str(python_of(version)), "-W", "ignore", str(SCRIPT), scenario, str(archive), server.file,
@@ -89,6 +90,13 @@ def test_scenario(version: str, scenario: str, archive: Path, studio: Process) -
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_scenario_on_the_newest(version: str, scenario: str, archive: Path, studio: Process) -> None:
     play(version, scenario, archive, studio, studio.folder / version / scenario)
+
+
+@pytest.mark.parametrize("scenario", ["sequence_from_1001", "strip_as_matte"])
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+def test_scenario_in_the_colours_of_a_studio(version: str, scenario: str, archive: Path, studio: Process) -> None:
+    """A configuration of ACES, whose names are not Blender's, and where EXR files are ACES2065-1."""
+    play(version, scenario, archive, studio, studio.folder / version / f"{scenario}_aces", OCIO=STUDIO)
 
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])

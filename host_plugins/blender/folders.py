@@ -21,6 +21,13 @@ def safe(name: str) -> str:
     return "".join(sign if sign in SAFE else "_" for sign in name)[:40].strip(".") or "strip"
 
 
+def portable(folder: str) -> str:
+    """A folder as the .blend names it: relative where it lies below the .blend's own, so that both move together."""
+    home = os.path.join(os.path.dirname(bpy.data.filepath), "")
+    is_below = bpy.data.filepath and os.path.normcase(folder).startswith(os.path.normcase(home))
+    return os.path.join(bpy.path.relpath(folder) if is_below else folder, "")
+
+
 def write_shot(shot: Shot, folder: str) -> None:
     """The document beside the frames: `fresco render shot.json` makes them again. Raises OutputDenied."""
     try:

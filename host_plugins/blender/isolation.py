@@ -19,11 +19,10 @@ import bpy
 
 from fresco_protocol.errors import InputError
 
-from . import compat
+from . import compat, spaces
 from .folders import erase
 
 LAST_WORDS = 600  # characters of a child's log that an error quotes
-WORKING_SPACE = "Linear Rec.709"
 
 
 class Picture(Enum):
@@ -180,11 +179,12 @@ def _set_format(settings: Any, picture: Picture) -> None:
     if picture is Picture.PLATE:
         compat.still_format(settings, "OPEN_EXR")
         settings.color_mode, settings.color_depth, settings.exr_codec = "RGBA", "16", "ZIP"
-        settings.linear_colorspace_settings.name = WORKING_SPACE
+        spaces.choose(settings.linear_colorspace_settings, "name", spaces.LINEAR)
     else:
         compat.still_format(settings, "PNG")
         settings.color_mode, settings.color_depth, settings.compression = "BW", "16", 15
-        settings.view_settings.view_transform = "Standard"  # values as they stand; AgX would bend them
+        spaces.choose(settings.display_settings, "display_device", spaces.DISPLAYS)
+        spaces.choose(settings.view_settings, "view_transform", spaces.VIEWS)
         settings.view_settings.look = "None"
         settings.view_settings.exposure, settings.view_settings.gamma = 0, 1
 

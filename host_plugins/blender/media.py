@@ -16,9 +16,8 @@ import bpy
 
 from fresco_protocol.shot import Rate
 
-from . import compat
+from . import compat, spaces
 
-COLOR_SPACES = {"sRGB": "srgb", "Linear Rec.709": "linear-rec709", "Linear": "linear-rec709"}
 RATE_TOLERANCE = 0.001  # frames per second; 23.976 and 24 differ by 0.024
 LARGEST_NUMBER = 99_999_999  # as the language of Fresco allows
 PATTERN_SIGNS = frozenset("#@%$")
@@ -63,7 +62,7 @@ def _reasons(scene: Any, strip: Any) -> Iterator[tuple[bool, str]]:
     yield strip.use_flip_x or strip.use_flip_y, "it is mirrored"
     yield strip.color_multiply != 1 or strip.color_saturation != 1, "its colours are changed"
     yield strip.use_deinterlace or strip.use_multiview, "its fields or views are separated"
-    yield strip.colorspace_settings.name not in COLOR_SPACES, f"its colour space is {strip.colorspace_settings.name}"
+    yield strip.colorspace_settings.name not in spaces.KNOWN, f"its colour space is {strip.colorspace_settings.name}"
     yield _is_animated(scene, strip), "it is animated"
     yield strip.type == "MOVIE" and _is_resampled(scene, strip), "its frame rate is not the scene's"
     yield strip.type == "IMAGE" and len(strip.elements) < 2, "it is a still"
@@ -106,7 +105,7 @@ def _is_resampled(scene: Any, strip: Any) -> bool:
 
 def media_of(strip: Any, start: int, end: int) -> Optional[Media]:
     """The files behind timeline frames from start to before end; None if they are no numbered sequence."""
-    space = COLOR_SPACES[strip.colorspace_settings.name]
+    space = spaces.KNOWN[strip.colorspace_settings.name]
     size = (strip.elements[0].orig_width, strip.elements[0].orig_height)
     if strip.type == "MOVIE":  # its frames count from 1
         first = start - compat.content_start(strip) + compat.hard_trim(strip) + 1

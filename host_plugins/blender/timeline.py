@@ -19,7 +19,8 @@ import bpy
 from fresco_protocol.errors import FrameGap, InputError, MatteError, OutputDenied, PlateMissing, RangeOutside
 from fresco_protocol.shot import FrameRange
 
-from . import compat
+from . import compat, spaces
+from .folders import portable
 from .isolation import Export, Picture
 from .media import Media, handles_of, media_of, picture_size, rate_of, why_exported
 
@@ -316,6 +317,9 @@ def _new_strip(level: Any, result: Result, channel: int, start: int) -> Any:
                                               fit_method="ORIGINAL")
     for name in names[1:]:
         strip.elements.append(name)
+    strip.directory = portable(os.path.dirname(path))
+    linear = path.endswith(".exr")
+    spaces.choose(strip.colorspace_settings, "name", spaces.LINEAR if linear else spaces.SRGB)
     return strip
 
 

@@ -195,10 +195,10 @@ def _plain(value: Any) -> Any:
     return str(value).split(" at 0x")[0]
 
 
-def read_picture(path: Path) -> Picture:
-    """(H, W, 3) scene-linear, the first row at the top."""
+def read_picture(path: Path, *, raw: bool = False) -> Picture:
+    """(H, W, 3) scene-linear, the first row at the top. raw: the values of the file as they stand, like an EXR's."""
     image = bpy.data.images.load(str(path))
-    image.colorspace_settings.name = "Non-Color" if path.suffix == ".exr" else image.colorspace_settings.name
+    image.colorspace_settings.is_data = raw or path.suffix == ".exr" or image.colorspace_settings.is_data
     width, height = image.size
     pixels = np.empty(width * height * image.channels, np.float32)
     image.pixels.foreach_get(pixels)

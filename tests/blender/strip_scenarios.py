@@ -158,6 +158,43 @@ def strip_as_matte(stage: Stage) -> None:
     assert drawn[14, 12].mean() < 0.1
 
 
+def matte_whatever_the_display(stage: Stage) -> None:
+    """White is white, and grey is as grey, when the scene is made for another display."""
+    strip, matte = stage.sequence("exr", at=1, trim=(0, 23)), stage.sequence("png", at=1, channel=5)
+    timeline, panel = stage.module("timeline"), stage.module("properties")
+    stage.settings.matte, stage.settings.matte_strip = "STRIP", matte.name
+    stage.select(strip)
+    drawn = []
+    for display in ("sRGB", "Rec.1886", *(("Rec.2100-PQ",) if bpy.app.version >= (5, 0, 0) else ())):
+        stage.scene.display_settings.display_device = display
+        clip, = timeline.collect(bpy.context, timeline.Extent.STRIP, handles=0, matte=panel.matte_of(stage.settings))
+        row = stage.queue.add(clip, panel.choices_of(stage.settings), str(stage.work / "shots"))
+        stage.queue.export_now(row)
+        drawn.append(read_picture(Path(row.shot_folder) / "matte" / "matte.1001.png", raw=True))
+        stage.queue.cancel(row)
+    assert drawn[0].max() > 0.8
+    assert all(np.abs(other - drawn[0]).max() < 0.002 for other in drawn), [one.max() for one in drawn]
+
+
+def project_moved(stage: Stage) -> None:
+    """A .blend with its folder beside it is moved elsewhere: the result is there all the same."""
+    here, there = stage.work / "show", stage.work / "archive"
+    here.mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(here / "edit.blend"))
+    stage.settings.folder = "//fresco"
+    strip = stage.sequence("png", at=1, trim=(0, 20))
+    stage.select(strip)
+    row, = stage.stylise()
+    stage.check_result(row, strip)
+    key = row.key
+    bpy.ops.wm.save_mainfile()
+    here.rename(there)
+    bpy.ops.wm.open_mainfile(filepath=str(there / "edit.blend"))
+    result = stage.module("timeline").strip_of_job(key)[1]
+    assert result.directory.startswith("//"), result.directory
+    assert burnt_number(stage.seen(2, 2, muted=(stage.strips["png"],))[0]) == 1002
+
+
 def highlights_survive(stage: Stage) -> None:
     """Values over white come through files and through an export."""
     plain = stage.sequence("hdr", at=1, trim=(0, 21))
