@@ -38,7 +38,7 @@ def test_what_no_model_takes_is_refused(words: list[str], capsys: pytest.Capture
 
 
 def test_random_weights_keep_the_size_of_what_passes() -> None:
-    net = bench_models._random(torch.nn.Conv2d, {"in_channels": 64, "out_channels": 64, "kernel_size": 3},
+    net = bench_models.random_network(torch.nn.Conv2d, {"in_channels": 64, "out_channels": 64, "kernel_size": 3},
                                torch.device("cpu"), torch.float32)
     passed = net(torch.randn(1, 64, 16, 16))
     assert 0.7 < passed[..., 2:-2, 2:-2].std() < 1.3

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,18 @@ def test_a_model_is_loaded_with_its_loras(tiny_model: Path, tmp_path: Path, monk
     digest = model_store.sha256(path)
     assert {name: value for name, value in models.hashes.items() if "lora" in name} == {
         "lora/0/ink.safetensors": digest, "lora/1/ink.safetensors": digest}
+
+
+def test_nothing_is_rounded_between_one_lora_and_the_next(
+    networks: tuple[nn.Module, nn.Module], tmp_path: Path
+) -> None:
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks))
+    exact = tuple(copy.deepcopy(network).half().float() for network in networks)
+    halves = tuple(network.half() for network in networks)
+    for _ in range(3):
+        lora.fuse(lora.targets(*halves), path, 0.1)
+        lora.fuse(lora.targets(*exact), path, 0.1)
+    assert same(state(*(network.float() for network in halves)), state(*exact))
 
 
 @pytest.mark.parametrize(("name", "error", "words"), [

@@ -484,6 +484,34 @@ def test_a_single_file_gives_the_same_models_without_a_network(checkpoint: Path)
     assert models.hashes["unet/sd1.safetensors"] == model_store.sha256(checkpoint)
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_tensors_stay_in_the_precision_of_their_file_until_they_are_placed(
+    single: bool, checkpoint: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("half.safetensors" if single else "half")
+    for file in [checkpoint] if single else tiny_model.rglob("*"):
+        new = place if single else place / file.relative_to(tiny_model)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".safetensors":
+            save_file({name: value.half() for name, value in load_file(file).items()}, new)
+        elif file.is_file():
+            shutil.copy(file, new)
+    placed: list[tuple[torch.dtype, ...]] = []
+    place_it = weights._place
+
+    def watched(module: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        before = tuple({value.dtype for value in module.parameters()})
+        place_it(module, device, dtype)
+        placed.append((*before, *{value.dtype for value in module.parameters()}))
+
+    monkeypatch.setattr(weights, "_place", watched)
+    models = load(place)
+    assert placed == [(torch.float16, torch.float32)] * 3  # U-Net, text encoder, autoencoder
+    source = load_file(place if single else place / "unet" / "diffusion_pytorch_model.safetensors")
+    name = "model.diffusion_model.out.2.weight" if single else "conv_out.weight"
+    assert torch.equal(models.unet.conv_out.weight, source[name].float())
+
+
 def test_clips_tokens_are_the_published_ones() -> None:
     tokenizer = single_file.clip_tokenizer()
     assert len(tokenizer) == 49408

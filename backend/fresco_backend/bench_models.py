@@ -56,9 +56,9 @@ def subject(shape: Shape, device: torch.device, dtype: torch.dtype) -> Subject:
     """The networks of a shape. Raises WeightsError when the embedded model is not whole."""
     if shape is Shape.SD15:
         return Subject(
-            unet=_random(UNet2DConditionModel, SD_NET, device, dtype),
-            control=_random(ControlNetModel, SD_NET, device, dtype),
-            vae=_random(AutoencoderKL, SD_AUTOENCODER, device, dtype),
+            unet=random_network(UNet2DConditionModel, SD_NET, device, dtype),
+            control=random_network(ControlNetModel, SD_NET, device, dtype),
+            vae=random_network(AutoencoderKL, SD_AUTOENCODER, device, dtype),
             text=torch.randn(SD_TEXT, generator=torch.Generator().manual_seed(0)).to(device, dtype),
         )
     control = Control(kind=ControlKind.SOFT_EDGE)
@@ -67,7 +67,7 @@ def subject(shape: Shape, device: torch.device, dtype: torch.dtype) -> Subject:
     return Subject(unet=models.unet, control=models.controlnets[control], vae=models.vae, text=text)
 
 
-def _random(kind: Any, configuration: dict[str, Any], device: torch.device, dtype: torch.dtype) -> nn.Module:
+def random_network(kind: Any, configuration: dict[str, Any], device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A network of random weights that keep the size of what passes through, made without a slow initialisation."""
     with torch.device("meta"):
         made = kind(**configuration)

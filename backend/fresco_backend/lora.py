@@ -61,20 +61,24 @@ def targets(unet: nn.Module, text_encoder: nn.Module, second: nn.Module | None =
 
 @torch.no_grad()
 def fuse(layers: Targets, path: Path, weight: float) -> None:
-    """Add a LoRA to the weights of a model; for good.
+    """Add a LoRA to the weights of a model; for good. Weights that it changes are in float32 then, so that nothing is
+    rounded between one LoRA and the next.
 
     Raises WeightsUnsupported for another kind of file, or one that was made for another model.
     """
     for layer, change in _changes(layers, path):
-        layer.weight.copy_(_sum(layer, change, weight, path).to(layer.weight.dtype))
+        layer.weight.data = _sum(layer, change, weight, path)
 
 
 @contextmanager
 def fused(layers: Targets, path: Path, weight: float) -> Iterator[None]:
     """A model with a LoRA while the context is open; afterwards every bit is as before. Raises as `fuse`."""
-    before = [(layer.weight, layer.weight.detach().clone()) for layer, _ in _changes(layers, path)]
+    found = _changes(layers, path)
+    before = [(layer.weight, layer.weight.detach().clone()) for layer, _ in found]
     try:
-        fuse(layers, path, weight)
+        with torch.no_grad():
+            for layer, change in found:
+                layer.weight.copy_(_sum(layer, change, weight, path))
         yield
     finally:
         with torch.no_grad():

@@ -41,6 +41,10 @@ class Component:
         """Bytes of all weight files together."""
         return sum(path.stat().st_size for path in self.files)
 
+    def types(self) -> frozenset[str]:
+        """How the numbers in the weight files are stored: "F16", "BF16", "F32" and such, as safetensors calls them."""
+        return frozenset(kind for path in self.files for kind in tensor_types(path).values())
+
     def hashes(self) -> dict[str, str]:
         """SHA-256 in hexadecimal of each weight file, by "component/file name"."""
         return {f"{self.name}/{path.name}": sha256(path) for path in self.files}
@@ -132,9 +136,17 @@ def _shards(part: str, index: Path) -> tuple[Path, ...]:
 
 def tensor_names(path: Path) -> frozenset[str]:
     """The names of the tensors in a safetensors file. Raises WeightsRefused when it is damaged or truncated."""
+    return frozenset(tensor_types(path))
+
+
+def tensor_types(path: Path) -> dict[str, str]:
+    """How the numbers of each tensor in a safetensors file are stored, by its name; only the header is read.
+
+    Raises WeightsRefused when the file is damaged or truncated.
+    """
     try:
         with safe_open(path, framework="np") as file:
-            return frozenset(file.keys())
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, no dictionary
     except (SafetensorError, OSError) as error:
         raise WeightsRefused(
             f"damaged or not a safetensors file: {error}", where=path, remedy="Fetch or copy the file again."

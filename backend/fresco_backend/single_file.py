@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
@@ -53,7 +54,10 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The networks of a checkpoint, in float32 on the CPU. vae: None where it was not asked for."""
+    """The networks of a checkpoint on the CPU, in the precision of its file, which is mapped and not read.
+
+    vae: None where it was not asked for.
+    """
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL | None
@@ -88,7 +92,7 @@ def read_autoencoder(path: Path, family: Family) -> AutoencoderKL:
     family: of the model that it serves, which decides the scale of the latents; no file states it.
     """
     weights = load_file(path)
-    part = _part(weights, _VAE) or {f"{_VAE}{key}": value.float() for key, value in weights.items()}
+    part = _part(weights, _VAE) or {f"{_VAE}{key}": _exact(value) for key, value in weights.items()}
     try:
         return _autoencoder(part, _SCALES.get(family, _SCALE))
     except (LookupError, RuntimeError, ValueError) as error:
@@ -126,7 +130,7 @@ def _unet(weights: Mapping[str, Tensor], path: Path) -> UNet2DConditionModel:
             f"its U-Net takes {shape['in_channels']} channels", where=path,
             remedy="Use a text-to-image model, not an inpainting one.",
         )  # fmt: skip
-    unet = UNet2DConditionModel(**shape)
+    unet = _structure(UNet2DConditionModel, **shape)
     return _filled(unet, convert_ldm_unet_checkpoint(part, unet.config))
 
 
@@ -135,7 +139,8 @@ def _autoencoder(part: Weights, scale: float) -> AutoencoderKL:
     name = re.compile(re.escape(_VAE) + r"encoder\.down\.(\d+)\.block\.(\d+)\.conv2\.weight")
     blocks = {(int(found[1]), int(found[2])): key for key in part if (found := name.fullmatch(key))}
     levels = sorted({level for level, _ in blocks})
-    vae = AutoencoderKL(
+    vae = _structure(
+        AutoencoderKL,
         down_block_types=("DownEncoderBlock2D",) * len(levels),
         up_block_types=("UpDecoderBlock2D",) * len(levels),
         block_out_channels=tuple(part[blocks[level, 0]].shape[0] for level in levels),
@@ -162,7 +167,7 @@ def _text_encoder(weights: Mapping[str, Tensor], family: Family) -> CLIPTextMode
         layers=sum(key.endswith("mlp.fc1.weight") for key in plain),
         length=plain["embeddings.position_embedding.weight"].shape[0],
     )  # fmt: skip
-    return _filled(CLIPTextModel(config), plain)
+    return _filled(_structure(CLIPTextModel, config), plain)
 
 
 def _second_encoder(weights: Mapping[str, Tensor]) -> CLIPTextModelWithProjection:
@@ -186,7 +191,7 @@ def _filled_text(kind: Any, part: Weights, prefix: str, *, drop_last: bool) -> A
         length=part[f"{prefix}positional_embedding"].shape[0],
     )  # fmt: skip
     config.hidden_act = "gelu"
-    model = kind(config)
+    model = _structure(kind, config)
     return _filled(model, convert_open_clip_checkpoint(model, part, prefix=prefix))
 
 
@@ -205,6 +210,17 @@ def _text_config(tokens: int, width: int, *, inner: int, layers: int, length: in
     )
 
 
+def _structure(kind: Any, *arguments: Any, **named: Any) -> Any:
+    """A network without values: no memory, and no time for random numbers that are replaced."""
+    with torch.device("meta"):
+        model = kind(*arguments, **named)
+    for module in model.modules():
+        if "position_ids" in module._buffers:  # of text encoders; no file holds them
+            count = module._buffers["position_ids"].shape[-1]
+            module.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
+    return model
+
+
 def _filled(model: Any, weights: Weights) -> Any:
     """The network with these weights: not a tensor less, and of the text encoders not a name of another release."""
     wanted = model.state_dict().keys()
@@ -215,11 +231,18 @@ def _filled(model: Any, weights: Weights) -> Any:
     lacking = sorted(wanted - named.keys())
     if lacking:
         raise ValueError(f"{type(model).__name__} lacks {len(lacking)} tensors, {lacking[0]} first")
-    model.load_state_dict({key: named[key] for key in wanted}, strict=True)
+    model.load_state_dict({key: named[key] for key in wanted}, strict=True, assign=True)
+    if hollow := [name for name, value in (*model.named_parameters(), *model.named_buffers()) if value.is_meta]:
+        raise ValueError(f"{type(model).__name__} got no value for {hollow[0]}")
     return nn.Module.eval(model)
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str) -> Weights:
     """The tensors of one component, with their names as they are: diffusers' converters look for the prefix."""
     names = (key for key in weights if key.startswith(prefix) and not key.startswith(f"{_VAE}loss."))
-    return {key: weights[key].float() for key in names}
+    return {key: _exact(weights[key]) for key in names}
+
+
+def _exact(value: Tensor) -> Tensor:
+    """A tensor as it is, where networks run in its type; else, such as one of eight bits or of 64, in float32."""
+    return value if value.dtype in (torch.float16, torch.bfloat16) else value.float()

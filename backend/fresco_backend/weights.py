@@ -3,6 +3,8 @@
 
 Loading never runs code of a checkpoint: only safetensors are read, only classes of the list below are built, and a
 model that lacks a single tensor is refused instead of being completed with random numbers. `model_store` finds files.
+Tensors stay in the precision of their files, which are mapped and not read, until each network goes to its device: of a
+large model the machine's own memory holds one network at a time.
 """
 
 from __future__ import annotations
@@ -224,6 +226,10 @@ def _autoencoder_dtype(vae: nn.Module, dtype: torch.dtype) -> torch.dtype:
 
 
 def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """To its device. A mapped tensor that stays as it is is copied: its file may be replaced while a shot renders."""
+    for tensor in module.parameters():
+        if device.type == tensor.device.type == "cpu" and tensor.dtype == dtype:
+            tensor.data = tensor.data.clone()
     module.requires_grad_(False).eval().to(device=device, dtype=dtype)
 
 
@@ -232,7 +238,7 @@ def _encoders(parts: Mapping[str, Any]) -> list[nn.Module]:
 
 
 def _fuse_loras(inventory: Inventory, changes: Changes, parts: Mapping[str, Any]) -> None:
-    """Add the LoRAs to the weights, in full precision, one after the other."""
+    """Add the LoRAs to the weights, one after the other; the layers that they change are in full precision then."""
     for asked, component in zip(changes.loras, inventory.loras, strict=True):
         lora.fuse(lora.targets(parts["unet"], *_encoders(parts)), component.files[0], asked.weight)
 
@@ -297,14 +303,14 @@ def _module(component: Component, index: Mapping[str, Any]) -> nn.Module:
 
 
 def _read(component: Component, kind: type[nn.Module]) -> nn.Module:
-    """The component with every tensor from its files, in float32. Raises WeightsRefused when one lacks or is odd."""
+    """The component with every tensor from its files, as they are. Raises WeightsRefused when one lacks or is odd."""
     reader = cast(Any, kind).from_pretrained
     # diffusers' frugal way of building leaves buffers that no file holds without values.
     frugal = {} if kind in (CLIPTextModel, CLIPTextModelWithProjection) else {"low_cpu_mem_usage": False}
     try:
         module, info = reader(
             str(component.place),
-            torch_dtype=torch.float32,
+            torch_dtype=_precision(component),
             use_safetensors=True,
             local_files_only=True,
             variant=component.variant,
@@ -323,6 +329,12 @@ def _read(component: Component, kind: type[nn.Module]) -> nn.Module:
             remedy="Its configuration and weights are not of one model: fetch both again.",
         )
     return cast(nn.Module, module)
+
+
+def _precision(component: Component) -> torch.dtype:
+    """That of the component's files; where they differ one that holds the numbers of them all."""
+    halves = {frozenset({"F16"}): torch.float16, frozenset({"BF16"}): torch.bfloat16}
+    return halves.get(component.types(), torch.float32)
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
