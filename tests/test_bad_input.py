@@ -45,6 +45,12 @@ def empty(folder: Path) -> None:
     (folder / "plate").mkdir()
 
 
+def some_mattes(folder: Path, *numbers: int) -> None:
+    """Mattes for these of the plate's four frames, else for the first two."""
+    for number in numbers or (1001, 1002):
+        tiny.write_sequence(folder / "matte", tiny.moving_plate(1, 64).matte, first=number, name="matte")
+
+
 def foreign_lora(folder: Path) -> None:
     lora_files.save(folder / "ink.safetensors", [("unet", families.sdxl_unet())])
 
@@ -76,6 +82,13 @@ CASES = {
     "unknown colour space": Case(None, ["--color-space", "LogC7"], "color", 6, ["'LogC7' is unknown", "ARRI LogC4"]),
     "missing matte": Case(None, ["--matte", "{folder}/matte.####.png"], "matte", 3,
                           ["the matte is missing", "matte.####.png", "Check the name"]),
+    "matte of some frames": Case(some_mattes, ["--matte", "{folder}/matte/matte.####.png"], "matte", 3,
+                             ["the matte lacks frames 1003-1004", "matte.####.png", "--matte-propagate"]),
+    "matte with a gap": Case(lambda folder: some_mattes(folder, 1001, 1002, 1004),
+                             ["--matte", "{folder}/matte/matte.####.png"], "matte", 3,
+                             ["the matte lacks frames 1003 ", "Render them"]),
+    "matte of one frame": Case(some_mattes, ["--matte", "{folder}/matte/matte.1001.png"], "matte", 3,
+                               ["the matte lacks frames 1002-1004", "matte.1001.png", "as in matte.####.png"]),
     "missing control images": Case(None, ["--control-sequence", "{folder}/lines.####.png"], "plate-missing", 3,
                                    ["the control images are missing", "lines.####.png", "Check the name"]),
     "missing LoRA": Case(None, ["--lora", "{folder}/ink.safetensors"], "weights-missing", 7, ["ink.safetensors"]),

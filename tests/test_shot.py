@@ -207,6 +207,7 @@ def test_text_that_is_no_shot_is_refused(text: str, path: str, found: str) -> No
         Shot.from_json(text)
     assert caught.value.path == path
     assert found in caught.value.found
+    assert caught.value.found != '"nothing"', "what is missing is no text that was found"
 
 
 @pytest.mark.parametrize("make", [

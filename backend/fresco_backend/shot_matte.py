@@ -21,7 +21,7 @@ from fresco_backend.movies import is_movie
 from fresco_backend.plate import PlateReader, open_plate
 from fresco_backend.resolution import fit, resized
 from fresco_backend.sequences import FramePattern, frames_text
-from fresco_protocol.errors import MatteError, PlateMissing
+from fresco_protocol.errors import FrameGap, MatteError, PlateMissing, RangeOutside
 from fresco_protocol.shot import Matte, Missing
 
 TRACED_SIDE = 360  # short side in pixels at which the motion of a matte is looked for
@@ -117,7 +117,7 @@ def _unpacked(packed: NDArray[np.uint8]) -> FloatArray:
 def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
     """The mattes of a shot, checked before anything is rendered: all frames there, of the plate's size, readable.
 
-    Raises MatteError, FrameGap, FrameUnreadable.
+    Raises MatteError, FrameUnreadable; RangeOutside for a movie that is too short.
     """
     with ExitStack() as opened:
         try:
@@ -125,6 +125,8 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
                 open_plate(matte.sequence, _wanted(matte, plate), Missing.ERROR)))
         except PlateMissing as error:
             raise MatteError("the matte is missing", where=error.where, remedy=error.remedy) from error
+        except (FrameGap, RangeOutside) as error:
+            raise error if is_movie(matte.sequence) else _lacking(matte, plate) from error
         if plate.display.size != reader.display.size and plate.size != reader.size:
             raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
                              where=matte.sequence, remedy="Render the matte in the size of the plate")
@@ -134,6 +136,14 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
         found.at(reader.numbers[0])  # an unknown channel shall stop the job here
         opened.pop_all()
     return found
+
+
+def _lacking(matte: Matte, plate: PlateReader) -> MatteError:
+    pattern = FramePattern.parse(matte.sequence)
+    there = pattern.on_disk()
+    whole = "Name the whole sequence, as in matte.####.png" if pattern.padding is None else "Render them"
+    return MatteError(f"the matte lacks frames {frames_text(n for n in plate.numbers if n not in there)}",
+                      where=pattern, remedy=f"{whole}, or let the plate's motion carry it there: --matte-propagate")
 
 
 def _wanted(matte: Matte, plate: PlateReader) -> Sequence[int]:

@@ -276,7 +276,8 @@ class Shot:
         """The shot of a document; ShotError names the path in it, what was found and what is allowed."""
         document = parse_json(text)
         if document.get("schema") != SCHEMA:  # before the keys: a later schema may have others
-            raise ShotError("schema", json.dumps(document.get("schema", "nothing")), str(SCHEMA))
+            found = json.dumps(document["schema"]) if "schema" in document else "nothing"
+            raise ShotError("schema", found, str(SCHEMA))
         shot: Shot = read(document, cls)
         return shot
 
