@@ -111,18 +111,19 @@ def test_lines_for_a_shell_come_in_order_and_quoted(plan: FarmPlan) -> None:
         "--frames=1001-1004", "--frames=1005-1008", "--frames=1009"]
 
 
-def fake_sbatch(folder: Path) -> Path:
-    """An sbatch that keeps its words, one call a line, and numbers its jobs."""
+def fake_sbatch(folder: Path, answer: str) -> Path:
+    """An sbatch that keeps its words, one call a line, and numbers its jobs. answer: what it says behind the number."""
     path = folder / "sbatch"
     path.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\0" "$word"; done >> "$CALLS"\n'
-                    'printf "\\n" >> "$CALLS"\nwc -l < "$CALLS" | tr -d " "\n', encoding="utf-8")
+                    'printf "\\n" >> "$CALLS"\n'
+                    f'echo "$(wc -l < "$CALLS" | tr -d " "){answer}"\n', encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IEXEC)
     return path
 
 
-def submitted(plan: FarmPlan, tmp_path: Path, *options: str) -> list[list[str]]:
+def submitted(plan: FarmPlan, tmp_path: Path, *options: str, answer: str = "") -> list[list[str]]:
     """The words of every call of sbatch that a plan's script makes."""
-    fake_sbatch(tmp_path)
+    fake_sbatch(tmp_path, answer)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "CALLS": str(tmp_path / "calls")}
     subprocess.run(["sh", "-c", slurm.script(plan, Path("/jobs/my job"), options)], env=environment, check=True,
@@ -140,6 +141,13 @@ def test_slurm_gets_three_jobs_each_after_the_one_before(plan: FarmPlan, tmp_pat
     assert "--gres=gpu:1" in keyframes
     assert "--gres=gpu:1" not in between
     assert {"--array=0-2", "--dependency=afterok:1"} <= set(between)
+    assert "--dependency=afterok:2" in verify
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Slurm is a thing of POSIX")
+def test_a_federation_of_clusters_names_the_cluster_behind_the_id(plan: FarmPlan, tmp_path: Path) -> None:
+    between, verify = submitted(plan, tmp_path, "--clusters=far", answer=";far")[1:]
+    assert "--dependency=afterok:1" in between
     assert "--dependency=afterok:2" in verify
 
 
@@ -221,11 +229,39 @@ def test_a_server_for_the_session_is_started_and_stopped_by_the_job(open_shot: S
     served = template(plan_shot(open_shot, Site(command=("/opt/my fresco", "-q"), server=True)))
     (found,) = served["jobEnvironments"]
     scripts = {file["name"]: file["data"] for file in found["script"]["embeddedFiles"]}
-    assert "roots=$('/opt/my fresco' -q farm node '{{Param.Shot}}' --pins='{{Param.Pins}}'" in scripts["Enter"]
+    assert "roots=$('/opt/my fresco' -q farm node \"$shot\" --pins=\"$pins\"" in scripts["Enter"]
     assert "nohup '/opt/my fresco' -q serve --idle-exit=10 --upload-limit=0 > " in scripts["Enter"]
     assert str(Path(open_shot.plate.sequence).parent) not in json.dumps(found), "paths are those of each worker"
     assert scripts["Exit"].splitlines()[-1] == "exec '/opt/my fresco' -q stop --now"
     assert served["steps"][0]["script"]["actions"]["onRun"]["args"][:2] == ["-q", "submit"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the environment's scripts are for a shell")
+def test_a_session_whose_folders_have_any_names_starts_and_stops_its_server(open_shot: Shot, tmp_path: Path) -> None:
+    (tmp_path / "o'neil $HOME").mkdir()
+    session, shot = tmp_path / "o'neil $HOME", tmp_path / "it's `a` shot.json"
+    program = tmp_path / "fresco"
+    program.write_text('#!/bin/sh\nprintf "%s|" "$@" >> "$CALLS"; echo >> "$CALLS"\n'
+                       '[ "$1" = serve ] && echo there > "$FRESCO_CONNECTION"; exit 0\n', encoding="utf-8")
+    program.chmod(0o755)
+    (found,) = template(plan_shot(open_shot, Site(command=(str(program),), server=True)))["jobEnvironments"]
+    names = {"Param.Shot": shot, "Param.Pins": "p", "Session.PathMappingRulesFile": "r",
+             "Session.WorkingDirectory": session}
+    for file in found["script"]["embeddedFiles"]:
+        (tmp_path / file["name"]).write_text(file["data"], encoding="utf-8")
+        names[f"Env.File.{file['name']}"] = tmp_path / file["name"]
+
+    def run(action: str, **more: str) -> str:
+        words = [re.sub(r"{{(.*?)}}", lambda match: str(names[match[1]]), word)
+                 for word in found["script"]["actions"][action]["args"]]
+        environment = {**os.environ, "CALLS": str(tmp_path / "calls"), **more}
+        return subprocess.run(["sh", *words], env=environment, check=True, capture_output=True, text=True).stdout
+
+    assert f"openjd_env: FRESCO_CONNECTION={session}/connection.json\n" in run("onEnter")
+    run("onExit", FRESCO_CONNECTION=f"{session}/connection.json")
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+    assert calls[0] == f"farm|node|{shot}|--pins=p|--path-mapping=r|"
+    assert calls[-1] == "stop|--now|"
 
 
 def mapped(shot: Shot, folder: Path) -> Path:

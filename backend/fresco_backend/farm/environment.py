@@ -16,48 +16,51 @@ from fresco_backend.farm.plan import FarmPlan
 IDLE_MINUTES = 10
 _SERVE = f"serve --idle-exit={IDLE_MINUTES} --upload-limit=0"  # tasks share the node's disk
 _LISTENS = 300  # seconds until the server must listen
-_OWN = "'{{Session.WorkingDirectory}}/connection.json'"
-# A node that differs from the plan ends here, before a model is loaded, with the exit code that says so.
+# The session's paths come as words, so that a shell reads nothing of them but their names. A node that differs from the
+# plan ends here, before a model is loaded, with the exit code that says so.
 _ENTER = """\
 #!/bin/sh
 set -eu
-roots=$(%(fresco)s farm node '{{Param.Shot}}' --pins='{{Param.Pins}}' --path-mapping='{{Session.PathMappingRulesFile}}')
+shot=$1 pins=$2 rules=$3 session=$4
+roots=$(%(fresco)s farm node "$shot" --pins="$pins" --path-mapping="$rules")
 if [ -n "${FRESCO_CONNECTION:-}" ] && %(fresco)s status > /dev/null 2>&1; then
   echo "a server of this node answers: $FRESCO_CONNECTION"
   exit 0
 fi
 export FRESCO_ROOTS="$roots"
-export FRESCO_CONNECTION=%(own)s
-export FRESCO_QUEUE='{{Session.WorkingDirectory}}/queue.sqlite'
+export FRESCO_CONNECTION="$session/connection.json"
+export FRESCO_QUEUE="$session/queue.sqlite"
 echo "openjd_env: FRESCO_CONNECTION=$FRESCO_CONNECTION"
 echo "openjd_env: FRESCO_QUEUE=$FRESCO_QUEUE"
 # Its output goes to a file: a session waits for whoever holds its own.
-nohup %(fresco)s %(serve)s > '{{Session.WorkingDirectory}}/server.log' 2>&1 < /dev/null &
+nohup %(fresco)s %(serve)s > "$session/server.log" 2>&1 < /dev/null &
 for _ in $(seq %(listens)d); do
   [ -s "$FRESCO_CONNECTION" ] && exit 0
   sleep 1
 done
-cat '{{Session.WorkingDirectory}}/server.log'
+cat "$session/server.log"
 exit 75
 """
 _EXIT = """\
 #!/bin/sh
-[ "${FRESCO_CONNECTION:-}" = %(own)s ] || exit 0
+[ "${FRESCO_CONNECTION:-}" = "$1/connection.json" ] || exit 0
 exec %(fresco)s stop --now
 """
+_SESSION = "{{Session.WorkingDirectory}}"
 
 
 def environment(plan: FarmPlan) -> dict[str, Any]:
     """The environment: a server for the shot of the plan, started on entering and stopped on leaving."""
-    words = {"fresco": shlex.join(plan.site.command), "serve": _SERVE, "own": _OWN, "listens": _LISTENS}
+    words = {"fresco": shlex.join(plan.site.command), "serve": _SERVE, "listens": _LISTENS}
+    entering = ["{{Env.File.Enter}}", "{{Param.Shot}}", "{{Param.Pins}}", "{{Session.PathMappingRulesFile}}", _SESSION]
     return {
         "name": "FrescoServer",
         "script": {
             "embeddedFiles": [{"name": "Enter", "type": "TEXT", "data": _ENTER % words},
                               {"name": "Exit", "type": "TEXT", "data": _EXIT % words}],
             "actions": {
-                "onEnter": {"command": "sh", "args": ["{{Env.File.Enter}}"]},
-                "onExit": {"command": "sh", "args": ["{{Env.File.Exit}}"]},
+                "onEnter": {"command": "sh", "args": entering},
+                "onExit": {"command": "sh", "args": ["{{Env.File.Exit}}", _SESSION]},
             },
         },
     }

@@ -50,6 +50,7 @@ def _chunk_command(plan: FarmPlan, folder: Path, chunks: Sequence[tuple[int, ...
 def _submission(plan: FarmPlan, step: str, options: Sequence[str], command: str) -> str:
     """--requeue: after the loss of a node the job starts again, and keeps what is finished."""
     words = ["sbatch", "--parsable", "--requeue", "--kill-on-invalid-dep=yes", f"--job-name={plan.name}.{step}"]
-    # The id of the job before stands in double quotes; all other words are literal.
+    # The id of the job before stands in double quotes; all other words are literal. Behind it a federation names the
+    # cluster, after a semicolon.
     shown = " ".join(f'"{word}"' if word == AFTER else shlex.quote(word) for word in (*words, *options))
-    return f"id=$({shown} --wrap {shlex.quote(command)})\necho {step} \"$id\""
+    return f"id=$({shown} --wrap {shlex.quote(command)})\nid=${{id%%;*}}\necho {step} \"$id\""
