@@ -69,6 +69,13 @@ def test_controls_of_another_strength_share_their_networks() -> None:
     assert shelf.loads == ["m", "m"]
 
 
+def test_a_control_that_is_asked_for_twice_is_one() -> None:
+    shelf = Shelf()
+    kept = shelf.kept()
+    kept.expect(job())
+    assert list(kept.load("m", controls=(CANNY, SOFT, CANNY)).controlnets) == [CANNY, SOFT]
+
+
 def test_what_was_used_last_stays_where_memory_is_short() -> None:
     shelf = Shelf()
     kept = shelf.kept()

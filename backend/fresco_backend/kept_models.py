@@ -45,6 +45,7 @@ class KeptModels:
 
     def load(self, name: str, *, controls: Sequence[Control] = (), **options: object) -> Models:
         """As the loader does. Controls that differ in strength and time only share their networks."""
+        controls = tuple(dict.fromkeys(controls))
         alike = tuple(replace(control, strength=1.0, start=0.0, end=1.0) for control in controls)
         key = (name, alike, repr(sorted(options.items())), self._weights)
         if key not in self._kept:
