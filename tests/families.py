@@ -82,6 +82,22 @@ def sdxl_unet(seed: int = 0, text_width: int = 128) -> UNet2DConditionModel:
         ).eval()
 
 
+def distilled_unet(seed: int = 0) -> UNet2DConditionModel:
+    """That of a small Stable Diffusion which was distilled from the first (BK-SDM-Tiny): three levels, no middle."""
+    with seeded(seed):
+        return UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("CrossAttnDownBlock2D",) * 3,
+            mid_block_type=None,
+            up_block_types=("CrossAttnUpBlock2D",) * 3,
+            block_out_channels=(32, 32, 64),
+            layers_per_block=1,
+            cross_attention_dim=tiny.TEXT_WIDTH,
+            attention_head_dim=4,
+            norm_num_groups=8,
+        ).eval()
+
+
 def text_encoder(kind: Any, tokenizer: Any, seed: int, *, width: int = 64, act: str = "gelu") -> Any:
     """A CLIPTextModel or CLIPTextModelWithProjection of two layers."""
     config = CLIPTextConfig(

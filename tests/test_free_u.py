@@ -61,3 +61,12 @@ def test_it_acts_on_xl_too() -> None:
     before = unet(latents, 500, text, added_cond_kwargs=added).sample
     with free_u(unet, FreeU()):
         assert not torch.allclose(unet(latents, 500, text, added_cond_kwargs=added).sample, before, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", [0, 1])
+def test_it_acts_where_there_is_no_middle(place: int) -> None:
+    unet, latents, text = families.distilled_unet(), noise(1, 4, 8, 8), noise(1, 5, tiny.TEXT_WIDTH)
+    before = unet(latents, 500, text).sample
+    with free_u(unet, FreeU(backbone=(1.4, 1.0) if place == 0 else (1.0, 1.4))):
+        assert not torch.allclose(unet(latents, 500, text).sample, before, atol=1e-4)

@@ -110,6 +110,17 @@ def test_xl_is_changed_by_the_original_names_too(tmp_path: Path) -> None:
     assert same(state(ours), state(theirs))
 
 
+def test_a_model_without_a_middle_is_changed(tmp_path: Path) -> None:
+    unet = families.distilled_unet()
+    layer = unet.up_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q
+    before = layer.weight.detach().clone()
+    down, up = lora_files.matrices(layer, 1)
+    name = "lora_unet_up_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}, tmp_path / "small.safetensors")
+    lora.fuse(lora.targets(unet, tiny.tiny_text_encoder()), tmp_path / "small.safetensors", 1.0)
+    assert torch.allclose(layer.weight, before + up @ down, atol=1e-6)
+
+
 SD1_NAMES = """
 down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q mid_block_attentions_0_proj_in time_embedding_linear_1
 up_blocks_3_attentions_2_transformer_blocks_0_ff_net_0_proj

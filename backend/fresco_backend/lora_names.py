@@ -50,6 +50,8 @@ def _places(unet: Any) -> Iterator[tuple[str, Any]]:
         for sampler in block.upsamplers or ():
             part = 2 if getattr(block, "attentions", None) else 1
             yield f"output_blocks.{(level + 1) * each - 1}.{part}", {"conv": sampler.conv}
+    if unet.mid_block is None:  # of some distilled models
+        return
     for number, resnet in enumerate(unet.mid_block.resnets):
         yield f"middle_block.{2 * number}", resnet
     for attention in unet.mid_block.attentions:

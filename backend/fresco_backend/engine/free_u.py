@@ -63,7 +63,8 @@ def lowest_scaled(skip: Tensor, scale: float) -> Tensor:
 
 def _backbones(unet: Any) -> Iterator[tuple[nn.Module, int]]:
     """The decoder's residual blocks, and how many of the channels that enter them are the decoder's own."""
-    width = unet.mid_block.resnets[-1].out_channels
+    before = unet.mid_block or unet.down_blocks[-1]  # some distilled models have no middle
+    width = before.resnets[-1].out_channels
     for block in unet.up_blocks:
         for resnet in block.resnets:
             yield resnet, width
