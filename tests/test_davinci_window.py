@@ -220,6 +220,21 @@ def test_a_look_is_kept_as_a_file_and_found_again(desk: Desk) -> None:
     assert "later" not in presets.presets()
 
 
+def test_a_look_that_cannot_be_written_leaves_the_one_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.shown.click("keep")
+    before = presets.presets()["a_watercolour_painting"]
+
+    def full(path: Path, text: str, **_: Any) -> int:
+        path.write_bytes(text[:9].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    desk.items["negative"].Text = "text"
+    desk.shown.click("keep")
+    assert "No space left on device" in desk.items["says"].Text
+    assert presets.presets()["a_watercolour_painting"] == before
+
+
 def served(world: World, script: Callable[[Dispatcher], None]) -> Any:
     """`fusion` and `bmd` as the menu gives them."""
     ui = UIManager(world.ledger)

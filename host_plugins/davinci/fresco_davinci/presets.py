@@ -48,9 +48,11 @@ def presets() -> dict[str, Look]:
 def keep(name: str, look: Look) -> Path:
     """Writes a look as a file of this name; gives its path. Raises OutputDenied."""
     path = folder() / f"{file_name(name)}.json"
+    unfinished = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(write(look), indent=2), encoding="utf-8")
+        unfinished.write_text(json.dumps(write(look), indent=2), encoding="utf-8")
+        unfinished.replace(path)
     except OSError as error:
         raise OutputDenied(f"the look cannot be kept: {error.strerror}", where=path,
                            remedy="Set FRESCO_LOOKS to a folder that you may write to.") from error

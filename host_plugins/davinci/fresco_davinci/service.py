@@ -43,7 +43,8 @@ def connected(client: Client, command: Optional[list[str]] = None,
               roots: Sequence[str] = ()) -> Generator[Progress, None, None]:
     """Connects, starting a server when none runs; yields while it waits. Raises ServerError.
 
-    roots: folders that a new server works in, besides the home folder and the one for temporary files.
+    roots: folders that a new server works in, besides the home folder and the one for temporary files; FRESCO_ROOTS
+    comes first.
     """
     try:
         client.connect()
@@ -66,8 +67,9 @@ def _start(command: list[str], roots: Sequence[str]) -> subprocess.Popen[bytes]:
     """Detached: the server outlives Resolve, and holds nothing of it open. Raises ServerMissing."""
     quiet = subprocess.DEVNULL
     words = [*command, "serve", "--idle-exit", str(IDLE_MINUTES)]
-    for root in dict.fromkeys((str(Path.home()), tempfile.gettempdir(), *roots)):
-        words += ["--root", root]
+    if not os.environ.get("FRESCO_ROOTS"):  # else the studio has said it
+        for root in dict.fromkeys((str(Path.home()), tempfile.gettempdir(), *roots)):
+            words += ["--root", root]
     try:
         if sys.platform == "win32":
             flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
