@@ -2,7 +2,8 @@
 # Two targets do all the set-up on a machine that has Python 3.11 or later:
 #   make demo   renders the demo shot with the embedded model
 #   make test   runs ruff, mypy and pytest
-# For an NVIDIA GPU on Linux: make demo TORCH="torch>=2.9,<3"  (with CUDA libraries: gigabytes)
+# Another build of torch (on Linux the usual one has NVIDIA's libraries, gigabytes): PIP_EXTRA_INDEX_URL=... make demo,
+# with an index of PyTorch's; another release of it: make demo TORCH="torch>=2.9,<3"
 
 PYTHON ?= python3
 # Pinned, so that everybody's first run is the one that was tested.
