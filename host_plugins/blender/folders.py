@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 
@@ -37,6 +38,12 @@ def write_shot(shot: Shot, folder: str) -> None:
     except OSError as error:
         raise OutputDenied(f"the folder cannot be written: {error.strerror}", where=folder,
                            remedy="Choose another folder under Output.") from None
+
+
+def versions_in(shot_folder: str) -> list[int]:
+    """The versions that have a folder, those that were cleared from the list too; 0 stands for none."""
+    names = os.listdir(shot_folder) if os.path.isdir(shot_folder) else []
+    return [0, *(int(name[1:]) for name in names if re.fullmatch(r"v\d{3,9}", name))]
 
 
 def erase(folder: str) -> None:

@@ -21,6 +21,7 @@ from fresco_protocol.errors import InputError
 
 from . import compat, spaces
 from .folders import erase
+from .server import NO_WINDOW
 
 LAST_WORDS = 600  # characters of a child's log that an error quotes
 
@@ -37,7 +38,8 @@ class Export:
     """Timeline frames first to last, INCLUSIVE, of one strip of a scene, alone.
 
     number: that the first file gets. head, tail: frames that the strip's trims hide and this export shows.
-    mask: name of a Mask data-block to render in place of the strip.
+    mask: name of a Mask data-block to render in place of the strip. content: the timeline frame of the first frame of
+    the strip's media when it was collected.
     """
 
     scene: str
@@ -50,6 +52,7 @@ class Export:
     tail: int = 0
     picture: Picture = Picture.PLATE
     mask: Optional[str] = None
+    content: Optional[int] = None
 
     @property
     def sequence(self) -> str:
@@ -101,7 +104,8 @@ class Export:
 
 @contextmanager
 def isolated(export: Export) -> Iterator[Any]:
-    """A copy of the scene that shows the strip, or the mask, alone; gone afterwards."""
+    """A copy of the scene that shows the strip, or the mask, alone; gone afterwards. Raises InputError."""
+    _require(export)
     copy = bpy.data.scenes[export.scene].copy()
     try:
         if export.mask is None:
@@ -112,6 +116,27 @@ def isolated(export: Export) -> Iterator[Any]:
         yield copy
     finally:
         bpy.data.scenes.remove(copy)
+
+
+def _require(export: Export) -> None:
+    """An export may wait for others, and the artist edits on. Raises InputError when it would show something else."""
+    scene = bpy.data.scenes.get(export.scene)
+    editor = scene.sequence_editor if scene is not None else None
+    if export.mask is not None:
+        if editor is None or export.mask not in bpy.data.masks:
+            raise InputError("the mask was deleted or renamed before it was exported", where=export.mask,
+                             remedy="Choose it again, and stylise the strip again.")
+        return
+    strips = {strip.name: strip for strip in compat.all_strips_of(editor)} if editor is not None else {}
+    if export.strip not in strips:
+        raise InputError("the strip was deleted or renamed before it was exported", where=export.strip,
+                         remedy="Stylise it again.")
+    strip = strips[export.strip]
+    start, end = compat.span(strip)
+    is_shown = start <= export.first + export.head and export.last - export.tail < end
+    if compat.content_start(strip) != export.content or not (is_shown or export.picture is Picture.MATTE):
+        raise InputError("the strip was moved or trimmed before it was exported", where=export.strip,
+                         remedy="Stylise it again, as it is now.")
 
 
 def _keep_only(editor: Any, export: Export) -> None:
@@ -215,7 +240,8 @@ class ChildExport:
             words = [bpy.app.binary_path, "--background", "--factory-startup", self._blend, "--scene", scene.name,
                      "--render-anim"]
         with open(self._log, "wb") as log:
-            self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                           creationflags=NO_WINDOW)
 
     def poll(self) -> bool:
         """True once all files are there. Raises InputError with the child's last words when it failed."""

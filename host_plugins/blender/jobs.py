@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Optional, cast
 
 import bpy
 
-from fresco_protocol.errors import FrescoError, JobUnknown, OutputDenied, UsageError
+from fresco_protocol.errors import FrescoError, InputError, JobUnknown, OutputDenied, PathRefused, UsageError
 from fresco_protocol.events import Advanced, Delivered, Event, JobChanged, JobEvent, Previewed, Warned
 from fresco_protocol.messages import Cancel, Changed, ListModels, Models, Retry, Submit, Submitted, fresh_key
 from fresco_protocol.shot import Rate
@@ -22,13 +22,14 @@ from fresco_protocol.shot import Rate
 from . import compat, timeline
 from .alignment import misplaced
 from .choices import Choices, Footage, Keyframes, extension_of, shot_of
-from .folders import erase, safe, write_shot
+from .folders import erase, safe, versions_in, write_shot
 from .isolation import ChildExport, export_here
 from .link import Answer, Link
 from .rows import Row, Step, Wish, of_json, to_json
 from .timeline import Clip, Extraction
 
 QUEUE = "fresco_queue"  # custom property of a scene: rows as JSON
+FOLDERS = "Name its folder in the preferences of Fresco, under Folders, press Stop Server, and redo the job."
 TRIED_AGAIN = 69  # exit code of errors about a server that is away
 
 
@@ -88,7 +89,7 @@ class Queue:
                              remedy="Stylise the strip again.")
         extraction = Extraction(plate=old.shot.plate.sequence, color_space=old.shot.plate.color_space or "srgb",
                                 matte=old.shot.matte.sequence if old.shot.matte else None, exports=())
-        version = max(row.version for row in self.rows if row.group == old.group) + 1
+        version = max(*(row.version for row in self.rows if row.group == old.group), *versions_in(old.shot_folder)) + 1
         row = _row(fresh_key(), old.group, version, old.clip, choices, extraction, old.shot_folder)
         write_shot(row.shot, row.folder)
         _, strip = timeline.strip_of_job(old.key)
@@ -101,7 +102,7 @@ class Queue:
         while row.exports and row.step is Step.EXPORTING:
             try:
                 export_here(row.exports[0])
-            except (FrescoError, OSError) as error:
+            except Exception as error:  # noqa: BLE001, whatever Blender raises ends the row
                 self._fail(row, _refusal(error))
                 return
             row.exports = row.exports[1:]
@@ -130,6 +131,12 @@ class Queue:
         return [row.seen for row in self.rows], self.link.trouble, self.link.is_up, self.models, self.misplaced
 
     @property
+    def folders(self) -> list[str]:
+        """Where the jobs that wait for the server are read and written."""
+        found = [folder for row in self.rows if row.needs_server for folder in row.folders]
+        return [folder for folder in dict.fromkeys(found) if os.path.isdir(folder)]
+
+    @property
     def is_asking_models(self) -> bool:
         """Whether it is not known yet which models the server has, and somebody wants to know."""
         return self._models_wanted
@@ -149,7 +156,7 @@ class Queue:
                 row.child = ChildExport(row.exports[0])
             if row.child is None or row.child.poll():
                 row.child, row.exports = None, row.exports[1:]
-        except (FrescoError, OSError) as error:
+        except Exception as error:  # noqa: BLE001, else the row would try again at each tick, for ever
             row.child = None
             self._fail(row, _refusal(error))
         if not row.exports and row.step is Step.EXPORTING:
@@ -214,7 +221,8 @@ class Queue:
         if error.exit_code == TRIED_AGAIN:
             return
         if isinstance(answer.request, Submit):
-            self._fail(row, error)
+            self._fail(row, PathRefused(error.what, where=error.where, remedy=FOLDERS)
+                       if isinstance(error, PathRefused) else error)
             return
         row.wish, row.refusal = None, error
         self.news.append(News(f"{row.clip.strip}: {error}", is_bad=True))
@@ -343,12 +351,14 @@ class Queue:
 queue = Queue()
 
 
-def _refusal(error: FrescoError | OSError) -> FrescoError:
+def _refusal(error: Exception) -> FrescoError:
     """What stopped an export, in words for its row: a full disk must end the row, not the timer of all rows."""
     if isinstance(error, FrescoError):
         return error
-    return OutputDenied(f"the clip cannot be exported: {error.strerror or error}", where=error.filename,
-                        remedy="Make room there, or choose another folder in the panel, and redo it")
+    if isinstance(error, OSError):
+        return OutputDenied(f"the clip cannot be exported: {error.strerror or error}", where=error.filename,
+                            remedy="Make room there, or choose another folder in the panel, and redo it")
+    return InputError(f"Blender cannot export the clip: {error}", remedy="Render it in Blender to see why.")
 
 
 def _row(key: str, group: str, version: int, clip: Clip, choices: Choices, extraction: Extraction,

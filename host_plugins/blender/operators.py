@@ -16,6 +16,7 @@ from fresco_protocol.errors import FrescoError, RangeOutside, UsageError
 
 from . import compat, ticker, timeline
 from .alignment import selected_groups, snap
+from .choices import Keyframes
 from .jobs import queue
 from .properties import choices_of, extent_of, lacks_matte, matte_of, settings_of
 from .rows import Row, Step
@@ -195,9 +196,12 @@ def _added(context: Any, extent: Extent, otherwise: str) -> list[Row]:
     clips = timeline.collect(context, extent, handles=settings.handles, matte=matte_of(settings))
     if not clips:
         raise RangeOutside(otherwise, where=scene.name, remedy="Move it, or choose another range.")
+    choices = choices_of(settings)
     for clip in clips:  # all or none: half a selection would be hard to undo
         timeline.validate(clip)
-    return [queue.add(clip, choices_of(settings), ticker.folder_of(scene)) for clip in clips]
+        if choices.keyframes is Keyframes.MARKERS:
+            timeline.markers_of(clip)
+    return [queue.add(clip, choices, ticker.folder_of(scene)) for clip in clips]
 
 
 class Redo(MakesJobs, bpy.types.Operator):

@@ -89,8 +89,9 @@ def save(folder: str, kind: Kind, name: str, choices: Choices) -> str:
     kept = {key: value for key, value in write(choices).items() if kind is Kind.LOOK or key in MODEL_KEYS}
     try:
         os.makedirs(folder, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
+        with open(path + ".part", "w", encoding="utf-8") as file:
             json.dump(kept, file, indent=2, ensure_ascii=False)
+        os.replace(path + ".part", path)
     except OSError as error:
         raise OutputDenied(f"the preset cannot be written: {error.strerror}", where=path,
                            remedy="Choose a folder that you may write to.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
@@ -86,6 +87,12 @@ class Row:
     def needs_server(self) -> bool:
         """Whether there is something to ask the server, or to hear of it."""
         return not self.is_ended and self.step is not Step.EXPORTING
+
+    @property
+    def folders(self) -> list[str]:
+        """Where its files are read and written."""
+        matte = self.shot.matte.sequence if self.shot.matte is not None else self.shot.plate.sequence
+        return [os.path.dirname(path) for path in (self.shot.plate.sequence, matte, self.shot.delivery.sequence)]
 
     @property
     def state(self) -> str:

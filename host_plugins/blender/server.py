@@ -21,6 +21,7 @@ PACKAGE = "fresco-post"
 IDLE_MINUTES = 60  # without a job and without a host the server ends itself
 CHECK = f"import sys; sys.exit(0 if sys.version_info >= {OLDEST} else 3)"
 LAST_LINES = 40
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows opens a console for each program that has none
 
 
 def python_of(venv: str) -> str:
@@ -35,11 +36,18 @@ def has_server(python: str) -> bool:
     return os.path.isfile(os.path.join(os.path.dirname(python), name))
 
 
+def search_path() -> str:
+    """Where programs are looked for: a Blender that a desktop started, macOS's above all, knows too few folders."""
+    desktop = () if sys.platform == "win32" else (
+        "/usr/local/bin", "/opt/homebrew/bin", os.path.expanduser("~/.local/bin"))
+    return os.pathsep.join(folder for folder in (*os.get_exec_path(), *desktop) if folder)
+
+
 def found_server() -> Optional[str]:
-    """The Python beside the command `fresco` of the system's path; None without one."""
-    command = shutil.which("fresco")
-    python = os.path.join(os.path.dirname(command), "python.exe" if sys.platform == "win32" else "python") \
-        if command else None
+    """The Python beside the command `fresco` of the system's path, which may be a link (pipx); None without one."""
+    command = shutil.which("fresco", path=search_path())
+    python = os.path.join(os.path.dirname(os.path.realpath(command)),
+                          "python.exe" if sys.platform == "win32" else "python") if command else None
     return python if python is not None and os.path.isfile(python) else None
 
 
@@ -49,7 +57,8 @@ def pythons() -> list[str]:
     Blender's own is left alone: an environment made from it would break with the next Blender.
     """
     names = [f"python{OLDEST[0]}.{minor}" for minor in range(NEWEST_KNOWN[1] - 1, OLDEST[1] - 1, -1)]
-    found = (shutil.which(name) for name in (*names, "python3", "python"))
+    names += ["python3", "python", *(["py"] if sys.platform == "win32" else [])]  # py: the launcher of python.org
+    found = (shutil.which(name, path=search_path()) for name in names)
     return list(dict.fromkeys(path for path in found if path is not None))
 
 
@@ -76,8 +85,8 @@ def start(python: str, log: str, *, connection_file: Optional[str] = None, roots
 
 
 def _spawn(words: Sequence[str], log: IO[bytes], environment: dict[str, str]) -> None:
-    if sys.platform == "win32":
-        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    if sys.platform == "win32":  # a detached one would have no console, and its workers would open one each
+        flags = NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
                          creationflags=flags)
     else:
@@ -160,7 +169,7 @@ class Installation:
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(self._commands.pop(0), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                           env=environment)
+                                           env=environment, creationflags=NO_WINDOW)
 
 
 def last_lines(log: str, count: int = LAST_LINES) -> list[str]:

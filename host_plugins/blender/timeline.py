@@ -231,13 +231,22 @@ def extract(clip: Clip, folder: str) -> Extraction:
 
 def _plate_export(clip: Clip, folder: str) -> Export:
     return Export(scene=clip.scene, strip=clip.strip, first=clip.outer_start, last=clip.outer_end - 1,
-                  number=clip.first, folder=os.path.join(folder, Picture.PLATE.value), head=clip.head, tail=clip.tail)
+                  number=clip.first, folder=os.path.join(folder, Picture.PLATE.value), head=clip.head, tail=clip.tail,
+                  content=clip.outer_start - clip.shift)
 
 
 def _matte_export(clip: Clip, matte: MatteSource, folder: str) -> Export:
     first, last = (clip.outer_start, clip.outer_end - 1) if matte.frame is None else (matte.frame, matte.frame)
     return Export(scene=clip.scene, strip=matte.strip or clip.strip, first=first, last=last, number=clip.number(first),
-                  folder=os.path.join(folder, Picture.MATTE.value), picture=Picture.MATTE, mask=matte.mask)
+                  folder=os.path.join(folder, Picture.MATTE.value), picture=Picture.MATTE, mask=matte.mask,
+                  content=_content(clip.scene, matte.strip))
+
+
+def _content(scene: str, name: Optional[str]) -> Optional[int]:
+    """The timeline frame of the first frame of a strip's media; None where there is no such strip."""
+    editor = bpy.data.scenes[scene].sequence_editor if name is not None and scene in bpy.data.scenes else None
+    found = [strip for strip in compat.all_strips_of(editor) if strip.name == name] if editor is not None else []
+    return compat.content_start(found[0]) if found else None
 
 
 def markers_of(clip: Clip) -> list[int]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import bpy
-from blender.stage import Stage, burnt_number, refused, take_time
+from blender.stage import Stage, burnt_number, files_below, refused, take_time
 
 
 def cancelled(stage: Stage) -> None:
@@ -119,6 +119,20 @@ def versions(stage: Stage) -> None:
     assert not Path(second.shot_folder).exists()
 
 
+def a_number_is_not_used_again(stage: Stage) -> None:
+    """A version that was cleared from the list keeps its files; the next one does not write over them."""
+    strip = stage.sequence("png", trim=(0, 20))
+    stage.select(strip)
+    first, = stage.stylise()
+    bpy.ops.fresco.redo(key=first.key)
+    second = stage.queue.rows[-1]
+    stage.queue.rows.remove(second)  # as Clear Ended does while the first one still runs
+    bpy.ops.fresco.redo(key=first.key)
+    third = stage.queue.rows[-1]
+    assert (third.version, third.state) == (3, "delivered"), third.version
+    assert files_below(second.folder) >= 4 and third.folder != second.folder
+
+
 def undo_is_one_step(stage: Stage) -> None:
     """One undo takes the result strip away; the job is not forgotten."""
     strip = stage.sequence("png", trim=(0, 22))
@@ -149,12 +163,45 @@ def refusals(stage: Stage) -> None:
     assert not bpy.ops.fresco.test_frame.poll()
     stage.settings.keyframes = "MARKERS"
     refused(lambda: bpy.ops.fresco.stylise(), 'no marker named "fresco" lies on the strip')
+    marker, other = stage.scene.timeline_markers.new("fresco", frame=3), stage.sequence("exr", at=100, channel=3)
+    stage.select(strip, other)
+    refused(lambda: bpy.ops.fresco.stylise(), "lies on the strip (exr)")
+    assert len(stage.strips) == 2 and not stage.queue.rows, "all or none"
+    stage.strips.remove(other)
+    stage.scene.timeline_markers.remove(marker)
+    stage.select(strip)
     stage.settings.keyframes = "AUTO"
     frame = stage.footage / "png" / "f.1003.png"
     frame.rename(frame.with_name("gone"))
     refused(lambda: bpy.ops.fresco.stylise(), "1 frames are missing on the disk")
     frame.with_name("gone").rename(frame)
     assert len(stage.strips) == 1 and not stage.queue.rows
+
+
+def edited_before_it_is_exported(stage: Stage) -> None:
+    """An export waits for others, and the artist edits on: what it would show then is refused, not rendered."""
+    compat, timeline, panel = stage.module("compat"), stage.module("timeline"), stage.module("properties")
+    edits = {
+        "moved or trimmed": (lambda strip: compat.place(strip, 30, 30, 54), lambda strip: compat.trim(strip, 2, 0)),
+        "deleted or renamed": (stage.strips.remove, lambda strip: setattr(strip, "name", "other"))}
+    for words, ways in edits.items():
+        for way in ways:
+            strip = stage.sequence("png", at=1, trim=(1, 1))
+            strip.use_flip_x = True
+            stage.select(strip)
+            clip, = timeline.collect(bpy.context, timeline.Extent.STRIP, handles=1, matte=None)
+            row = stage.queue.add(clip, panel.choices_of(stage.settings), str(stage.work / "shots"))
+            way(strip)
+            stage.queue.export_now(row)
+            assert row.state == "failed" and words in row.problem.what, row.problem
+            assert stage.result(row).mute
+            for found in list(stage.strips):
+                stage.strips.remove(found)
+    stage.module("jobs").__dict__["export_here"] = lambda _: 1 / 0
+    strip = stage.sequence("png", at=1)
+    strip.use_flip_x = True
+    stage.select(strip)
+    refused(lambda: bpy.ops.fresco.stylise(), "Blender cannot export the clip: division by zero")
 
 
 def test_frame_and_markers(stage: Stage) -> None:
