@@ -2,6 +2,8 @@
 """The preferences: which server, how it is started, and how it is installed."""
 # Annotations are values here: Blender reads properties from them.
 import os
+import tempfile
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import bpy
@@ -27,7 +29,8 @@ class FrescoPreferences(bpy.types.AddonPreferences):
     roots: StringProperty(
         name="Folders",
         description="Where the server may read and write, separated by semicolons, such as /mnt/jobs;/mnt/footage; "
-                    "empty: your home and the temporary folder. It holds from the next start")
+                    "empty: your home, the temporary folder, and those of the jobs for which it is started. "
+                    "It holds from the next start")
     connection_file: StringProperty(
         name="Connection File", subtype="FILE_PATH",
         description="How to reach the server; empty is the usual place on this machine. For a server elsewhere: "
@@ -44,9 +47,14 @@ class FrescoPreferences(bpy.types.AddonPreferences):
         own = server.python_of(backend_folder())
         return own if server.has_server(own) else server.found_server() or ""
 
-    def start_server(self) -> None:
-        """Starts the server of this machine. Raises UsageError, ServerError."""
+    def start_server(self, needed: Sequence[str] = ()) -> None:
+        """Starts the server of this machine. Raises UsageError, ServerError.
+
+        needed: folders of jobs that wait for it, for which it is opened where no folders are stated.
+        """
         folders = [bpy.path.abspath(folder.strip()) for folder in self.roots.split(";") if folder.strip()]
+        if needed and not folders and not os.environ.get("FRESCO_ROOTS"):
+            folders = [os.path.expanduser("~"), tempfile.gettempdir(), *needed]
         server.start(self.python_path(), log_path("server"), connection_file=self.connection_path(), roots=folders)
 
     def may_start_server(self) -> bool:

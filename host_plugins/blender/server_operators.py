@@ -33,7 +33,7 @@ class StartServer(bpy.types.Operator):
     def execute(self, _: Any) -> set[str]:
         """Starts it detached and goes on."""
         try:
-            preferences.of().start_server()
+            preferences.of().start_server(queue.folders)
         except FrescoError as error:
             return report(self, error)
         ticker.begin()

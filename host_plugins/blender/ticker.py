@@ -58,7 +58,7 @@ def _start_server_for(chosen: Any) -> None:
         return
     _started_at = time.monotonic()
     try:
-        chosen.start_server()
+        chosen.start_server(queue.folders)
     except FrescoError as error:
         queue.link.trouble = error
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -97,6 +99,47 @@ def no_server(stage: Stage) -> None:
     refused(lambda: bpy.ops.fresco.server_check(), "the server is on another machine, and Blender is told to stay")
     stage.preferences.connection_file = str(stage.work / "nothing.json")
     refused(lambda: bpy.ops.fresco.server_start(), "Choose a Python with Fresco in the preferences")
+
+
+def programs_of_a_desktop(stage: Stage) -> None:
+    """A Blender that a desktop started knows few folders; Python and the link of pipx are found all the same."""
+    server, home = stage.module("server"), stage.work / "home"
+    venv, programs = home / "pipx/fresco-post/bin", home / ".local/bin"
+    for path in (venv / "python", venv / "fresco", programs / "python3.12"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    (programs / "fresco").symlink_to(venv / "fresco")
+    os.environ["HOME"], os.environ["PATH"] = str(home), "/nowhere"
+    assert str(programs / "python3.12") in server.pythons(), server.pythons()
+    assert server.found_server() == str(venv / "python"), server.found_server()
+
+
+def folders_of_the_jobs(stage: Stage) -> None:
+    """A server is started for the folders of the jobs that wait for it; one that runs for others says what to do."""
+    far = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        shutil.copytree(stage.footage / "png", far / "png")
+        strip = stage.strips.new_image(name="far", filepath=str(far / "png/f.1001.png"), channel=2, frame_start=1)
+        strip.elements.append("f.1002.png")
+        stage.select(strip)
+        refused(lambda: bpy.ops.fresco.stylise(), "Name its folder in the preferences of Fresco, under Folders")
+        stage.queue.link.close()
+        stage.preferences.connection_file = str(stage.work / "nothing.json")
+        stage.preferences.python = os.environ["FRESCO_TEST_PYTHON"]
+        stage.module("operators").__dict__["CONNECTING"] = 0.5
+        refused(lambda: bpy.ops.fresco.stylise(), "no server runs")
+        begun: list[list[str]] = []
+        os.environ.pop("FRESCO_ROOTS", None)
+        stage.module("server").__dict__["start"] = lambda *_, roots, **__: begun.append(list(roots))
+        bpy.ops.fresco.server_start()
+        stage.preferences.roots = "/mnt/show; /mnt/footage"
+        bpy.ops.fresco.server_start()
+        row = stage.queue.rows[-1]
+        assert {str(far / "png"), row.folder, str(Path.home())} <= set(begun[0]), begun
+        assert begun[1] == ["/mnt/show", "/mnt/footage"]
+    finally:
+        shutil.rmtree(far)
 
 
 def backend_installed(stage: Stage) -> None:
