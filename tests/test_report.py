@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import OpenImageIO as oiio  # noqa: N813
+import plates
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +22,7 @@ from shots import FRAMES, rendered, small_shot, with_delivery, with_look, write_
 
 import tiny
 from fresco_backend import cli
+from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.frames import Size
 from fresco_backend.record import path_of
 from fresco_backend.report import plots
@@ -146,6 +149,30 @@ def test_a_movie_is_reported_by_the_plates_frame_numbers(shot: Shot, tmp_path: P
     assert min(distances, key=lambda number: float(distances[number])) == 1005
     delivered.close()
     pictures.close()
+
+
+@pytest.mark.parametrize("name", ["look.####.png", "look.mov", "look.####.exr"])
+def test_a_plate_with_overscan_is_compared_where_the_delivery_shows_it(name: str, tiny_model: Path,
+                                                                       tmp_path: Path) -> None:
+    """A delivery that is the plate is like the plate, whatever its type of file holds of the overscan."""
+    for number in (1, 2):
+        spec = oiio.ImageSpec(96, 80, 3, "half")
+        spec.x, spec.y, spec.full_width, spec.full_height = -16, -8, 64, 64
+        ramp = np.linspace(0.1, 0.8, 96, dtype=np.float32)[None, :, None] * np.ones((80, 1, 3), np.float32)
+        overscan = replace(plates.frame(96, 80), pixels=ramp, metadata=spec)
+        DeliveryWriter(tmp_path / f"p.{number}.exr", [number], like=overscan).write(number, overscan, "0")
+    matte = tiny.write_sequence(tmp_path / "matte", tiny.moving_plate(2, 64).matte, first=1)
+    made = small_shot(tmp_path / "p.#.exr", tiny_model, tmp_path / "out" / name)
+    made = replace(with_look(made, strength=0.0), matte=Matte(sequence=str(matte)),
+                   plate=replace(made.plate, rate=Rate(numerator=24), frames=parse_frames("1-2")))
+    rendered(made)
+    delivered = open_delivered(made.delivery.sequence)
+    size = Size(96, 80) if name.endswith("exr") else Size(64, 64)
+    assert delivered.size == size
+    difference = delivered.plate_image(2, size) - delivered.result_image(2, size)
+    assert float(difference.abs().mean()) < 0.02, "of 2"
+    assert cast(torch.Tensor, delivered.matte_image(2, size)).shape == (1, size.height, size.width)
+    delivered.close()
 
 
 def test_what_cannot_be_reported_says_why(shot: Shot, tmp_path: Path) -> None:

@@ -71,22 +71,10 @@ def matte_on(matte: Channels, canvas: Window, display: Window) -> dict[str, Floa
     else:
         raise MatteError(f"the matte is {own.size}, and the plate is {canvas.size}",
                          remedy="Render the matte in the size of the plate")
-    return {name: _placed(samples, own, canvas) for name, samples in matte.by_name.items()}
+    return {name: placed(samples, own, canvas) for name, samples in matte.by_name.items()}
 
 
-def _slices(region: Window) -> tuple[slice, slice]:
-    return slice(region.y, region.y + region.height), slice(region.x, region.x + region.width)
-
-
-def _moved(frame: Frame, source: Window, target: Window) -> Frame:
-    spec = oiio.ImageSpec(frame.metadata)
-    spec.x, spec.y, spec.width, spec.height = target
-    extra = tuple(replace(channel, samples=_placed(channel.samples, source, target)) for channel in frame.extra)
-    alpha = None if frame.alpha is None else _placed(frame.alpha, source, target)
-    return replace(frame, pixels=_placed(frame.pixels, source, target), alpha=alpha, extra=extra, metadata=spec)
-
-
-def _placed(samples: FloatArray, source: Window, target: Window) -> FloatArray:
+def placed(samples: FloatArray, source: Window, target: Window) -> FloatArray:
     """(H, W, ...) of one window in another: what lies outside is dropped, what is missing is 0."""
     if source == target:
         return samples
@@ -98,3 +86,15 @@ def _placed(samples: FloatArray, source: Window, target: Window) -> FloatArray:
         inside = samples[top - source.y : bottom - source.y, left - source.x : right - source.x]
         found[top - target.y : bottom - target.y, left - target.x : right - target.x] = inside
     return found
+
+
+def _slices(region: Window) -> tuple[slice, slice]:
+    return slice(region.y, region.y + region.height), slice(region.x, region.x + region.width)
+
+
+def _moved(frame: Frame, source: Window, target: Window) -> Frame:
+    spec = oiio.ImageSpec(frame.metadata)
+    spec.x, spec.y, spec.width, spec.height = target
+    extra = tuple(replace(channel, samples=placed(channel.samples, source, target)) for channel in frame.extra)
+    alpha = None if frame.alpha is None else placed(frame.alpha, source, target)
+    return replace(frame, pixels=placed(frame.pixels, source, target), alpha=alpha, extra=extra, metadata=spec)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from fresco_backend import record
+from fresco_backend.canvas import cut, placed
 from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
 from fresco_backend.color_config import ColorSpace, color_space
 from fresco_backend.deliveries import file_type
 from fresco_backend.frame_pattern import FramePattern
-from fresco_backend.frames import Frame, Size
+from fresco_backend.frames import Frame, Size, Window, data_window
 from fresco_backend.movie_delivery import is_movie_delivery
 from fresco_backend.plan_text import path_text
 from fresco_backend.plate import PlateReader, open_plate
@@ -54,12 +55,12 @@ class DeliveredShot:
 
     @property
     def size(self) -> Size:
-        """Of the plate, in pixels."""
-        return self.plate.size
+        """Of what the delivery shows of the plate, in its pixels."""
+        return self._view.size
 
     def plate_image(self, number: int, size: Size) -> Tensor:
         """A frame of the plate as a display shows it: (3, H, W) in [-1, 1]."""
-        return _shown(self.plate.read(number), self._space, self.shot, size)
+        return _shown(self._viewed(number), self._space, self.shot, size)
 
     def result_image(self, number: int, size: Size) -> Tensor:
         """The delivered frame as a display shows it: (3, H, W) in [-1, 1]. Raises FrameUnreadable."""
@@ -72,12 +73,22 @@ class DeliveredShot:
             return None
         if number in self.matte.missing:
             self.matte.propagate(lambda place: _seen(self.plate.read(place), self._space, self.shot))
-        return resized(torch.from_numpy(self.matte.at(number))[None, None], size)[0]
+        matte = placed(self.matte.at(number), self.plate.window, self._view)
+        return resized(torch.from_numpy(matte)[None, None], size)[0]
 
     def close(self) -> None:
         """Let go of open files."""
         for reader in (self.plate, self.result, *([self.matte.reader] if self.matte else [])):
             reader.close()
+
+    def _viewed(self, number: int) -> Frame:
+        """The plate as far as the delivery shows it: without overscan where its type of file holds none."""
+        path = self.shot.delivery.sequence
+        return cut(replace(self.plate.read(number), own=None), "png" if is_movie_delivery(path) else file_type(path))
+
+    @cached_property
+    def _view(self) -> Window:
+        return data_window(self._viewed(self.numbers[0]).metadata)
 
     @cached_property
     def _space(self) -> ColorSpace:
