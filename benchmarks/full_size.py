@@ -63,7 +63,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if not (folder / "controlnet" / "config.json").exists():  # which is written last
         FAMILIES[options.family]().save_pretrained(folder, safe_serialization=True)
         net = {name: value for name, value in NETS[options.family].items() if name != "up_block_types"}
-        random_network(ControlNetModel, net, CPU, HALF).save_pretrained(folder / "controlnet")
+        control: Any = random_network(ControlNetModel, net, CPU, HALF)
+        control.save_pretrained(folder / "controlnet")
     command = [sys.executable, "-m", "fresco_backend.cli", "render", str(PLATE), "--frames=1001-1005",
                "-o", str(options.work / f"{options.family}-frames" / "look.####.exr"), "--prompt", PROMPT,
                "--model", str(folder), "--json", "--progress", "none", "--overwrite", *further]  # fmt: skip
