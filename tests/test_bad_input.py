@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +135,29 @@ def test_bad_input_is_named(
     assert "Traceback" not in said.err
     out = tmp_path / "out"
     assert not list(out.rglob("*.part")) if out.is_dir() else True
+
+
+@pytest.mark.parametrize(("number", "code", "words"), [
+    (errno.EACCES, "input", "its rights there"), (errno.ESTALE, "input", "See that it is mounted"),
+    (errno.ENOSPC, "disk-full", "Make room")])
+@pytest.mark.parametrize("verb", [["render", "--dry-run"], ["submit", "--upload"]])
+def test_a_folder_that_the_system_refuses_is_no_bug(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    verb: list[str], number: int, code: str, words: str,
+) -> None:  # fmt: skip
+    """Not by permissions, which an administrator passes over."""
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent == tmp_path / "plate":
+            raise OSError(number, os.strerror(number), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert cli.main([*verb, *command[1:]]) in (3, 4)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["code"] == code
+    assert words in said.err and str(tmp_path / "plate") in said.err
 
 
 @pytest.mark.parametrize(("policy", "frames"), [("hold", [1001, 1002, 1003, 1004]), ("skip", [1001, 1002, 1004])])

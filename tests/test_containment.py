@@ -2,6 +2,7 @@
 """Whatever a worker, a client or the disk does, the server goes on: it costs a worker, or one request."""
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import time
@@ -23,7 +24,7 @@ from fresco_backend.server_address import fresh_token
 from fresco_backend.worker_pool import WorkerPool
 from fresco_protocol.client import Client
 from fresco_protocol.connection import host_and_port
-from fresco_protocol.errors import FrescoError, ServerSilent, UsageError, WorkerDied
+from fresco_protocol.errors import FrescoError, InputError, ServerSilent, UsageError, WorkerDied
 from fresco_protocol.events import Event, JobChanged
 from fresco_protocol.job import JobState
 from fresco_protocol.messages import ListJobs, Logs, Status
@@ -121,6 +122,16 @@ def test_a_request_that_the_server_fails_at_is_answered(tmp_path: Path, monkeypa
         assert len(list((tmp_path / "scratch" / "tracebacks").iterdir())) == 1
         monkeypatch.undo()
         assert client.request(Status()).queued == 0
+
+
+def test_a_folder_that_the_servers_system_refuses_is_told_as_such(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", "/show/out")
+    monkeypatch.setattr(Answers, "reply", raising(refused))
+    with serving(tmp_path) as running, running.client() as client:
+        with pytest.raises(InputError, match="Permission denied") as caught:
+            client.request(Status())
+        assert caught.value.where == "/show/out"
 
 
 def test_a_message_that_the_reader_fails_at_costs_this_message(

@@ -2,6 +2,7 @@
 """The one error exit of the command: any exception -> words for a person, an object for a program, an exit code."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from typing import Any
 
 from fresco_backend import settings
 from fresco_backend.interruption import Terminated
-from fresco_protocol.errors import DeviceMemory, FrescoError, Interrupted
+from fresco_protocol.errors import DeviceMemory, DiskFull, FrescoError, InputError, Interrupted
 
 EXIT_CODES = """\
 exit codes:
@@ -36,6 +37,11 @@ exit codes:
   76   client and server do not understand each other: versions, token or a damaged message
   130  interrupted (Ctrl-C); the same command goes on
   143  terminated (SIGTERM); the same command goes on"""
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_FAILING = {getattr(errno, name) for name in ("EIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "ENETUNREACH", "ETIMEDOUT")
+            if hasattr(errno, name)}  # a share that is gone
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def report(error: BaseException, *, as_json: bool, command: Sequence[str], as_openjd: bool = False) -> int:
@@ -67,12 +73,32 @@ def translated(error: BaseException, command: Sequence[str]) -> FrescoError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", terminated=isinstance(error, Terminated))
+    if isinstance(error, OSError) and (known := of_the_system(error)) is not None:
+        return known
     if is_out_of_memory(error):
         return DeviceMemory(f"the device ran out of memory: {_first_line(error)}",
                             remedy="Take a smaller --working-size or a smaller --window, or close other programs. "
                                    "The same command goes on where this one stopped.")
     return FrescoError(f"this is a bug of Fresco: {type(error).__name__}: {_first_line(error)}",
                        remedy=_written(error, command))
+
+
+def of_the_system(error: OSError) -> FrescoError | None:
+    """What the system refused at a file, in words; None where it is no matter of rights, disks or shares. For what no
+    reader or writer has said better: any look at a path may meet a folder that this user may not search."""
+    if not isinstance(error.filename, (str, bytes, os.PathLike)):
+        return None
+    why, where = error.strerror, os.fsdecode(error.filename)
+    if error.errno in _FORBIDDEN:
+        return InputError(f"this user may not get at it: {why}", where=where, remedy="Give the user that Fresco runs "
+                          "as its rights there, those to search the folders above it too, and run the same command "
+                          "again.")
+    if error.errno in _FAILING:
+        return InputError(f"the disk or the share fails: {why}", where=where,
+                          remedy="See that it is mounted and whole, and run the same command again.")
+    if error.errno in _FULL:
+        return DiskFull(f"the disk is full: {why}", where=where, remedy="Make room and run the same command again.")
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -25,6 +25,7 @@ import fresco_backend
 from fresco_backend import settings
 from fresco_backend.answers import Answers
 from fresco_backend.checksums import Checksums
+from fresco_backend.failure import of_the_system
 from fresco_backend.gate import Gate
 from fresco_backend.jobs import JobQueue, Limits
 from fresco_backend.listener import Asked, Listener
@@ -197,8 +198,10 @@ class Server:
         except Exception as error:  # noqa: BLE001, it costs this request
             place = type(asked.request).__name__
             self.faults.add(place, error)
-            reply = Failed(problem=Problem(code=FrescoError.code, what=f"the server failed at {place}: {error!r:.300}",
-                                           remedy="This is a bug of Fresco; the server's log has more: fresco logs"))
+            known = of_the_system(error) if isinstance(error, OSError) else None
+            reply = Failed(problem=Problem.of(known or FrescoError(
+                f"the server failed at {place}: {error!r:.300}",
+                remedy="This is a bug of Fresco; the server's log has more: fresco logs")))
         self.listener.send(asked.client, reply, asked.id)
         if not isinstance(asked.request, (Hello, Watch)):
             self._asked_at = time.monotonic()
