@@ -10,6 +10,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
+from PIL import ImageCms
 from plates import frame, header, noise, with_pixels
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from fresco_backend.color import (
     to_engine,
 )
 from fresco_backend.color_config import color_space, is_linear
-from fresco_backend.deliveries import DeliveryWriter
+from fresco_backend.deliveries import DeliveryWriter, file_type
 from fresco_backend.frames import FloatArray, Frame, read_frame
 from fresco_backend.highlights import Showing
 from fresco_protocol.errors import ColorError
@@ -210,6 +211,36 @@ def test_a_display_plate_with_alpha_becomes_linear_and_multiplied_in_exr(tmp_pat
     path = DeliveryWriter(tmp_path / "a.exr", [1], like=ready).write(1, ready, "0").path
     assert plate_space(read_frame(path)) == LINEAR
     assert read_frame(path).associated
+
+
+@pytest.mark.parametrize(("before", "own", "after", "target"), [
+    ("a.exr", "lin_rec709_scene", "b.exr", "ACES2065-1"), ("a.exr", "lin_ap0_scene", "b.exr", "ACEScg"),
+    ("a.png", "srgb_rec709_scene", "b.exr", "ACEScg"), ("a.exr", "lin_ap1_scene", "b.png", "srgb_p3d65_scene"),
+    ("a.png", "pq_rec2020_display", "b.png", "sRGB"), ("a.png", "srgb_p3d65_scene", "b.exr", "lin_rec709_scene")])
+def test_a_delivery_in_another_space_states_that_space_and_no_other(before: str, own: str, after: str, target: str,
+                                                                    tmp_path: Path) -> None:
+    """By its name; what the plate says of its own space, by a name, chromaticities or codes, is not passed on."""
+    kind = "openexr" if before.endswith("exr") else "png"
+    source = header(frame(depth=BitDepth.UINT16 if kind == "png" else BitDepth.HALF, file_type=kind),
+                    oiio__ColorSpace=own)
+    if kind == "openexr":
+        source.metadata.attribute("chromaticities", oiio.TypeDesc("float[8]"), (0.64, 0.33, 0.3, 0.6) * 2)
+    plate = read_frame(DeliveryWriter(tmp_path / before, [1], like=source).write(1, source, "0").path)
+    assert plate_space(plate) == color_space(own)
+    ready = for_file(plate, color_space(own), color_space(target), file_type(after))
+    made = read_frame(DeliveryWriter(tmp_path / after, [1], like=plate).write(1, ready, "0").path)
+    assert plate_space(made) == color_space(target)
+    assert made.metadata.getattribute("chromaticities") is None
+
+
+def test_a_profile_of_the_plates_space_is_not_passed_on_to_another(tmp_path: Path) -> None:
+    source = frame(depth=BitDepth.UINT8, file_type="tiff")
+    source.metadata.attribute("ICCProfile", oiio.TypeDesc("uint8[588]"), np.frombuffer(
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), np.uint8))
+    for target, kept in ((SRGB, True), (LINEAR, False)):
+        ready = for_file(source, SRGB, target, "tiff")
+        made = read_frame(DeliveryWriter(tmp_path / f"{kept}.tif", [1], like=source).write(1, ready, "0").path)
+        assert (made.metadata.getattribute("ICCProfile") is not None) is kept
 
 
 def test_light_under_no_alpha_is_kept_in_another_space() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 import torch
 from torch import Tensor
 
@@ -139,16 +138,14 @@ def for_file(frame: Frame, space: ColorSpace, delivered: ColorSpace, file_type: 
     this differs from the plate. Raises ColorError.
     """
     associated = True if file_type == "openexr" else frame.associated
+    if space != delivered or (file_type != frame.file_type and delivered != default_space(file_type)):
+        frame = replace(frame, declared=interop_name(delivered))
     if space == delivered and associated == frame.associated:
         return frame
     colour = _straight(frame)
-    header = frame.metadata
     if space != delivered:
         colour = _delivered(colour, space, delivered, showing or _usual(space))
-        header = oiio.ImageSpec(header)
-        header.erase_attribute("chromaticities")
-        header.attribute("oiio:ColorSpace", interop_name(delivered))
-    changed = replace(frame, associated=associated, channels=_rgb_names(frame), metadata=header)
+    changed = replace(frame, associated=associated, channels=_rgb_names(frame))
     return replace(changed, pixels=_multiplied(colour, frame) if associated else colour)
 
 

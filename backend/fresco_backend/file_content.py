@@ -65,7 +65,7 @@ def part_header(part: Part) -> oiio.ImageSpec:
 def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | None, job_hash: str) -> oiio.ImageSpec:
     """The header of the picture: the plate's, with what this delivery decides. Raises OutputPattern."""
     same = frame.file_type == type_name
-    spec = passed_on(frame.metadata, same_file_type=same)
+    spec = passed_on(frame.metadata, same_file_type=same, declared=frame.declared)
     if frame.parts:
         spec[SUBIMAGE] = frame.metadata.get_string_attribute(SUBIMAGE) or "picture"
     alpha = () if frame.alpha is None else (frame.alpha_name,)

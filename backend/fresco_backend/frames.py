@@ -7,6 +7,7 @@ read and written again is the same frame. Everything that is not colour (depth, 
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,8 +32,10 @@ JOB_HASH = "fresco:job_hash"
 _NEVER_PASSED_ON = ("acesImageContainerFlag", "openexr:chunkCount", "oiio:subimages", "oiio:RowsPerChunk",
                     "oiio:subimagename", "name", "thumbnail_image", JOB_HASH)
 # True only of the kind of file that they were read from.
-_ONLY_IN_SAME_FILE_TYPE = ("compression", "planarconfig", "oiio:BitsPerSample", "oiio:UnassociatedAlpha",
-                           "oiio:ColorSpace", "oiio:Gamma", "ICCProfile", "chromaticities", "colorInteropID", "CICP")
+_ONLY_IN_SAME_FILE_TYPE = ("compression", "planarconfig", "oiio:BitsPerSample", "oiio:UnassociatedAlpha")
+# What says the colour space of a file, each type in its own way; true of no other type, and of no other space.
+_COLOUR = re.compile(r"oiio:ColorSpace|oiio:Gamma|ICCProfile(:.*)?|chromaticities|colorInteropID|CICP"
+                     r"|dpx:(Transfer|Colorimetric)", re.IGNORECASE)
 
 
 class Size(NamedTuple):
@@ -122,6 +125,7 @@ class Frame:
     "movie". metadata: the header of the file: windows, attributes, order of channels.
     parts: the other parts of the file, in their order; the picture stands before the one numbered `place`.
     own: the data window of the file, where the pixels are those of the whole plate's; None: they are the file's.
+    declared: the colour space that its file shall state; None: what the header states.
     """
 
     pixels: FloatArray
@@ -136,6 +140,7 @@ class Frame:
     parts: tuple[Part, ...] = ()
     place: int = 0
     own: Window | None = None
+    declared: str | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] not in (1, 3) or self.pixels.shape[2] != len(self.channels):
@@ -271,15 +276,21 @@ def embedded_job_hash(spec: oiio.ImageSpec) -> str | None:
     return None
 
 
-def passed_on(metadata: oiio.ImageSpec, *, same_file_type: bool) -> oiio.ImageSpec:
-    """A copy of a header that is safe to write: its windows and attributes, without what is true of one file only."""
+def passed_on(metadata: oiio.ImageSpec, *, same_file_type: bool, declared: str | None = None) -> oiio.ImageSpec:
+    """A copy of a header that is safe to write: its windows and attributes, without what is true of one file only.
+
+    declared: the colour space to state, in place of what the header states.
+    """
     spec = oiio.ImageSpec(metadata)
     for name in _NEVER_PASSED_ON + (() if same_file_type else _ONLY_IN_SAME_FILE_TYPE):
         spec.erase_attribute(name)
-    for attribute in list(metadata.extra_attribs):
-        foreign = attribute.name.partition(":")[0].lower() in ("openexr", "png", "tiff", "jpeg", "dpx")
-        if foreign and not same_file_type:
-            spec.erase_attribute(attribute.name)
+    for name in [attribute.name for attribute in metadata.extra_attribs]:
+        of_colour = _COLOUR.fullmatch(name) is not None
+        of_type = of_colour or name.partition(":")[0].lower() in ("openexr", "png", "tiff", "jpeg", "dpx")
+        if (of_type and not same_file_type) or (of_colour and declared is not None):
+            spec.erase_attribute(name)
+    if declared is not None:
+        spec["oiio:ColorSpace"] = declared
     if not same_file_type:
         spec.tile_width = spec.tile_height = spec.tile_depth = 0
     return spec
