@@ -118,13 +118,16 @@ def without_rights_of_root() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_read_only_folder_is_denied_before_rendering(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_without_rights_is_denied_before_rendering(tmp_path: Path, mode: int) -> None:
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
-    folder = tmp_path / "read-only"
-    folder.mkdir(mode=0o555)
+    folder = tmp_path / "not-ours"
+    folder.mkdir()
+    folder.chmod(mode)
     with without_rights_of_root(), pytest.raises(OutputDenied, match="Permission denied"):
         DeliveryWriter(folder / "out.%04d.exr", [1, 2], like=frame())
+    folder.chmod(0o755)
     assert files(folder) == []
 
 

@@ -241,6 +241,8 @@ def _pattern(path: str | Path, numbers: Sequence[int]) -> FramePattern:
         pattern = FramePattern.parse(path)
     except UsageError as error:
         raise OutputPattern(error.what, where=path, remedy=error.remedy) from error
+    except OSError as error:  # a folder that may not be searched
+        raise refused(Path(path), error) from error
     if pattern.padding is None and len(numbers) > 1:
         name = Path(path)
         raise OutputPattern(f"{len(numbers)} frames would be written to one file", where=path,
