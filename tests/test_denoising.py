@@ -19,6 +19,7 @@ from fresco_backend import denoising, device_room, estimate, windows
 from fresco_backend.engine import denoise
 from fresco_backend.events import Warned
 from fresco_backend.job import Job
+from fresco_protocol.errors import WeightsUnsupported
 from fresco_protocol.shot import Keyframing, Shot
 
 Failing = Callable[[int], list[int]]
@@ -102,6 +103,21 @@ def test_another_error_is_no_reason_to_halve(shot: Shot, monkeypatch: pytest.Mon
     monkeypatch.setattr(denoise, "denoise_window", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         rendered(shot)
+
+
+def test_a_model_that_overflows_delivers_no_black_frames(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = denoise.denoise_window
+
+    def overflowing(*window: Any) -> Generator[denoise.StepResult, None, denoise.WindowResult]:
+        result = yield from whole(*window)
+        return replace(result, latents=result.latents * torch.inf)
+
+    monkeypatch.setattr(denoise, "denoise_window", overflowing)
+    with pytest.raises(WeightsUnsupported, match="no picture"):
+        rendered(shot)
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_the_next_window_is_watched_ahead_and_the_pictures_are_the_same_to_the_bit(

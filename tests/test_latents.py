@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Noise depends on seed and frame alone; encoding and decoding do not depend on chunks and respect the config."""
 
+import copy
 from collections import Counter
 
 import pytest
@@ -126,3 +127,18 @@ def test_a_tiny_autoencoder_serves_as_well() -> None:
     assert latents.shape == (3, 4, 4, 6)
     assert torch.equal(latents, vae.encode(images).latents)
     assert decode(vae, latents).shape == images.shape
+
+
+@torch.no_grad()
+def test_an_autoencoder_that_overflows_in_half_precision_is_computed_in_full() -> None:
+    images, latents, exact = torch.rand(3, 3, 64, 64) * 2 - 1, torch.ones(3, 4, 8, 8), tiny.tiny_vae()
+    for layer in (exact.encoder.conv_in, exact.decoder.conv_in):  # norms take the factor out again
+        layer.weight *= 1e5
+    half = copy.deepcopy(exact).half()
+    before = {name: value.clone() for name, value in half.state_dict().items()}
+    assert not half.encode(images.half()).latent_dist.mode().isfinite().all()
+    assert not half.decode(latents.half()).sample.isfinite().all()
+    assert torch.allclose(encode(half, images, chunk=2), encode(exact, images), atol=1e-2)
+    assert torch.allclose(decode(half, latents, chunk=2), decode(exact, latents), atol=1e-2)
+    assert all(torch.equal(value, before[name]) for name, value in half.state_dict().items())
+    assert half.dtype is torch.float16

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 from diffusers import DDPMScheduler
+from torch import Tensor
 
 from fresco_backend import drift, kept_memory, windows
 from fresco_backend.ahead import Expected
@@ -29,6 +30,7 @@ from fresco_backend.plate_features import KeptFeatures
 from fresco_backend.previews import Previews
 from fresco_backend.weights import Models
 from fresco_backend.windows import Watched
+from fresco_protocol.errors import WeightsUnsupported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class Denoising:
             own = slice(len(part.anchors), None)
             plates.append(given.images[own].cpu())
             images.append(decode(self.models.vae, result.latents[own], chunk=self._sampling.chunk).cpu())
+            self._require_pictures(images[-1])
             anchors = result.anchors
             made.append(part.frames)
         keys = drift.graded(job, place, torch.cat(plates), torch.cat(images))
@@ -97,6 +100,16 @@ class Denoising:
             job.scratch.save_key(frame, image)
         if anchors is not None:
             job.scratch.save_anchors(place, anchors)
+
+    def _require_pictures(self, images: Tensor) -> None:
+        """Raise WeightsUnsupported for what a network gives that overflows: it would be delivered as black frames."""
+        if not images.isfinite().all():
+            precision = str(self.models.dtype).removeprefix("torch.")
+            raise WeightsUnsupported(
+                f"the model gives no picture: its numbers overflow in {precision}", where=self.job.shot.look.model,
+                remedy="Leave its LoRAs or FreeU out, lower --guidance, or compute it where the precision is another: "
+                       "FRESCO_DEVICE=cpu.",
+            )  # fmt: skip
 
     def _denoised(
         self, place: int, part: Window, denoised: int, anchors: denoise.Anchors | None

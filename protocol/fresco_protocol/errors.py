@@ -236,7 +236,7 @@ class WeightsRefused(WeightsError):
 
 
 class WeightsUnsupported(WeightsError):
-    """The weights can be read, and are no architecture that Fresco can drive."""
+    """The weights can be read, and are no architecture that Fresco can drive, or overflow on this device."""
 
     code = "weights-unsupported"
 

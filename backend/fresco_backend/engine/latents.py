@@ -5,7 +5,7 @@ Noise is a function of the seed and the frame's number alone. It never depends o
 the other frames, or on the device: it is drawn on the CPU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
@@ -88,8 +88,10 @@ def encode(vae: Any, images: Tensor, seeds: Seeds | None = None, *, chunk: int =
     vae: an autoencoder of diffusers; a tiny one has no posterior. images: (N, 3, H, W) in [-1, 1]. chunk: how many are
     encoded at once.
     """
-    encoded = (vae.encode(part.to(vae.dtype)) for part in images.split(chunk))
-    if vae.config.get("latent_magnitude") is not None:
+    tiny = vae.config.get("latent_magnitude") is not None
+    shown = (lambda output: output.latents) if tiny else (lambda output: output.latent_dist.mode())
+    encoded = (_whole(vae, vae.encode, part, shown) for part in images.split(chunk))
+    if tiny:
         return torch.cat([_scaled(vae, output.latents) for output in encoded])
     posteriors = (output.latent_dist for output in encoded)
     if seeds is None:
@@ -105,8 +107,20 @@ def decode(vae: Any, latents: Tensor, *, chunk: int = 4) -> Tensor:
     vae: an autoencoder of diffusers. latents: (N, C, h, w). chunk: how many are decoded at once.
     """
     unscaled = latents / vae.config.scaling_factor + _shift(vae)
-    parts = [vae.decode(part.to(vae.dtype)).sample.float() for part in unscaled.split(chunk)]
-    return torch.cat(parts).clamp(-1, 1)
+    decoded = (_whole(vae, vae.decode, part, lambda output: output.sample) for part in unscaled.split(chunk))
+    return torch.cat([output.sample.float() for output in decoded]).clamp(-1, 1)
+
+
+def _whole(vae: Any, work: Callable[[Tensor], Any], part: Tensor, shown: Callable[[Any], Tensor]) -> Any:
+    """Give what an autoencoder makes of a part; in full precision where half of it overflows, as that of some does."""
+    output = work(part.to(vae.dtype))
+    if vae.dtype is not torch.float16 or bool(shown(output).isfinite().all()):
+        return output
+    vae.to(torch.float32)
+    try:
+        return work(part.float())
+    finally:
+        vae.to(torch.float16)
 
 
 def _scaled(vae: Any, latents: Tensor) -> Tensor:
