@@ -188,6 +188,9 @@ class TimelineItem(Marked):
         self.properties[key] = value
         return True
 
+    def do_GetClipEnabled(self) -> bool:
+        return self.enabled
+
     def do_GetFusionCompCount(self) -> int:
         return self.comps
 

@@ -149,6 +149,7 @@ REFUSED = [
     Refused({"matte": TRACK_2, "input": Input.SOURCE}, UsageError, "fits the graded picture only"),
     Refused({}, ColorError, "Canon Cinema Gamut", "wide gamut"),
     Refused({}, Busy, "Resolve is rendering", "rendering"),
+    Refused({}, InputError, "is switched off", "switch off"),
     Refused({}, InputError, "was moved, trimmed or deleted", "move"),
     Refused({}, InputError, "was moved, trimmed or deleted", "delete"),
     Refused({}, InputError, "no longer the current one", "other timeline"),
@@ -169,6 +170,7 @@ def edit(world: World, what: str) -> None:
                "subclip": lambda: media.properties.update({"File Path": "/rushes/A001.mov"}),
                "wide gamut": lambda: world.project.settings.update(colorSpaceTimeline="Canon Cinema Gamut"),
                "rendering": lambda: setattr(world.project.jobs[world.project.user_job()], "state", "Rendering"),
+               "switch off": lambda: setattr(item, "enabled", False),
                "move": lambda: setattr(item, "start", item.start + 1),
                "delete": world.timeline.tracks["video"][0].items.clear,
                "other timeline": lambda: world.pool.do_CreateEmptyTimeline("Another")}
@@ -341,6 +343,32 @@ def test_a_title_is_no_media_and_lands_graded_only(world: World) -> None:
     clip = collect(Host(world.resolve))[0]
     assert (clip.media, clip.steady, clip.head) == (None, False, 0)
     validate(Host(world.resolve), clip, wish(Path("/tmp")))
+
+
+@pytest.mark.parametrize(("edit", "told"), [
+    ("nothing", False), ("title", True), ("small", True), ("faded", True), ("alone", False), ("below is off", False)])
+def test_a_result_that_hides_the_tracks_below_is_told(world: World, tmp_path: Path, edit: str, told: bool) -> None:
+    """A picture in the picture, or a title: its render is black around it."""
+    below = edited(world, tmp_path / "below")
+    item = edited(world, tmp_path, Cut(track=2)) if edit != "title" else world.timeline.put(None, 0, 11, 4, track=2)
+    if edit in ("small", "alone", "below is off"):
+        item.properties["ZoomX"] = 0.5
+    item.properties["Opacity"] = 60.0 if edit == "faded" else 100.0
+    below.start += 500 if edit == "alone" else 0
+    world.timeline.tracks["video"][0].enabled = edit != "below is off"
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+    assert clip.item == item.id
+    validate(host, clip, wish(tmp_path))
+    assert any("hides the tracks below" in notice for notice in host.notices) is told
+
+
+def test_a_clip_that_is_switched_off_is_looked_through(world: World, tmp_path: Path) -> None:
+    item = edited(world, tmp_path)
+    edited(world, tmp_path / "above", Cut(track=2)).enabled = False
+    edited(world, tmp_path / "look", Cut(track=3))
+    world.timeline.tracks["video"][2].name = "FRESCO"
+    assert collect(Host(world.resolve))[0].item == item.id
 
 
 def test_a_fusion_composition_that_stays_behind_is_told(world: World, tmp_path: Path) -> None:

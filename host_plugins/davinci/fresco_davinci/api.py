@@ -133,6 +133,7 @@ CALLS: tuple[Call, ...] = (
         ("GetProperty", "Speed, where there is one; transform, to copy it", "D, C"),
         ("SetProperty", "copies the transform", "D"),
         ("GetFusionCompCount", "", "D"),
+        ("GetClipEnabled", "one that is switched off is rendered black", "D", "18.5.0"),
         ("CopyGrades", "the look lies under the grade", "D, N"),
         ("SetClipColor", "one of sixteen names", "D"),
         ("GetMarkers", "", "D"),

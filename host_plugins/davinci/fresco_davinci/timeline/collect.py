@@ -65,14 +65,15 @@ def is_ours(timeline: Item, track: int) -> bool:
 
 
 def _beneath(host: Host, timeline: Item) -> list[tuple[int, Item]]:
-    """The highest clip at the playhead on an enabled track that is not ours."""
+    """The highest clip at the playhead that is switched on, on an enabled track that is not ours."""
     frame = playhead(timeline)
     if frame is None:
         raise InputError("this page of Resolve does not tell where the playhead is", where=timeline.GetName(),
                          remedy="Go to the Edit or the Color page, and do it again.")
     under = [(track, item) for track, item in items(timeline)
              if item.GetStart() <= frame < item.GetStart() + item.GetDuration()
-             and not is_ours(timeline, track) and timeline.GetIsTrackEnabled("video", track)]
+             and not is_ours(timeline, track) and timeline.GetIsTrackEnabled("video", track)
+             and item.GetClipEnabled() is not False]
     return under[-1:]
 
 

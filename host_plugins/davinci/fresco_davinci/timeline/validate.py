@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fresco_davinci.clip import Clip, Destination, Input, MatteSource, Wish, rate_text
 from fresco_davinci.space import space_of
-from fresco_davinci.timeline.collect import find
+from fresco_davinci.timeline.collect import find, items
 from fresco_davinci.timeline.host import Host, Item
 from fresco_davinci.timeline.speed import speed_of
 from fresco_protocol.errors import Busy, InputError, MatteError, UsageError
@@ -16,7 +16,10 @@ def validate(host: Host, clip: Clip, wish: Wish) -> None:
     if part.last > clip.count or part.first < 1 or part.step != 1:
         raise UsageError(f"the part {part} is no run of frames of the clip, which has {clip.count}", where=clip.name,
                          remedy=f"Choose frames from 1 to {clip.count}.")
-    (_validate_source if wish.input is Input.SOURCE else _validate_render)(host, clip, wish)
+    if wish.input is Input.SOURCE:
+        _validate_source(host, clip, wish)
+    else:
+        _validate_render(host, item, clip, wish)
     if wish.destination is Destination.TAKE:
         _validate_take(host, clip, wish)
     if wish.matte is not None:
@@ -47,13 +50,34 @@ def _validate_source(host: Host, clip: Clip, wish: Wish) -> None:
                          where=clip.name, remedy=graded)
 
 
-def _validate_render(host: Host, clip: Clip, wish: Wish) -> None:
+def _validate_render(host: Host, item: Item, clip: Clip, wish: Wish) -> None:
     space_of(clip.space, wish.color_space)
+    if item.GetClipEnabled() is False:
+        raise InputError("the clip is switched off, and Resolve would render it black", where=clip.name,
+                         remedy="Switch it on (Enable Clip), or take the source (--input source).")
     if wish.handles:
         raise UsageError("a render of the clip ends at its cuts and has no handles", where=clip.name,
                          remedy="Leave the handles out, or take the source (--input source).")
     if not host.busy and host.project.IsRenderingInProgress():  # busy: it is we who render
         raise Busy("Resolve is rendering", remedy="Wait for the render queue to end, and do it again.")
+    if wish.destination is Destination.TRACK and _may_leave_room(item) and _something_below(host, clip):
+        host.notice(f'The result of "{clip.name}" is a whole picture: where the clip itself is transparent or smaller, '
+                    "it hides the tracks below.")
+
+
+def _may_leave_room(item: Item) -> bool:
+    """Whether what lies below a clip may be seen: it is made in Resolve, as titles are, or shrunk, cut or faded."""
+    shape = {key: value for key, value in (item.GetProperty() or {}).items() if isinstance(value, (int, float))}
+    return (item.GetMediaPoolItem() is None or any(shape.get(key, 1) < 1 for key in ("ZoomX", "ZoomY"))
+            or any(shape.get(f"Crop{side}", 0) > 0 for side in ("Left", "Right", "Top", "Bottom"))
+            or shape.get("Opacity", 100) < 100)
+
+
+def _something_below(host: Host, clip: Clip) -> bool:
+    timeline, end = host.timeline, clip.first + clip.count
+    return any(other.GetStart() < end and clip.first < other.GetStart() + other.GetDuration()
+               for track, other in items(timeline)
+               if track < clip.track and timeline.GetIsTrackEnabled("video", track))
 
 
 def _validate_take(host: Host, clip: Clip, wish: Wish) -> None:
