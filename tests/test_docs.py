@@ -69,6 +69,12 @@ def test_every_warning_is_explained() -> None:
     assert said == set(re.findall(r"^- \*\*([a-z-]+)\*\*:", text, re.MULTILINE))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_what_belongs_to_a_step_is_indented_for_the_site_too(page: Path) -> None:
+    shallow = re.findall(r"\n\n {1,3}(\S.*)", page.read_text(encoding="utf-8"))
+    assert not shallow, "the site's Markdown ends a list here, and numbers it anew: indent by four"
+
+
 def test_the_site_lists_every_page_for_users() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = [ROOT / re.sub(r"^(?!project/)", "docs/", name).removeprefix("project/")
