@@ -8,17 +8,19 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from servers import Running, serving, shot_in
 from verbs import EXAMPLES
 
-from fresco_backend import cli
+from fresco_backend import cli, server_start
 from fresco_backend.job_commands import _watched
 from fresco_backend.job_text import event_json, event_line
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
+from fresco_protocol.errors import Busy
 from fresco_protocol.events import Finished, Warned
 from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
 from fresco_protocol.shot import Shot, parse_frames
@@ -213,6 +215,16 @@ def test_submit_starts_a_server_and_says_so(tmp_path: Path, capfd: pytest.Captur
     finally:
         with Client(str(tmp_path / "state" / "connection.json"), software="test") as client:
             client.request(Stop(at_once=True))
+
+
+def test_a_server_that_has_the_queue_and_is_not_found_is_named(
+        running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRESCO_CONNECTION", str(tmp_path / "elsewhere" / "connection.json"))
+    monkeypatch.setattr(server_start, "PATIENCE", 1)
+    monkeypatch.setattr(server_start, "start_server", lambda _roots: SimpleNamespace(poll=lambda: Busy.exit_code))
+    said = Said(["submit", document(tmp_path)], capsys)
+    assert said.code == 69
+    assert "a server has the queue" in said.err and str(tmp_path / "state" / "queue.sqlite") in said.err
 
 
 def test_no_server_is_started_in_place_of_another_machines(

@@ -409,6 +409,19 @@ def test_the_connection_file_is_its_owners_and_goes_with_the_server(tmp_path: Pa
         client.connect()
 
 
+def test_a_connection_file_that_is_gone_is_written_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as running:
+        before = running.connection
+        Path(running.file).unlink()  # as a login manager does at the end of the last session
+        deadline = time.monotonic() + 10
+        while not Path(running.file).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert running.connection == before
+        with running.client() as client:
+            assert client.request(Status()).queued == 0
+    assert not Path(running.file).exists()
+
+
 def test_a_second_server_is_refused_and_the_first_goes_on(
         tmp_path: Path, running: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fresco_backend.server_address.PATIENCE", 0.2)

@@ -214,6 +214,7 @@ class Server:
             self._contained(self.work.try_again)
             self._contained(self.pool.tend)
             self._contained(self._relieve)
+            self._contained(self._stay_found)
             self._contained(self.transfers.clean)
             self._contained(self._look_for_work)
         self._contained(self._queue_uploaded)
@@ -237,6 +238,12 @@ class Server:
         if ended:
             self._poller = self._polling()
             self.watchers.forget()
+
+    def _stay_found(self) -> None:
+        """Write the connection file again where it is gone: a user's runtime folder goes with the last login."""
+        if not self.options.connection.exists():
+            publish(self.connection, self.options.connection)
+            self.log.say(f"the connection file was gone, and is written again: {self.options.connection}")
 
     def _tell_watchers(self) -> None:
         self._behind = False  # where this fails, the loop goes on at its own pace

@@ -73,6 +73,10 @@ def _wait(client: Client, process: subprocess.Popen[bytes]) -> Welcome:
             if code not in (None, Busy.exit_code):  # Busy: another client's server came first
                 raise ServerError(f"the server ended with code {code}: {_last_words()}", where=settings.server_log(),
                                   remedy='Start it by hand to see why: "fresco serve"') from error
+            if time.monotonic() > deadline and code == Busy.exit_code:
+                raise ServerMissing("a server has the queue, and its connection file is not where this client looks",
+                                    where=settings.queue_file(), remedy="Set FRESCO_CONNECTION as it was where that "
+                                    "server was started, or take another FRESCO_QUEUE.") from error
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
