@@ -16,12 +16,14 @@ from servers import Running, serving, shot_in
 from verbs import EXAMPLES
 
 from fresco_backend import cli, server_start
+from fresco_backend.interruption import Terminated
 from fresco_backend.job_commands import _watched
 from fresco_backend.job_text import event_json, event_line
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import Busy
 from fresco_protocol.events import Finished, Warned
+from fresco_protocol.job import JobState
 from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
 from fresco_protocol.shot import Shot, parse_frames
 
@@ -160,6 +162,21 @@ def test_watching_all_says_how_many_there_are(running: Running, client: Client, 
     client.request(Cancel(job=job))
     assert Said(["watch"], capsys).err.startswith("1 job waiting or running; ")
     assert Said(["watch", "--json"], capsys).err == ""
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_who_stops_watching_hears_that_the_job_goes_on(
+        running: Running, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch, stop: type[BaseException], code: int) -> None:
+    def stopped(_client: Client) -> list[Any]:
+        raise stop
+
+    monkeypatch.setattr(Client, "poll", stopped)
+    said = Said(["submit", document(tmp_path), "--watch"], capsys)
+    monkeypatch.undo()
+    job = client.request(ListJobs()).records[0]
+    assert (said.code, job.state) == (code, JobState.QUEUED)
+    assert "the job goes on" in said.err and f"fresco cancel {job.id}" in said.err
 
 
 def test_a_warning_that_each_attempt_repeats_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ import pytest
 from false_workers import with_worker
 from servers import ended, serving, shot_in, waited
 
-from fresco_backend import cli, staging, transfers
+from fresco_backend import cli, staging, transfer_commands, transfers
 from fresco_backend.frame_pattern import record_path
 from fresco_backend.staged_shot import staged
 from fresco_backend.staged_upload import Chunk, StagedUpload
@@ -512,6 +512,23 @@ def test_a_file_that_was_fetched_is_on_the_disk_before_the_servers_goes(
         _, paths = download(client, job, str(tmp_path / "back"))
     assert len(paths) == 2
     assert {identity(Path(path).stat()) for path in paths} <= kept
+
+
+def test_a_transfer_that_is_interrupted_says_what_goes_on(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (document := tmp_path / "shot.json").write_text(shot_of(plate).to_json())
+    with serving(box) as running, running.client() as client:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        job = running.submit(client).id
+        monkeypatch.setattr(transfer_commands, "upload", stopped)
+        monkeypatch.setattr(transfer_commands, "download", stopped)
+        for words in (["submit", str(document), "--upload"], ["download", job, "-o", str(tmp_path)]):
+            assert cli.main(words) == 130
+            assert "what has arrived is kept" in capsys.readouterr().err
 
 
 # Refusals.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend import __version__, failure, settings
+from fresco_backend.interruption import Terminated
 from fresco_backend.job_text import event_json, event_line, job_id, job_lines, status_lines
 from fresco_backend.plan_text import counted, safe_text
 from fresco_backend.transfer_commands import add_download
@@ -192,6 +193,17 @@ def _watched(client: Client, job: str | None, since: int, *, as_json: bool,
     if job is not None:
         _shown(client, job)  # an unknown job is said at once
     client.watch(since=since, job=job)
+    try:
+        return _told_to_the_end(client, job, as_json=as_json, tell=tell, uploaded=uploaded)
+    except KeyboardInterrupt as stop:
+        if job is None:
+            raise
+        raise Interrupted("no longer watched; the job goes on", where=f"job {job}", terminated=isinstance(
+            stop, Terminated), remedy=f"To see it again: fresco watch {job}. To end it: fresco cancel {job}") from None
+
+
+def _told_to_the_end(client: Client, job: str | None, *, as_json: bool,
+                     tell: Callable[[e.Event, str | None], None] | None, uploaded: bool) -> int:
     lost_at, warned = None, set()
     while True:
         for event in client.poll():

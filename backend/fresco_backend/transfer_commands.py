@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend.frame_pattern import MOVIES, PICTURES, record_path
+from fresco_backend.interruption import Terminated
 from fresco_backend.job_state import ENDED
 from fresco_backend.job_text import job_id
 from fresco_backend.plan_text import bytes_text, counted
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
-from fresco_protocol.errors import Busy, InputError, JobRefused, PartialDelivery
+from fresco_protocol.errors import Busy, InputError, Interrupted, JobRefused, PartialDelivery
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import Discard, ListDelivery, Retry, Submit
 from fresco_protocol.shot import Shot
@@ -49,7 +50,7 @@ def sent(client: Client, shot: Shot, *, key: str | None, priority: int, as_json:
     from fresco_backend.staged_shot import key_of, staged
 
     remote, sources = staged(shot)
-    with _shown(as_json=as_json) as told:
+    with _resumable(), _shown(as_json=as_json) as told:
         files = files_of(sources, told)
         submit = Submit(shot=remote, client_key=key or key_of(remote, files), priority=priority, files=files)
         while (known := _over(client, submit, again=key is None)) is not None:
@@ -80,7 +81,7 @@ def _download(arguments: argparse.Namespace) -> int:
     from fresco_backend.job_commands import connected
 
     with connected() as client:
-        with _shown(as_json=arguments.json) as told:
+        with _resumable(), _shown(as_json=arguments.json) as told:
             record, paths = download(client, arguments.job, str(arguments.output), told=told,
                                      replaceable=_is_delivery)
         over = record.state in ENDED
@@ -119,6 +120,15 @@ def _is_delivery(path: str) -> bool:
             return bool(json.loads(record_path(path).read_bytes())["movie"] == sha256(Path(path)))
         return bool(json.loads(Path(path).read_bytes())["job"])
     return False
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted("interrupted; what has arrived is kept", remedy="The same command goes on.",
+                          terminated=isinstance(stop, Terminated)) from None
 
 
 @contextmanager

@@ -83,7 +83,8 @@ class ReplayGuard:
         """Remembers a stamp whose signature was right; raises MessageRefused if it is old or was seen before."""
         now = round(self._clock() * 1000)
         if abs(stamp.milliseconds - now) > self._span:
-            raise MessageRefused(f"the message is of {(now - stamp.milliseconds) / 1000:.0f} s ago",
+            seconds, side = abs(stamp.milliseconds - now) / 1000, "behind" if stamp.milliseconds < now else "ahead of"
+            raise MessageRefused(f"its stamp is {seconds:.0f} s {side} this clock",
                                  remedy=f"Set the clocks of both machines: {self._span // 1000} s apart is the most.")
         if stamp.milliseconds <= self._floor or stamp.nonce in self._nonces:
             raise MessageRefused("the message was sent before", remedy="Give each message a fresh nonce.")
