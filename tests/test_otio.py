@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from plates import write_sequence
 
-from fresco_backend import cli
+from fresco_backend import cli, otio_command
 from fresco_protocol.errors import FrescoError, InputError, RangeOutside, UsageError
 from fresco_protocol.shot import Shot
 
@@ -370,3 +371,57 @@ def test_an_archive_carries_its_plates_and_its_results(suffix: str, tmp_path: Pa
     (first, again) = used(back, "b", 0)
     assert Path(first.media.sequence).read_bytes() == b"pictures"
     assert Path(again.media.sequence).read_bytes() == b"watercolour"
+
+
+def archive(tmp_path: Path, content: bytes) -> Any:
+    """A timeline of one movie, in an archive."""
+    plate = tmp_path / "b.mov"
+    plate.write_bytes(content)
+    made = otio.schema.Timeline("cut")
+    made.tracks.append(otio.schema.Track("V1", kind=otio.schema.TrackKind.Video))
+    made.tracks[0].append(otio.schema.Clip("b", otio.schema.ExternalReference(plate.as_uri(), span(0, 100, 24.0)),
+                                           span(5, 20, 24.0)))
+    formats.write_timeline(made, tmp_path / "cut.otioz")
+    return tmp_path / "cut.otioz"
+
+
+def test_an_archive_is_read_again_and_its_plates_stay_the_same_files(tmp_path: Path) -> None:
+    """A shot that was interrupted goes on only when the times of its plate are the same."""
+    path = archive(tmp_path, b"pictures")
+    places = [Path(used(formats.read_timeline(path), "b", 0)[0].media.sequence) for _ in range(2)]
+    before = places[0].stat().st_mtime_ns
+    assert (places[0], before) == (places[1], places[1].stat().st_mtime_ns)
+    os.utime(places[0], ns=(before - 10**10, before - 10**10))
+    formats.read_timeline(archive(tmp_path, b"Pictures"))
+    assert places[0].read_bytes() == b"Pictures", "a later archive has the name"
+    places[0].write_bytes(b"Pic")
+    formats.read_timeline(path)
+    assert places[0].read_bytes() == b"Pictures", "it was unpacked in part"
+    path.write_bytes(b"no archive")
+    with pytest.raises(InputError, match="cannot be read"):
+        formats.read_timeline(path)
+
+
+@pytest.mark.parametrize("suffix", [".otio", ".otiod", ".otioz", ".edl"])
+def test_a_timeline_is_written_again_over_the_one_of_an_earlier_run(suffix: str, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        made = timeline(24.0)
+        made.tracks[0][0].name = name
+        formats.write_timeline(made, Path(f"out{suffix}"))
+        found = formats.read_timeline(Path(f"out{suffix}"), Fraction(24))
+        assert name in [clip.name for clip in found.find_clips()]
+    assert {path.name for path in tmp_path.iterdir()} <= {f"out{suffix}", "out.media"}
+
+
+def test_a_timeline_that_cannot_be_written_is_refused_before_anything_is_rendered(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(otio_command, "_render", lambda *_, **__: pytest.fail("it renders"))
+    formats.write_timeline(timeline(24.0, transition=True), tmp_path / "cut.otio")
+    (tmp_path / "file").write_bytes(b"")
+    for output, word in ((tmp_path / "file" / "out.otio", "file is no folder"), (tmp_path / "out.aaf", "AAF")):
+        words = ["otio", str(tmp_path / "cut.otio"), "-o", str(output), "--clips", "b", "--prompt", "ink"]
+        assert cli.main(words) == 4
+        assert word in capsys.readouterr().err
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.otio", "file"]

@@ -75,8 +75,10 @@ def _otio(arguments: argparse.Namespace) -> int:
     as_movie = arguments.movies or not formats.format_of(arguments.output).sequences
     folder = (arguments.media or arguments.output.parent / "fresco").absolute()
     made = [results.result(usage, folder, as_movie=as_movie) for usage in found]
-    _make(arguments, _shots(arguments, made))
-    formats.write_timeline(results.returned(timeline, made, way), arguments.output)
+    shots, back = _shots(arguments, made), results.returned(timeline, made, way)
+    formats.check_timeline(back, arguments.output)
+    _make(arguments, shots)
+    formats.write_timeline(back, arguments.output)
     _tell(arguments, made)
     return 0
 

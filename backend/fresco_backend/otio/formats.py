@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
+from zipfile import ZipFile
 
 import opentimelineio as otio
 
+from fresco_backend.deliveries import make_writable, refused
 from fresco_backend.otio import edl, fcpxml
 from fresco_backend.otio.clips import exact
 from fresco_protocol.errors import InputError, OutputDenied, UsageError
@@ -45,6 +48,9 @@ FORMATS = {
     ".aaf": Format(name="AAF", package="otio-aaf-adapter", module="otio_aaf_adapter"),
     ".edl": Format(name="EDL", package="otio-cmx3600-adapter", module="otio_cmx3600_adapter", tracks=False),
 }  # fmt: skip
+
+
+_CONTENT = "content.otio"  # the timeline in an archive
 
 
 def format_of(path: Path) -> Format:
@@ -86,6 +92,19 @@ def _unpacked(path: Path) -> Path:
     return path.absolute().with_suffix(".media")
 
 
+def _read_archive(path: Path) -> Any:
+    """What an archive holds. It is unpacked beside itself, except files that are whole from an earlier run: by their
+    times a shot that was interrupted knows its plate."""
+    made = path.stat().st_mtime
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            there = _unpacked(path) / member.filename
+            known = there.stat() if there.is_file() else None
+            if known is None or known.st_size != member.file_size or known.st_mtime < made:
+                archive.extract(member, _unpacked(path))
+    return otio.adapters.read_from_file(str(_unpacked(path) / _CONTENT))
+
+
 def _refer_to(folder: Path, timeline: Timeline) -> None:
     """Let the references of an archive, which are relative, lead to where it is unpacked."""
     for clip in timeline.find_clips():
@@ -95,7 +114,7 @@ def _refer_to(folder: Path, timeline: Timeline) -> None:
 
 
 def _reader(path: Path, rate: Fraction | None) -> Callable[[], Any]:
-    """What reads a file. An archive is unpacked beside it, so that its plates can be read."""
+    """What reads a file."""
     suffix = path.suffix.lower()
     options: dict[str, Any] = {}
     if suffix == ".fcpxml":
@@ -107,30 +126,54 @@ def _reader(path: Path, rate: Fraction | None) -> Callable[[], Any]:
     if suffix == ".otiod":
         options = {"absolute_media_reference_paths": True}
     if suffix == ".otioz":
-        _unpacked(path).mkdir(exist_ok=True)
-        options = {"extract_to_directory": str(_unpacked(path))}
+        return partial(_read_archive, path)
     return partial(otio.adapters.read_from_file, str(path), **options)
 
 
+def check_timeline(timeline: Timeline, path: Path) -> None:
+    """Write a timeline, without media, and take it away again. Raises as `write_timeline` would."""
+    _write(timeline, path, keep=False)
+
+
 def write_timeline(timeline: Timeline, path: Path) -> None:
-    """Write a timeline. Raises OutputDenied when it cannot be written as this format."""
-    suffix = path.suffix.lower()
-    options: dict[str, Any] = {"use_empty_mob_ids": True} if suffix == ".aaf" else {}
-    if suffix in (".otiod", ".otioz"):
-        options["media_policy"] = otio.adapters.file_bundle_utils.MediaReferencePolicy.MissingIfNotFile
+    """Write a timeline, whole or not at all, in place of what had its name.
+
+    Raises OutputDenied when it cannot be written there, or as this format; DiskFull.
+    """
+    _write(timeline, path, keep=True)
+
+
+def _write(timeline: Timeline, path: Path, *, keep: bool) -> None:
+    make_writable(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if suffix == ".fcpxml":
-            fcpxml.write(timeline, path, exact(rate_of(timeline)))
-        elif suffix == ".edl":
-            edl.write(timeline, path, rate_of(timeline))
-        else:  # some adapters change what they write
-            otio.adapters.write_to_file(timeline.deepcopy(), str(path), **options)
+        with TemporaryDirectory(prefix=".fresco-", dir=path.absolute().parent) as folder:
+            made = Path(folder, path.name)
+            _encode(timeline, made, with_media=keep)
+            if keep and path.is_dir() and made.is_dir():
+                path.rename(Path(folder, "before"))
+            if keep:
+                made.replace(path)
     except UsageError:
         raise
+    except OSError as error:
+        raise refused(path, error) from error
     except Exception as error:  # adapters raise whatever their libraries do
         raise OutputDenied(f"the timeline cannot be written as {format_of(path).name}: {_words(error)}", where=path,
                            remedy="Write an .otio, which holds everything, or another format") from error
+
+
+def _encode(timeline: Timeline, path: Path, *, with_media: bool) -> None:
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {"use_empty_mob_ids": True} if suffix == ".aaf" else {}
+    if suffix in (".otiod", ".otioz"):
+        policy = otio.adapters.file_bundle_utils.MediaReferencePolicy
+        options["media_policy"] = policy.MissingIfNotFile if with_media else policy.AllMissing
+    if suffix == ".fcpxml":
+        fcpxml.write(timeline, path, exact(rate_of(timeline)))
+    elif suffix == ".edl":
+        edl.write(timeline, path, rate_of(timeline))
+    else:  # some adapters change what they write
+        otio.adapters.write_to_file(timeline.deepcopy(), str(path), **options)
 
 
 def rate_of(timeline: Timeline) -> float:
