@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fresco_backend.frame_pattern import MOVIES, PICTURES, record_path
 from fresco_backend.interruption import Terminated
 from fresco_backend.job_state import ENDED
 from fresco_backend.job_text import job_id
@@ -109,6 +108,7 @@ def _download(arguments: argparse.Namespace) -> int:
 
 def _is_delivery(path: str) -> bool:
     """Whether a file says that Fresco delivered it: what else has a delivery's name, such as a plate, stays."""
+    from fresco_backend.frame_pattern import MOVIES, PICTURES, record_path
     from fresco_backend.frames import embedded_job_hash
     from fresco_backend.image_files import decoded
     from fresco_backend.model_store import sha256
