@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,13 +19,14 @@ from fresco_backend import cli, server_start
 from fresco_backend.interruption import Terminated
 from fresco_backend.job_commands import _watched
 from fresco_backend.job_text import event_json, event_line
+from fresco_backend.roots import Roots
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import Busy
 from fresco_protocol.events import Finished, Warned
 from fresco_protocol.job import JobState
 from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
-from fresco_protocol.shot import Shot, parse_frames
+from fresco_protocol.shot import Control, ControlKind, Delivery, Look, Lora, Matte, Plate, Shot, parse_frames
 
 
 @pytest.fixture(autouse=True)
@@ -232,6 +233,28 @@ def test_submit_starts_a_server_and_says_so(tmp_path: Path, capfd: pytest.Captur
     finally:
         with Client(str(tmp_path / "state" / "connection.json"), software="test") as client:
             client.request(Stop(at_once=True))
+
+
+def test_the_server_that_submit_starts_may_read_all_that_the_shot_names(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("plate", "matte", "control", "loras", "model", "out"):
+        (tmp_path / name).mkdir()
+    lora = Lora(model=str(tmp_path / "loras" / "a.safetensors"))
+    look = Look(prompt="ink", model=str(tmp_path / "model"), loras=(lora,),
+                controls=(Control(kind=ControlKind.SEQUENCE, sequence=str(tmp_path / "control" / "c.####.png")),))
+    shot = Shot(plate=Plate(sequence=str(tmp_path / "plate" / "p.####.png")), look=look,
+                matte=Matte(sequence=str(tmp_path / "matte" / "m.####.png")),
+                delivery=Delivery(sequence=str(tmp_path / "out" / "look.####.png")))
+    started: list[Path] = []
+
+    def start(roots: Sequence[Path]) -> SimpleNamespace:
+        started.extend(roots)
+        return SimpleNamespace(poll=lambda: 1)
+
+    monkeypatch.setattr(server_start, "start_server", start)
+    monkeypatch.setattr(server_start, "_last_words", str)
+    assert cli.main(["submit", document(tmp_path, shot)]) == 69
+    Roots.declared(started).check_shot(shot)
 
 
 def test_a_server_that_has_the_queue_and_is_not_found_is_named(

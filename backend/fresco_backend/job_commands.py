@@ -23,6 +23,7 @@ from fresco_protocol.client import Client
 from fresco_protocol.document import write
 from fresco_protocol.errors import FrescoError, Interrupted, JobRefused, JobUnknown, UsageError
 from fresco_protocol.job import Job, JobState
+from fresco_protocol.shot import Shot
 
 SUBMIT = """\
 Queues a plate, or a shot document, and returns at once; options override what the document says. Where no server runs,
@@ -142,13 +143,11 @@ def _submit(arguments: argparse.Namespace) -> int:
         return _watched(client, record.id, 0, as_json=arguments.json, tell=tell, uploaded=arguments.upload)
 
 
-def _ensure(client: Client, shot: Any) -> None:
+def _ensure(client: Client, shot: Shot) -> None:
+    from fresco_backend.roots import folders_of
     from fresco_backend.server_start import IDLE_EXIT, ensure_server
 
-    delivery = Path(shot.delivery.sequence).parent
-    paths = [shot.plate.sequence, *([shot.matte.sequence] if shot.matte else [])]
-    roots = [folder for folder in (delivery, *(Path(path).parent for path in paths)) if folder.is_dir()]
-    process = ensure_server(client, roots=roots)
+    process = ensure_server(client, roots=folders_of(shot))
     if process is not None:
         sys.stderr.write(f"no server ran: started one in the background, process {process.pid}; it ends after "
                          f"{IDLE_EXIT} minutes without work. Its log: {settings.server_log()}\n")

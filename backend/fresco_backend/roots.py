@@ -78,10 +78,24 @@ class Roots:
                               remedy="Start the server with --root FOLDER, or set FRESCO_ROOTS, and submit again.")
 
     def _check_model(self, model: str, place: str) -> None:
-        if Path(model).is_absolute() or "~" in model:
+        if _is_path(model):
             self._check(str(Path(model).expanduser()), place, self.folders + self.models)
         elif ".." in Path(model).parts:
             raise PathRefused(f"{place} is no name of a model", where=model[:300], remedy="Give the whole path.")
+
+
+def folders_of(shot: Shot) -> tuple[Path, ...]:
+    """The folders, of those that are there, of all that a shot names by its path."""
+    folders = [Path(path).parent for _, path in _paths(shot)]
+    for _, model in _models(shot):
+        if _is_path(model):
+            place = Path(model).expanduser()
+            folders.append(place if place.is_dir() else place.parent)
+    return tuple(folder for folder in dict.fromkeys(folders) if folder.is_dir())
+
+
+def _is_path(model: str) -> bool:
+    return Path(model).is_absolute() or "~" in model
 
 
 def _paths(shot: Shot) -> Iterator[tuple[str, str]]:
