@@ -9,11 +9,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import EDMDPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from original_names import save_single_file
@@ -270,6 +271,15 @@ def test_a_u_net_of_another_task_is_not_supported(model: Path, config: dict[str,
 def test_a_prediction_that_no_schedule_knows_is_not_supported(model: Path) -> None:
     edit_json(model / "scheduler/scheduler_config.json", prediction_type="flow_prediction")
     with pytest.raises(WeightsUnsupported, match="epsilon or v_prediction"):
+        load(model)
+
+
+@pytest.mark.parametrize("scheduler", [
+    EDMDPMSolverMultistepScheduler(sigma_max=80.0, sigma_data=0.5), FlowMatchEulerDiscreteScheduler(shift=3.0)])
+def test_noise_of_another_kind_is_not_supported(scheduler: Any, model: Path) -> None:
+    """As of Playground 2.5, whose U-Net and text encoders are Stable Diffusion XL's."""
+    scheduler.save_pretrained(model / "scheduler")
+    with pytest.raises(WeightsUnsupported, match=type(scheduler).__name__):
         load(model)
 
 

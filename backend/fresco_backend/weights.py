@@ -140,7 +140,7 @@ def load(
     parts = _file_parts(inventory, changes) if inventory.place.is_file() else _folder_parts(inventory)
     if changes.prediction is not None:
         parts["scheduler_config"] = {**parts["scheduler_config"], "prediction_type": changes.prediction.value}
-    _require_prediction(parts["scheduler_config"], inventory.place)
+    _require_schedule(parts["scheduler_config"], inventory.place)
     _fuse_loras(inventory, changes, parts)
     nets = _controlnets(inventory, parts["unet"])
     for module in (parts["unet"], *_encoders(parts), *nets.values()):
@@ -397,7 +397,13 @@ def _require_structure(unet: UNet2DConditionModel, vae: Any, place: Path) -> Non
         )
 
 
-def _require_prediction(schedule: Mapping[str, Any], place: Path) -> None:
+def _require_schedule(schedule: Mapping[str, Any], place: Path) -> None:
+    """Raise WeightsUnsupported for noise of another kind, which diffusers would take for the usual one."""
+    if not any(schedule.get(key) for key in ("beta_schedule", "beta_start", "trained_betas")):
+        raise WeightsUnsupported(
+            f"its noise is not Stable Diffusion's, but that of {schedule.get('_class_name')}", where=place,
+            remedy="Use a model whose scheduler states betas, as those of Stable Diffusion 1, 2 and XL do.",
+        )  # fmt: skip
     known = [member.value for member in Prediction]
     found = schedule.get("prediction_type", known[0])
     if found not in known:
