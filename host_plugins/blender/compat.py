@@ -121,6 +121,11 @@ def write_to_disk(render: Any) -> None:
         render.save_output = True
 
 
+def literal(path: str) -> str:
+    """A path as the output of a render: 5.0 takes what stands in braces for a variable."""
+    return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (5, 0, 0) else path
+
+
 def show_new_files(strip: Any) -> None:
     """Makes a strip read its files again."""
     strip.invalidate_cache("RAW")

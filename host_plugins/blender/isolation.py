@@ -194,7 +194,7 @@ def _set_render(scene: Any, export: Export) -> None:
         setattr(render, off, False)
     render.use_file_extension = render.use_overwrite = True
     render.dither_intensity = 0  # noise would be taken for texture
-    render.filepath = export.raw_path
+    render.filepath = compat.literal(export.raw_path)
     compat.write_to_disk(render)
     _set_format(render.image_settings, export.picture)
 

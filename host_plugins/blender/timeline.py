@@ -327,8 +327,9 @@ def _new_strip(level: Any, result: Result, channel: int, start: int) -> Any:
     for name in names[1:]:
         strip.elements.append(name)
     strip.directory = portable(os.path.dirname(path))
-    linear = path.endswith(".exr")
-    spaces.choose(strip.colorspace_settings, "name", spaces.LINEAR if linear else spaces.SRGB)
+    is_exr = path.endswith(".exr")  # said here, because Blender would ask a file that may not be there yet
+    spaces.choose(strip.colorspace_settings, "name", spaces.LINEAR if is_exr else spaces.SRGB)
+    strip.alpha_mode = "PREMUL" if is_exr else "STRAIGHT"
     return strip
 
 

@@ -28,7 +28,11 @@ def picture(number: int) -> Pixels:
 
 
 def write_footage(folder: Path) -> Path:
-    """png/f.1001.png ..., exr/, hdr/ (with a highlight of 4.0) and movie.mp4, whose n-th frame has the number n."""
+    """png/f.1001.png ..., exr/, hdr/ (with a highlight of 4.0) and movie.mp4, whose n-th frame has the number n.
+
+    straight/ (PNG) and premultiplied/ (EXR) have a soft alpha.
+    """
+    alpha = np.clip((np.arange(WIDTH)[None, :, None] - 16) / 64, 0, 1) * np.ones((HEIGHT, 1, 1))
     for number in range(FIRST, FIRST + COUNT):
         pixels = picture(number)
         linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4).astype(np.float32)
@@ -37,13 +41,16 @@ def write_footage(folder: Path) -> Path:
         _write(folder / "png" / f"f.{number}.png", pixels, oiio.UINT8)
         _write(folder / "exr" / f"f.{number}.exr", linear, oiio.HALF)
         _write(folder / "hdr" / f"f.{number}.exr", bright, oiio.HALF)
+        _write(folder / "straight" / f"f.{number}.png", np.concatenate([pixels, alpha], -1), oiio.UINT8)
+        _write(folder / "premultiplied" / f"f.{number}.exr", np.concatenate([linear * alpha, alpha], -1), oiio.HALF)
     _write_movie(folder / "movie.mp4")
     return folder
 
 
 def _write(path: Path, pixels: Pixels, depth: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = oiio.ImageBuf(pixels)
+    buffer = oiio.ImageBuf(pixels.astype(np.float32))
+    buffer.specmod().attribute("oiio:UnassociatedAlpha", int(path.suffix == ".png"))
     buffer.set_write_format(depth)
     assert buffer.write(str(path)), buffer.geterror()
 

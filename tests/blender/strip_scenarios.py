@@ -176,6 +176,36 @@ def matte_whatever_the_display(stage: Stage) -> None:
     assert all(np.abs(other - drawn[0]).max() < 0.002 for other in drawn), [one.max() for one in drawn]
 
 
+def soft_alpha(stage: Stage) -> None:
+    """What shines through a strip shines through its result, whatever way the strip went."""
+    below = stage.sequence("exr", at=1, channel=1)
+    for kind, flipped, file_format in (("straight", False, "EXR"), ("premultiplied", False, "EXR"),
+                                       ("premultiplied", True, "EXR"), ("straight", False, "PNG")):
+        strip = stage.sequence(kind, at=1, channel=2, trim=(0, 19))
+        strip.blend_type, strip.use_flip_x = "ALPHA_OVER", flipped
+        stage.settings.file_format = file_format
+        stage.select(strip)
+        row, = stage.stylise()
+        over, alone = stage.seen(1, 1)[0], stage.seen(1, 1, muted=(below,))[0]
+        assert np.abs(over - alone).max() > 0.1, "it shines through"
+        stage.check_result(row, strip)
+        stage.strips.remove(stage.result(row))
+        stage.strips.remove(strip)
+
+
+def names_in_any_language(stage: Stage) -> None:
+    """Folders and strips may be called anything that the system allows."""
+    for name in ("Größe 海 мир", "shot_#12 50%", "a{b}c", "x;y & z"):
+        stage.settings.folder = str(stage.work / name)
+        strip = stage.sequence("png", at=1, trim=(0, 20))
+        strip.use_flip_x, strip.name = True, "海/мир: {x} #1 %d"
+        stage.select(strip)
+        row, = stage.stylise()
+        stage.check_result(row, strip, moves=False)
+        for found in list(stage.strips):
+            stage.strips.remove(found)
+
+
 def project_moved(stage: Stage) -> None:
     """A .blend with its folder beside it is moved elsewhere: the result is there all the same."""
     here, there = stage.work / "show", stage.work / "archive"
