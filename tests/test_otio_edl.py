@@ -70,6 +70,44 @@ def test_time_codes_drop_frames_as_the_list_says(fcm: str, punctuation: str, sta
     assert names == ["A001C003_fresco.mov", "A001C003_2_fresco.mov"]
 
 
+RECORDED = """\
+001  A001 A     C        00:00:00:05 00:00:00:15 01:00:00:05 01:00:00:15
+002  A001 V     C        00:00:00:00 00:00:00:10 01:00:00:00 01:00:00:10
+003  A001 V     C        00:00:00:12 00:00:00:20 01:00:00:14 01:00:00:22
+"""
+
+
+def test_the_record_begins_where_the_timeline_does(tmp_path: Path) -> None:
+    """The adapter hides the start of a record in the ranges of tracks, where new tracks and other formats miss it."""
+    found = read(tmp_path / "cut.edl", HEAD.format(fcm="NON-DROP FRAME") + RECORDED, Fraction(24))
+    assert found.global_start_time == otio.opentime.RationalTime(86_400, 24)
+    places = {track.kind: [round(clip.transformed_time_range(clip.trimmed_range(), found.tracks).start_time.value)
+                           for clip in track.find_clips()] for track in found.tracks}
+    assert places == {otio.schema.TrackKind.Audio: [5], otio.schema.TrackKind.Video: [0, 14]}
+    for clip in found.find_clips():
+        clip.media_reference = otio.schema.ExternalReference("file:///media/a.mov", span(0, 100, 24.0))
+    came = done(found, tmp_path)
+    made = came.video_tracks()
+    assert [[clip.transformed_time_range(clip.trimmed_range(), came.tracks) for clip in track.find_clips()]
+            for track in made] == [[span(0, 10, 24.0), span(14, 8, 24.0)]] * 2, "each result stands over its clip"
+
+
+@pytest.mark.parametrize("suffix", [".otio", ".edl"])
+def test_an_edl_of_a_timeline_records_at_its_time_codes(suffix: str, tmp_path: Path) -> None:
+    if suffix == ".edl":
+        source = read(tmp_path / "cut.edl", HEAD.format(fcm="NON-DROP FRAME") + RECORDED, Fraction(24))
+    else:
+        source = otio.schema.Timeline("cut", global_start_time=otio.opentime.RationalTime(86_400, 24))
+        source.tracks.append(otio.schema.Track("V1", kind=otio.schema.TrackKind.Video))
+        media = otio.schema.ExternalReference("file:///media/a.mov", span(0, 100, 24.0))
+        source.tracks[0].extend([otio.schema.Clip("a", media, span(0, 10, 24.0)), otio.schema.Gap(
+            source_range=span(0, 4, 24.0)), otio.schema.Clip("a", media.deepcopy(), span(12, 8, 24.0))])
+    formats.write_timeline(source, tmp_path / "out.edl")
+    written = (tmp_path / "out.edl").read_text(encoding="utf-8")
+    assert "00:00:00:00 00:00:00:10 01:00:00:00 01:00:00:10" in written
+    assert "00:00:00:12 00:00:00:20 01:00:00:14 01:00:00:22" in written
+
+
 def m2(speed: str, record: str = "01:00:01:00", note: str = "") -> str:
     return (HEAD.format(fcm="NON-DROP FRAME") + "001  A001 V     C        00:00:10:00 00:00:11:00 01:00:00:00 "
             f"{record}\n"

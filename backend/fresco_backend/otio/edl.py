@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EDL (CMX 3600), whose adapter passes over what decides which frame is meant: FCM, M2, and media that is only named.
+"""EDL (CMX 3600), whose adapter passes over what decides which frame is meant: FCM, M2, and media that is only named;
+and has the time code at which a record begins as a range of its tracks that lies before all that is in them.
 
 FCM says whether the time codes after it drop frames, however they are punctuated. M2 says the speed of the event before
 it in frames per second, negative backwards; the adapter looks at it only where the two durations differ. Source: CMX
@@ -36,6 +37,7 @@ def read(path: Path, rate: Fraction) -> Timeline:
     """
     lines = list(_plain(path.read_text(encoding="utf-8-sig"), rate))
     timeline = otio.adapters.read_from_string("\n".join(lines) + "\n", ADAPTER, rate=float(rate))
+    _begin(timeline)
     timeline.metadata[KEPT] = {"drop": any(_EVENT.match(line) and ";" in line for line in lines)}
     for clip in timeline.find_clips():
         _take_speed(clip, rate)
@@ -51,6 +53,13 @@ def write(timeline: Timeline, path: Path, rate: float) -> None:
     Raises UsageError for a changed speed, whose source range the adapter gets wrong.
     """
     made = timeline.deepcopy()
+    tracks = sorted(made.tracks, key=lambda track: track.kind != otio.schema.TrackKind.Video)
+    made.tracks.clear()
+    made.tracks.extend(tracks)  # the adapter writes the first one
+    if made.global_start_time is not None:
+        for track in made.tracks:
+            shown = track.trimmed_range()
+            track.source_range = otio.opentime.TimeRange(shown.start_time - made.global_start_time, shown.duration)
     for clip in made.find_clips():
         kept = clip.metadata.get(KEPT, {})
         if kept.get("same"):
@@ -100,6 +109,19 @@ def _plain(text: str, rate: Fraction) -> Iterator[str]:
                 yield f"* {_NOTE} {line.strip()}"
         else:
             yield line
+
+
+def _begin(timeline: Timeline) -> None:
+    """Give the timeline the time code at which its record begins, and tracks that begin later a gap."""
+    begins = [(track, -track.source_range.start_time) for track in timeline.tracks if track.source_range is not None]
+    if not begins:
+        return
+    timeline.global_start_time = first = min(start for _, start in begins)
+    for track, start in begins:
+        track.source_range = None
+        if start > first:
+            none = otio.opentime.RationalTime(0, start.rate)
+            track.insert(0, otio.schema.Gap(source_range=otio.opentime.TimeRange(none, start - first)))
 
 
 def _take_speed(clip: Any, rate: Fraction) -> None:
