@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from shots import bits, delivered, rendered, small_shot, write_plate
 
 from fresco_backend import denoising, device_room, estimate, windows
 from fresco_backend.engine import denoise
-from fresco_backend.events import Warned
+from fresco_backend.events import Advanced, Stage, Warned
 from fresco_backend.job import Job
 from fresco_protocol.errors import WeightsUnsupported
-from fresco_protocol.shot import Keyframing, Shot
+from fresco_protocol.shot import Editing, Keyframing, Shot, Task
 
 Failing = Callable[[int], list[int]]
 
@@ -93,6 +93,30 @@ def test_a_window_for_which_memory_is_too_small_is_not_even_tried(
     (warning,) = [event for event in events if isinstance(event, Warned)]
     assert warning.code == "window-halved"
     assert warning.text.startswith("1 MiB of memory are free, and a window of 6 frames takes about 2 MiB")
+
+
+def test_fewer_frames_are_inverted_together_where_memory_runs_out_or_is_too_small(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, tried = denoise.invert_window, []
+
+    def invert_window(models: Any, window: denoise.WindowInput, *rest: Any) -> Iterator[tuple[int, torch.Tensor]]:
+        tried.append(len(window.frames))
+        if len(window.frames) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield from whole(models, window, *rest)
+
+    monkeypatch.setattr(denoise, "invert_window", invert_window)
+    edit = replace(shot, task=Task.EDIT, editing=Editing(caption="a photo", inversion_steps=4))
+    events = rendered(edit)
+    assert tried == [6, 3, 2, 1, 3, 2, 1]
+    done = [event.done for event in events if isinstance(event, Advanced) and event.stage is Stage.INVERT]
+    assert done == sorted(done) and len(delivered(events)) == 6
+    tried.clear()
+    monkeypatch.setattr(device_room, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr(estimate, "window_memory", lambda job, frames, dtype: frames * 2**18)
+    rendered(replace(edit, editing=replace(edit.editing, caption="a man")))
+    assert tried == [3, 2, 1, 3, 2, 1]
 
 
 def test_another_error_is_no_reason_to_halve(shot: Shot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fresco_backend import drift, kept_memory, windows
 from fresco_backend.ahead import Expected
-from fresco_backend.device_room import MemoryPlan, halves_for_memory
+from fresco_backend.device_room import MemoryPlan, fewer_for_memory, halves_for_memory
 from fresco_backend.engine import denoise
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
@@ -51,17 +51,25 @@ class Denoising:
         self._watched.close()
 
     def invert(self, place: int) -> Iterator[Event]:
-        """Invert the frames of a window that are not inverted yet, as many at once as a window may hold."""
+        """Invert the frames of a window that are not inverted yet, as many at once as are denoised together.
+
+        Where memory runs out, half of them.
+        """
         inversions = self._inversions
         if inversions is None:
             return
-        waiting, size = inversions.missing(self.windows[place].frames), self.job.shot.keyframing.window
-        total = len(self._waiting) * inversions.steps
-        for start in range(0, len(waiting), size):
-            part = waiting[start : start + size]
+        frames, total = inversions.missing(self.windows[place].frames), len(self._waiting) * inversions.steps
+        together = max(len(part.frames) for part in self._memory.parts(self.windows[place]))
+        size = min(together, self.job.shot.keyframing.window)
+        waiting = [frames[start : start + size] for start in range(0, len(frames), size)]
+        while waiting:
+            part = waiting.pop(0)
             before = (len(self._waiting) - len(inversions.missing(self._waiting))) * inversions.steps
-            for count in inversions.make(self.models, part):
-                yield Advanced(stage=Stage.INVERT, done=before + count * len(part), total=total)
+            try:
+                for count in inversions.make(self.models, part):
+                    yield Advanced(stage=Stage.INVERT, done=before + count * len(part), total=total)
+            except (RuntimeError, MemoryError) as error:
+                waiting[:0] = fewer_for_memory(part, error)
 
     def window(self, place: int, denoised: int) -> Iterator[Event]:
         """Denoise the window at a place, and keep its keyframes, tones and anchors. denoised: windows done before.

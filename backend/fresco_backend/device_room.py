@@ -85,8 +85,21 @@ def halves_for_memory(window: Window, error: BaseException) -> tuple[Window, Win
     halves = halved(window) if is_out_of_memory(error) else None
     if halves is None:
         raise error
+    _clear(error)
+    return halves
+
+
+def fewer_for_memory(frames: tuple[int, ...], error: BaseException) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two parts in place of frames that are each for itself, likewise."""
+    if len(frames) < 2 or not is_out_of_memory(error):
+        raise error
+    _clear(error)
+    middle = (len(frames) + 1) // 2
+    return frames[:middle], frames[middle:]
+
+
+def _clear(error: BaseException) -> None:
     traceback.clear_frames(error.__traceback__)  # which hold the tensors of the step
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return halves
