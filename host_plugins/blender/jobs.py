@@ -93,7 +93,7 @@ class Queue:
         row = _row(fresh_key(), old.group, version, old.clip, choices, extraction, old.shot_folder)
         write_shot(row.shot, row.folder)
         _, strip = timeline.strip_of_job(old.key)
-        timeline.integrate(_result(row), beside=strip.name if strip is not None else None)
+        timeline.integrate(_result(row), beside=old.key if strip is not None else None)
         self.rows.append(row)
         return row
 

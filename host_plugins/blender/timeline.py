@@ -292,7 +292,7 @@ class Result:
 def integrate(result: Result, *, beside: Optional[str] = None) -> str:
     """Puts the result on the timeline, frame upon frame, and gives its name; its files may come later.
 
-    beside: name of the result strip that this one is another version of; it is muted, and gives the place.
+    beside: key of the job whose result strip this one is another version of; it is muted, and gives the place.
     """
     clip = result.clip
     scene, source = _located(clip) if beside is None else _version(clip, beside)
@@ -312,10 +312,10 @@ def integrate(result: Result, *, beside: Optional[str] = None) -> str:
     return str(strip.name)
 
 
-def _version(clip: Clip, name: str) -> tuple[Any, Any]:
-    scene, strip = found_result(name)
+def _version(clip: Clip, key: str) -> tuple[Any, Any]:
+    scene, strip = strip_of_job(key)
     if strip is None:
-        raise InputError("the result strip is gone", where=name, remedy="Stylise the strip again.")
+        raise InputError("the result strip is gone", where=clip.strip, remedy="Stylise the strip again.")
     return scene, strip
 
 
@@ -345,11 +345,6 @@ def results() -> Iterator[tuple[Any, Any, dict[str, Any]]]:
             for strip in compat.all_strips_of(scene.sequence_editor):
                 if isinstance(strip.get(RECORD), str):
                     yield scene, strip, json.loads(strip[RECORD])
-
-
-def found_result(name: str) -> tuple[Any, Any]:
-    """The scene and the result strip of this name; (None, None) if it is gone."""
-    return next(((scene, strip) for scene, strip, _ in results() if strip.name == name), (None, None))
 
 
 def strip_of_job(key: str) -> tuple[Any, Any]:

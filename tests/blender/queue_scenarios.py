@@ -119,6 +119,23 @@ def versions(stage: Stage) -> None:
     assert not Path(second.shot_folder).exists()
 
 
+def versions_in_two_scenes(stage: Stage) -> None:
+    """Results of two scenes may have one name: a new version lies in the scene of the old one."""
+    strip = stage.sequence("png", at=1, trim=(0, 22))
+    stage.select(strip)
+    first, = stage.stylise()
+    here, other = stage.scene, bpy.data.scenes.new("A scene that comes first")
+    bpy.context.window.scene = other
+    stage.begin()
+    stage.select(stage.sequence("exr", at=40, trim=(0, 22)))
+    second, = stage.stylise()
+    assert stage.result(first).name == stage.result(second).name
+    bpy.ops.fresco.redo(key=first.key)
+    found, strip = stage.module("timeline").strip_of_job(stage.queue.rows[-1].key)
+    assert found == here and stage.span(strip) == (1, 3) and len(stage.strips) == 2, found
+    assert stage.result(first).mute and not stage.result(second).mute
+
+
 def a_number_is_not_used_again(stage: Stage) -> None:
     """A version that was cleared from the list keeps its files; the next one does not write over them."""
     strip = stage.sequence("png", trim=(0, 20))
