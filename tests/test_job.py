@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import lora_files
 import numpy as np
 import plates
 import pytest
@@ -20,12 +21,12 @@ from shots import small_shot, with_delivery, with_look, with_plate, write_plate
 
 import tiny
 from fresco_backend.color import LINEAR, SRGB
-from fresco_backend.color_config import color_space
+from fresco_backend.color_config import RENDERING, color_space
 from fresco_backend.job import Job, opaque, open_job
 from fresco_backend.roots import Roots
 from fresco_backend.sequences import SequenceReader
 from fresco_protocol.errors import ColorError, FrameSize, MatteError, PathRefused
-from fresco_protocol.shot import Control, ControlKind, Cue, Matte, Missing, Rate, Shot, parse_frames
+from fresco_protocol.shot import Control, ControlKind, Cue, Lora, Matte, Missing, Rate, Shot, parse_frames
 
 
 @pytest.fixture
@@ -93,6 +94,40 @@ def test_the_file_that_is_held_for_a_frame_changes_the_identity(shot: Shot, tmp_
     before = opened(shot).identity
     os.utime(tmp_path / "plate" / "plate.1001.png", ns=(1, 1))
     assert opened(shot).identity != before
+
+
+def test_files_of_the_model_count_by_their_content_wherever_they_lie(shot: Shot, tmp_path: Path) -> None:
+    """Nodes of a farm see one disk under several paths."""
+    found = set()
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        lora = folder / "lora.safetensors"
+        net, vae = (str(shutil.copytree(Path(shot.look.model) / part, folder / part)) for part in ("controlnet", "vae"))
+        lora_files.save(lora, [("unet", tiny.tiny_unet())])
+        found.add(opened(with_look(shot, loras=(Lora(model=str(lora)),), vae=vae,
+                                   controls=(Control(kind=ControlKind.CANNY, model=net),))).identity)
+    assert len(found) == 1
+
+
+def test_a_colour_configuration_counts_by_its_content_wherever_it_lies(
+        shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for name, comment in (("here", ""), ("there", ""), ("there", "# of another day\n")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        config = tmp_path / name / "config.ocio"
+        config.write_text(Path(RENDERING).read_text(encoding="utf-8") + comment, encoding="utf-8")
+        monkeypatch.setenv("OCIO", str(config))
+        found.append(opened(shot).identity)
+    assert found[0] == found[1] != found[2]
+
+
+def test_times_count_as_the_coarsest_view_of_a_disk_tells_them(shot: Shot, tmp_path: Path) -> None:
+    """A share of Windows' counts in tenths of a microsecond."""
+    path = tmp_path / "plate" / "plate.1003.png"
+    found = []
+    for time in (1_700_000_000_123_456_789, 1_700_000_000_123_456_700, 1_700_000_000_123_457_000):
+        os.utime(path, ns=(time, time))
+        found.append(opened(shot).identity)
+    assert found[0] == found[1] != found[2]
 
 
 def test_the_schedule_of_a_model_changes_the_identity(shot: Shot, tmp_path: Path) -> None:

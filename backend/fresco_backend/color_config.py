@@ -69,10 +69,10 @@ def configuration() -> str:
 
 
 def configuration_facts() -> str:
-    """What tells one configuration from another: its name, and of a file its content."""
+    """What tells one configuration from another: its name, or of a file, wherever it lies, its content."""
     config = configuration()
     path = Path(config)
-    return f"{config} {hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else config
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else config
 
 
 def to_aces(colour: FloatArray, space: ColorSpace) -> FloatArray:

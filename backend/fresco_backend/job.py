@@ -349,22 +349,25 @@ def _same_aspect(size: Size, other: Size) -> bool:
 
 def _without_folders(document: dict[str, Any]) -> dict[str, Any]:
     """The document with the names of its files alone: machines see one disk under several paths."""
-    nouns = [document["plate"], document["matte"], *(document["look"]["controls"] or ())]
-    for noun in nouns:
-        if noun and noun["sequence"]:
-            noun["sequence"] = Path(noun["sequence"]).name
-    document["look"]["model"] = Path(document["look"]["model"]).name
-    if document["delivery"]["upscaler"]:
-        document["delivery"]["upscaler"] = Path(document["delivery"]["upscaler"]).name
+    look, matte = document["look"], document["matte"]
+    paths = [(document["plate"], "sequence"), (look, "model"), (look, "vae"), (document["delivery"], "upscaler"),
+             *((lora, "model") for lora in look["loras"]), *([(matte, "sequence")] if matte else []),
+             *((control, key) for control in look["controls"] or () for key in ("sequence", "model", "detector"))]
+    for noun, key in paths:
+        if noun[key]:
+            noun[key] = Path(noun[key]).name
     return document
 
 
 def _file_facts(job: Job) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file that is read for the job's frames; others may come and go."""
+    """Name, size and time of change of every file that is read for the job's frames; others may come and go.
+
+    The time in microseconds: of one disk, a share of Windows' gives tenths of them, and NFS thousandths.
+    """
     paths = dict.fromkeys(
         reader.source(number) for reader in job.readers for number in job.frames if number in reader.numbers)
     status = [(path.name, path.stat()) for path in (*paths, *(job.matte.outside if job.matte else ()))]
-    return [(name, facts.st_size, facts.st_mtime_ns) for name, facts in status]
+    return [(name, facts.st_size, facts.st_mtime_ns // 1000) for name, facts in status]
 
 
 def _configurations(inventory: Inventory) -> dict[str, str]:
