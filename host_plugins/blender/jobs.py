@@ -194,8 +194,7 @@ class Queue:
                 if isinstance(item, (Delivered, JobChanged)):
                     refreshed[row.key] = row
         for row in refreshed.values():
-            _, strip = timeline.strip_of_job(row.key)
-            if strip is not None:
+            for _, strip in timeline.strips_of_job(row.key):
                 compat.show_new_files(strip)
 
     def _take_answer(self, answer: Answer) -> None:

@@ -292,12 +292,16 @@ class Result:
 def integrate(result: Result, *, beside: Optional[str] = None) -> str:
     """Puts the result on the timeline, frame upon frame, and gives its name; its files may come later.
 
-    beside: key of the job whose result strip this one is another version of; it is muted, and gives the place.
+    beside: key of the job whose result this one is another version of; it is muted, all pieces of it that an artist
+    cut, and gives the place.
     """
     clip = result.clip
     scene, source = _located(clip) if beside is None else _version(clip, beside)
-    start, end = (clip.start, clip.end) if beside is None else compat.span(source)
     content = clip.outer_start if beside is None else compat.content_start(source)
+    pieces = [] if beside is None else [piece for home, piece in strips_of_job(beside)
+                                        if home == scene and compat.content_start(piece) == content]
+    spans = [compat.span(piece) for piece in pieces] or [(clip.start, clip.end)]
+    start, end = min(first for first, _ in spans), max(last for _, last in spans)
     level = source.parent_meta() or scene.sequence_editor
     strip = _new_strip(level, result, free_channel(scene, source, start, end), content)
     compat.place(strip, content, start, end)
@@ -307,8 +311,8 @@ def integrate(result: Result, *, beside: Optional[str] = None) -> str:
     strip.color_tag, strip.select = TAG, False
     follows = {"strip": clip.strip, "shift": clip.shift, "speed": clip.speed}
     strip[RECORD] = json.dumps({**result.record, "follows": follows})
-    if beside is not None:
-        source.mute = True
+    for piece in pieces:
+        piece.mute = True
     return str(strip.name)
 
 
@@ -347,9 +351,14 @@ def results() -> Iterator[tuple[Any, Any, dict[str, Any]]]:
                     yield scene, strip, json.loads(strip[RECORD])
 
 
+def strips_of_job(key: str) -> list[tuple[Any, Any]]:
+    """The scenes and the result strips of a job, whatever they are called now: an artist may have cut it in pieces."""
+    return [(scene, strip) for scene, strip, record in results() if record.get("key") == key]
+
+
 def strip_of_job(key: str) -> tuple[Any, Any]:
-    """The scene and the result strip of a job, whatever it is called now; (None, None) if it is gone."""
-    return next(((scene, strip) for scene, strip, record in results() if record.get("key") == key), (None, None))
+    """The first of them; (None, None) if it is gone."""
+    return next(iter(strips_of_job(key)), (None, None))
 
 
 def note(key: str, **facts: Any) -> None:
@@ -367,17 +376,15 @@ def switch(group: str, key: str) -> None:
 
 
 def mute(key: str, muted: bool) -> None:
-    """Hides or shows the result strip of a job, if it is still there."""
-    _, strip = strip_of_job(key)
-    if strip is not None:
+    """Hides or shows the result strips of a job, if they are still there."""
+    for _, strip in strips_of_job(key):
         strip.mute = muted
 
 
 def remove(key: str) -> None:
-    """Takes the result strip of a job off the timeline."""
-    _, strip = strip_of_job(key)
-    if strip is not None:
-        scene = next(scene for scene, found, _ in results() if found == strip)
+    """Takes the result strips of a job off the timeline."""
+    while (found := strip_of_job(key)) != (None, None):  # asked anew: removing one moves the others in memory
+        scene, strip = found
         compat.strips_of(strip.parent_meta() or scene.sequence_editor).remove(strip)
 
 

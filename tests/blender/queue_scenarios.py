@@ -119,6 +119,24 @@ def versions(stage: Stage) -> None:
     assert not Path(second.shot_folder).exists()
 
 
+def cut_in_pieces(stage: Stage) -> None:
+    """A result that an artist cut is one result still: all its pieces are hidden, replaced and deleted."""
+    strip = stage.sequence("png", at=1, trim=(0, 16))
+    stage.select(strip)
+    row, = stage.stylise()
+    stage.result(row).split(frame=5, split_method="SOFT")
+    pieces = [found for _, found in stage.module("timeline").strips_of_job(row.key)]
+    assert sorted(stage.span(piece) for piece in pieces) == [(1, 5), (5, 9)]
+    bpy.ops.fresco.redo(key=row.key)
+    assert all(piece.mute for _, piece in stage.module("timeline").strips_of_job(row.key))
+    second = stage.queue.rows[-1]
+    assert stage.span(stage.result(second)) == (1, 9)
+    bpy.ops.fresco.delete_version(key=second.key)
+    assert not any(piece.mute for _, piece in stage.module("timeline").strips_of_job(row.key))
+    bpy.ops.fresco.delete_version(key=row.key)
+    assert [found.name for found in stage.strips] == ["png"]
+
+
 def versions_in_two_scenes(stage: Stage) -> None:
     """Results of two scenes may have one name: a new version lies in the scene of the old one."""
     strip = stage.sequence("png", at=1, trim=(0, 22))
