@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from shots import bits, delivered, rendered, small_shot, write_plate
@@ -18,6 +19,7 @@ from shots import bits, delivered, rendered, small_shot, write_plate
 from fresco_backend import denoising, device_room, estimate, windows
 from fresco_backend.engine import denoise
 from fresco_backend.events import Advanced, Stage, Warned
+from fresco_backend.frames import read_frame
 from fresco_backend.job import Job
 from fresco_protocol.errors import WeightsUnsupported
 from fresco_protocol.shot import Editing, Keyframing, Shot, Task
@@ -73,6 +75,19 @@ def test_halves_are_halved_again(shot: Shot, memory_for: Failing) -> None:
     tried = memory_for(3)
     assert len(delivered(rendered(shot))) == 6
     assert tried == [6, 4, 3, 3, 4, 3, 3]
+
+
+def test_frame_by_frame_one_frame_is_the_smallest_window(
+    shot: Shot, memory_for: Failing, tmp_path: Path
+) -> None:
+    alone = replace(shot, coherence=None)
+    rendered(alone)
+    whole = read_frame(tmp_path / "out" / "look.1006.png").pixels
+    tried = memory_for(1)
+    rendered(replace(alone, delivery=replace(alone.delivery, overwrite=True)))
+    assert tried == [6, 3, 2, 1, 1, 1, 3, 2, 1, 1, 1]
+    halved = read_frame(tmp_path / "out" / "look.1006.png").pixels
+    assert np.abs(halved - whole).max() < 2 / 255, "the same but for rounding"
 
 
 def test_when_no_smaller_window_is_left_the_error_is_told(shot: Shot, memory_for: Failing) -> None:

@@ -92,7 +92,7 @@ class Denoising:
             try:
                 given, result = yield from self._denoised(place, part, denoised, anchors)
             except (RuntimeError, MemoryError) as error:
-                waiting[:0] = halves_for_memory(part, error)
+                waiting[:0] = halves_for_memory(job, part, error)
                 yield Warned(code="window-halved", text=f"memory ran out with {len(part.frames)} frames in a window; "
                              f"it goes on with {len(waiting[0].frames)}, which is a little less steady")
                 continue

@@ -41,7 +41,7 @@ class MemoryPlan:
 
     def parts(self, window: Window) -> tuple[Window, ...]:
         """The window itself where there is room for it, else two halves, each again likewise; never a larger one."""
-        halves = halved(window)
+        halves = _halves(self.job, window)
         if halves is None or self._fits(self._step(window)) or self._step(halves[0]) >= self._step(window):
             return (window,)
         return tuple(part for half in halves for part in self.parts(half))
@@ -77,12 +77,12 @@ def require_room(job: Job) -> None:
                            remedy="Close what else uses the GPU, or take a node with more memory")
 
 
-def halves_for_memory(window: Window, error: BaseException) -> tuple[Window, Window]:
+def halves_for_memory(job: Job, window: Window, error: BaseException) -> tuple[Window, Window]:
     """Two windows in place of one in which memory ran out, with the room that it took given back.
 
     Raises the error itself where it is another one, or where no smaller window is left.
     """
-    halves = halved(window) if is_out_of_memory(error) else None
+    halves = _halves(job, window) if is_out_of_memory(error) else None
     if halves is None:
         raise error
     _clear(error)
@@ -96,6 +96,11 @@ def fewer_for_memory(frames: tuple[int, ...], error: BaseException) -> tuple[tup
     _clear(error)
     middle = (len(frames) + 1) // 2
     return frames[:middle], frames[middle:]
+
+
+def _halves(job: Job, window: Window) -> tuple[Window, Window] | None:
+    """Frame by frame, without constraints, nothing ties a half to the other."""
+    return halved(window, anchored=job.shot.coherence is not None)
 
 
 def _clear(error: BaseException) -> None:

@@ -93,11 +93,15 @@ def split_windows(keys: Sequence[int], size: int, *, fewest: int | None = None) 
     return _with_anchors(chunks)
 
 
-def halved(window: Window) -> tuple[Window, Window] | None:
+def halved(window: Window, *, anchored: bool = True) -> tuple[Window, Window] | None:
     """Give two windows, one after the other, that hold fewer frames each; None where anchors would make up for that.
 
-    They are denoised as any two windows: the second one is anchored in the first one's last key.
+    They are denoised as any two windows: the second one is anchored in the first one's last key. anchored: False for
+    frames that are each for itself.
     """
+    if not anchored:
+        half, rest = window.keys[: (len(window.keys) + 1) // 2], window.keys[(len(window.keys) + 1) // 2 :]
+        return (Window(anchors=(), keys=half), Window(anchors=(), keys=rest)) if rest else None
     middle = (len(window.frames) + ANCHORS) // 2 - len(window.anchors)
     if middle >= len(window.keys) or len(window.frames) < FEWEST_KEYS + 1:
         return None
