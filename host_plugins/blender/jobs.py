@@ -30,6 +30,7 @@ from .timeline import Clip, Extraction
 
 QUEUE = "fresco_queue"  # custom property of a scene: rows as JSON
 FOLDERS = "Name its folder in the preferences of Fresco, under Folders, press Stop Server, and redo the job."
+COVERING = ("REPLACE", "ALPHA_OVER", "CROSS", "GAMMA_CROSS")  # a strip that blends so hides what it was made of
 TRIED_AGAIN = 69  # exit code of errors about a server that is away
 
 
@@ -79,6 +80,9 @@ class Queue:
         row = _row(key, key, 1, clip, choices, extraction, shot_folder)
         write_shot(row.shot, row.folder)
         timeline.integrate(_result(row))
+        _, strip = timeline.strip_of_job(key)
+        if strip.blend_type not in COVERING:
+            row.warning = f"Its source below blends by {strip.blend_type.replace('_', ' ').title()} too: mute that one"
         self.rows.append(row)
         return row
 

@@ -40,6 +40,17 @@ def edits(stage: Stage) -> None:
     assert plain.shape == edited.shape and 0.001 < abs(plain - edited).mean() < 0.3
 
 
+def two_strips_that_add_up(stage: Stage) -> None:
+    """A light leak and its result would both be added: the row says so, and a strip that covers has nothing to say."""
+    for blend, told in (("ADD", "blends by Add too: mute that one"), ("ALPHA_OVER", None)):
+        strip = stage.sequence("png", trim=(0, 22))
+        strip.blend_type = blend
+        stage.select(strip)
+        row, = stage.stylise()
+        assert stage.result(row).blend_type == blend
+        assert row.warning is None if told is None else told in row.warning, row.warning
+
+
 def models_and_presets(stage: Stage) -> None:
     """The models of the server are offered; a model with its numbers is a preset of its own, beside the looks."""
     settings = stage.settings
