@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,23 @@ from false_workers import with_worker
 from servers import ended, polled, serving, waited
 
 from fresco_backend import listener as listener_room
-from fresco_backend import settings
+from fresco_backend import server as server_room
+from fresco_backend import settings, work
 from fresco_backend.answers import Answers
 from fresco_backend.job_database import JobDatabase
+from fresco_backend.job_state import Claim, Wish
+from fresco_backend.jobs import JobQueue
 from fresco_backend.journal import EVENT_BYTES
 from fresco_backend.listener import Listener
+from fresco_backend.server import Server
 from fresco_backend.server_address import fresh_token
 from fresco_backend.worker_pool import WorkerPool
 from fresco_protocol.client import Client
 from fresco_protocol.connection import host_and_port
-from fresco_protocol.errors import FrescoError, InputError, ServerSilent, UsageError, WorkerDied
-from fresco_protocol.events import Event, JobChanged
+from fresco_protocol.errors import DiskFull, FrescoError, InputError, ServerSilent, UsageError, WorkerDied
+from fresco_protocol.events import Event, JobChanged, JobEvent
 from fresco_protocol.job import JobState
-from fresco_protocol.messages import ListJobs, Logs, Status
+from fresco_protocol.messages import ListJobs, Logs, ShowJob, Status
 
 FATAL = {
     "of another job": 'say(warned(job[::-1], "x"))',
@@ -106,6 +111,46 @@ def raising(error: Exception) -> Callable[..., Any]:
         raise error
 
     return raise_it
+
+
+def test_while_the_disk_refuses_a_word_the_loop_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, full = [0], threading.Event()
+    tend, report = Server._tend, JobQueue.report
+
+    def counted(server: Server) -> None:
+        rounds[0] += 1
+        tend(server)
+
+    def refused(queue: JobQueue, claim: Claim, events: Iterable[JobEvent] = ()) -> Wish | None:
+        if full.is_set():
+            raise DiskFull("the disk of the queue is full")
+        return report(queue, claim, events)
+
+    monkeypatch.setattr(Server, "_tend", counted)
+    monkeypatch.setattr(JobQueue, "report", refused)
+    talks = "[(say(warned(job, str(number))), time.sleep(0.05)) for number in range(40)]"
+    with with_worker(tmp_path, monkeypatch, talks) as running, running.client() as client:
+        full.set()
+        job = running.submit(client).id
+        deadline = time.monotonic() + 10
+        while not running.server.work.waits and time.monotonic() < deadline:
+            time.sleep(0.01)
+        before = rounds[0]
+        time.sleep(1)
+        assert rounds[0] - before < 300, "one for each word at most, and those of the clocks"
+        full.clear()
+        assert ended(client, job).state is JobState.DELIVERED
+
+
+def test_words_that_came_at_once_are_taken_without_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(server_room, "TICK", 5.0)  # which would take them, one each time
+    burst = "say(b''.join(warned(job, str(number)).to_bytes() for number in range(50)))"
+    with with_worker(tmp_path, monkeypatch, burst, heartbeat=5.0) as running, running.client() as client:
+        job = running.submit(client).id
+        assert waited(client, job, lambda record: record.state is JobState.RUNNING, 30)
+        time.sleep(3)  # no request moves the loop
+        assert client.request(ShowJob(job=job)).record.state is JobState.DELIVERED
 
 
 # Clients.

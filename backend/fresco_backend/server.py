@@ -178,6 +178,8 @@ class Server:
 
     def _pause(self) -> int:
         """Milliseconds that the loop may wait."""
+        if self.work.behind:
+            return 0
         if self._behind:
             return int(1000 * LAG)
         return max(0, int(1000 * (min(self._next_beat, self._next_tick) - time.monotonic())))

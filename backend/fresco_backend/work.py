@@ -29,8 +29,8 @@ MOST_AT_ONCE = 50  # words of workers, before the loop looks elsewhere
 class Work:
     """The work of the server. previews: the latest of each job that runs, kept here for whoever asks.
 
-    unclaimed: whether the queue may have a job for an idle worker. busy_at: when a job last ended, seconds of the
-    monotonic clock.
+    unclaimed: whether the queue may have a job for an idle worker. behind: whether more was said than `hear` took.
+    busy_at: when a job last ended, seconds of the monotonic clock.
     """
 
     queue: JobQueue
@@ -40,6 +40,7 @@ class Work:
     log: ServerLog
     faults: Faults
     unclaimed: bool = True
+    behind: bool = False
     busy_at: float = field(default_factory=time.monotonic)
     _kept: Heard | None = None  # what the disk refused
     _lost: bool = False  # whether a job may be in the hands of a worker that is dead
@@ -77,13 +78,16 @@ class Work:
 
     def hear(self) -> None:
         """Take what workers said, some of it at a time."""
+        self.behind = False
         for _ in range(MOST_AT_ONCE):
             if self.waits:
+                self.pool.hush()
                 return
             heard = self.pool.hear()
             if heard is None:
                 return
             self.took(heard)
+        self.behind = True
 
     def try_again(self) -> None:
         """Take the word that the disk refused; and jobs from the dead, where that failed."""

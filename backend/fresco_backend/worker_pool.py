@@ -207,6 +207,10 @@ class WorkerPool:
                 return Heard(worker, self._bury(worker))
         return None
 
+    def hush(self) -> None:
+        """Let what waits to be heard no longer wake the loop; what is said after this does."""
+        self._said.hush()
+
     def end(self, *, seconds: float) -> None:
         """End all workers: their pipes are closed, and those that are not gone in time are killed."""
         self._due.clear()
@@ -313,9 +317,7 @@ class _Said:
 
     def next(self) -> _Raw | None:
         """What came first; None when nothing is there. Lines of a log that follow each other come as one."""
-        with suppress(zmq.Again):
-            while True:
-                self._socket.recv(zmq.NOBLOCK)
+        self.hush()
         found, self._ahead = self._ahead or self._taken(), None
         while found is not None and found.line is not None and found.is_log and len(found.line) < LARGEST_LOG:
             self._ahead = self._taken()
@@ -324,6 +326,12 @@ class _Said:
             found = found._replace(line=found.line + (self._ahead.line or b""))
             self._ahead = None
         return found
+
+    def hush(self) -> None:
+        """Take the wakes, and none of the lines."""
+        with suppress(zmq.Again):
+            while True:
+                self._socket.recv(zmq.NOBLOCK)
 
     def _taken(self) -> _Raw | None:
         with suppress(queue.Empty):
