@@ -65,6 +65,12 @@ def test_other_versions_are_refused_before_anything_is_read(shot: Shot, pins: Pi
         rendered(missing, pins=other)
 
 
+@pytest.mark.parametrize("build", ["+cu128", "+cpu", ""])
+def test_a_job_that_was_planned_without_a_device_renders_where_there_is_one(pins: Pins, build: str) -> None:
+    version = pins.versions["torch"].partition("+")[0] + build
+    replace(pins, versions={**pins.versions, "torch": version}).require_node()
+
+
 def test_another_colour_configuration_is_refused(pins: Pins, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCIO", "ocio://cg-config-v2.1.0_aces-v1.3_ocio-v2.3")
     with pytest.raises(NodeDiffers, match="colour configuration is ocio://cg-config, planned ocio://studio-co"):

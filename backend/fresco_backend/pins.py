@@ -73,8 +73,8 @@ class Pins:
 
     def require_node(self) -> None:
         """Raise NodeDiffers unless versions and colour configuration here are those of the plan."""
-        here = {**versions(), "colour configuration": color()}
-        planned = {**self.versions, "colour configuration": self.color}
+        here = {**_released(versions()), "colour configuration": color()}
+        planned = {**_released(self.versions), "colour configuration": self.color}
         _require("this node differs from the one that planned the job", here, planned,
                  "Install the same versions everywhere, or make the bundle again on a machine like this one")
 
@@ -90,6 +90,11 @@ class Pins:
 def versions() -> dict[str, str]:
     """The versions of all that makes pixels on this machine."""
     return {"fresco": __version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+
+
+def _released(versions: Mapping[str, str]) -> dict[str, str]:
+    """Without what a build is for ("2.9.0+cu128"), which goes with the device: that may differ from node to node."""
+    return {name: version.partition("+")[0] for name, version in versions.items()}
 
 
 def color() -> str:
