@@ -361,6 +361,7 @@ def test_a_folder_outside_of_the_servers_roots_is_named(line: Line, tmp_path: Pa
     edited(world, tmp_path)
     with tempfile.TemporaryDirectory() as elsewhere, pytest.raises(PathRefused) as failed:
         stylised(world, line, replace(wish(tmp_path), folder=str(elsewhere)))
+    assert "fresco stop" in str(failed.value.remedy)
     assert "--root" in str(failed.value.remedy)
 
 

@@ -199,6 +199,18 @@ def test_a_still_is_shown_and_placed_nowhere(desk: Desk) -> None:
     assert len(desk.world.timeline.tracks["video"]) == 1
 
 
+def test_a_still_is_of_the_selected_clip_under_the_playhead(desk: Desk, tmp_path: Path) -> None:
+    second = edited(desk.world, tmp_path / "second", Cut(start=40, first=2001))
+    for item in desk.world.timeline.items():
+        item.selected = True
+    desk.shown.click("still")
+    assert [row.name for row in desk.window.rows] == [f"{second.name}, frame 3"]
+    for item in desk.world.timeline.items():
+        item.selected = item is not second
+    desk.shown.click("still")
+    assert "on the Edit or the Color page" in desk.items["says"].Text
+
+
 def test_redo_makes_the_next_version_with_the_new_words(desk: Desk) -> None:
     desk.shown.click("stylise")
     desk.until(lambda: desk.router.memory.jobs)

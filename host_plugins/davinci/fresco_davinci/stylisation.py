@@ -25,6 +25,7 @@ from fresco_protocol.errors import (
     JobRefused,
     JobUnknown,
     OutputDenied,
+    PathRefused,
     ServerError,
     ShotError,
     UsageError,
@@ -72,7 +73,7 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
         extraction = yield from extract(host, clip, wish, Path(record.folder))
         shot = shot_of(record, extraction)
         yield Progress(phase=Phase.QUEUED)
-        job = client.request(Submit(shot=shot, client_key=fresh_key())).record
+        job = _submitted(client, shot)
         record = replace(record, shot=shot, job=job.id)
         _save(record)
         with _cancelled_unless_ended(client, job), _told_where(host, record, "goes on at the server", Left):
@@ -83,6 +84,15 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
             yield Progress(phase=Phase.PLACING, text="waits until Resolve has ended its render or closed its dialog")
             yield from _turn(host)  # another clip may have begun meanwhile
         return place(host, record)
+
+
+def _submitted(client: Client, shot: Shot) -> Job:
+    try:
+        return client.request(Submit(shot=shot, client_key=fresh_key())).record
+    except PathRefused as error:
+        raise PathRefused(error.what, where=error.where,
+                          remedy="Run `fresco stop` and do it again: a server that is started then works in the clip's "
+                                 "folders. One that you start yourself needs --root FOLDER.") from None
 
 
 def again(host: Host, path: str, look: Look, line: Line) -> Generator[Progress, None, Record]:

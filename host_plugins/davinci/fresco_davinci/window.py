@@ -199,10 +199,11 @@ class Window:
 
     def _still(self) -> None:
         """The frame under the playhead alone, shown here and placed nowhere."""
-        clip = collect(self.host)[0]
-        if clip.playhead is None:
-            raise UsageError("the playhead does not stand on the clip", where=clip.name,
-                                 remedy="Put it there, on the Edit or the Color page.")
+        clips = collect(self.host)
+        clip = next((clip for clip in clips if clip.playhead is not None), None)
+        if clip is None or clip.playhead is None:
+            raise UsageError("the playhead does not stand on the clip", where=clips[0].name,
+                             remedy="Put it there, on the Edit or the Color page.")
         frame = FrameRange(first=clip.playhead, last=clip.playhead)
         wish = replace(self.wish(), destination=None, part=frame, handles=0)
         steps = stylise(self.host, clip, wish, self.line)
