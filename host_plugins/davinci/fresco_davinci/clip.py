@@ -213,7 +213,7 @@ def frames_of(timecode: str, rate: Rate, *, drop_frame: bool) -> int:
 
     Golden: 29.97 DF, 00:01:00;02 -> 1800; 01:00:00;00 -> 107892. 24, 01:00:00:00 -> 86400.
     """
-    match = re.fullmatch(r"(\d+)[:;.](\d+)[:;.](\d+)[:;.](\d+)", timecode.strip())
+    match = re.fullmatch(r"(\d+)[:;.](\d+)[:;.](\d+)[:;.,](\d+)", timecode.strip())
     if match is None:
         raise ShotError("", f'"{timecode}"', "a timecode such as 01:00:00:00")
     hours, minutes, seconds, frames = map(int, match.groups())

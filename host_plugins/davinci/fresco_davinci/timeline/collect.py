@@ -100,7 +100,7 @@ def timing(timeline: Item) -> tuple[Rate, bool]:
     if rate.fraction in LOST_DECIMALS:
         rate = Rate(numerator=1000 * (rate.numerator + 1), denominator=1001)
     return rate, (drop or str(timeline.GetSetting("timelineDropFrameTimecode")) == "1"
-                  or ";" in str(timeline.GetStartTimecode()))
+                  or re.search("[;,]", str(timeline.GetStartTimecode())) is not None)  # a comma with fields
 
 
 def _clip(host: Host, timeline: Item, track: int, item: Item) -> Clip:
