@@ -709,7 +709,8 @@ def test_rates_as_resolve_writes_them(text: str, rate: str, drop: bool) -> None:
 @pytest.mark.parametrize(("timecode", "rate", "drop", "frames"), [
     ("01:00:00:00", "24", False, 86400), ("00:01:00;02", "30000/1001", True, 1800),
     ("00:00:59;29", "30000/1001", True, 1799), ("01:00:00;00", "30000/1001", True, 107892),
-    ("00:10:00;00", "60000/1001", True, 35964), ("00:01:00,02", "30000/1001", True, 1800), ("01:00:00:00", "24000/1001", False, 86400)])
+    ("00:10:00;00", "60000/1001", True, 35964), ("00:01:00,02", "30000/1001", True, 1800),
+    ("01:00:00:00", "24000/1001", False, 86400)])
 def test_timecodes_as_smpte_counts_them(timecode: str, rate: str, drop: bool, frames: int) -> None:
     assert nouns.frames_of(timecode, Rate.parse(rate), drop_frame=drop) == frames
 
