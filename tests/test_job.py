@@ -233,3 +233,9 @@ def test_a_movies_picture_lies_over_black() -> None:
     assert (shown.alpha, shown.extra) == (None, ())
     associated = plates.frame(alpha=alpha)
     assert np.array_equal(opaque(associated).pixels, associated.pixels)
+
+
+@pytest.mark.parametrize(("asked", "decided"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (7.5, 7.5)])
+def test_no_guidance_is_no_guidance_whatever_it_is_called(asked: float, decided: float, shot: Shot) -> None:
+    """Cards of distilled models ask for a guidance of 0, which by its formula would leave the prompt out."""
+    assert opened(with_look(shot, guidance=asked)).shot.look.guidance == decided

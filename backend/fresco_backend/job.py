@@ -265,6 +265,8 @@ def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
     guidance = look.guidance
     if guidance is None:
         guidance = advice.edit_guidance if edits else advice.guidance_of(look.sampler)
+    if guidance == 0:  # so the cards of distilled models say that there is none; by its formula it would be no prompt
+        guidance = 1.0
     strength = (advice.edit_strength if edits else advice.strength) if look.strength is None else look.strength
     # An edit goes the way back that its inversion came.
     sampler = Sampler.DDIM if edits else look.sampler

@@ -113,8 +113,8 @@ class Look:
     prompt, negative_prompt: "(words:1.2)" weighs words. model: "embedded", a diffusers folder, a hub id or a
     .safetensors file. prediction: None is what the model states. vae: an autoencoder in place of the model's own.
     controls, strength, guidance: None is what the model recommends; an empty list of controls is none. strength: 0
-    keeps the plate, 1 leaves a trace of it. guidance: scale of classifier-free guidance. seed: with it, a frame's
-    number decides its noise.
+    keeps the plate, 1 leaves a trace of it. guidance: scale of classifier-free guidance; 0 and 1 are none. seed: with
+    it, a frame's number decides its noise.
     """
 
     prompt: Text
