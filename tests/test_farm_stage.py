@@ -62,7 +62,10 @@ def test_stages_make_the_pixels_of_one_go_and_one_of_them_loads_the_model(
     make: Make, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shot = make("stages")
-    assert not delivered(rendered(shot, stage=FarmStage.KEYFRAMES))
+    events = rendered(shot, stage=FarmStage.KEYFRAMES)
+    assert not delivered(events)
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].outputs, events[-1].sidecar) == ((), ""), "it says of no file that it lies there"
     forbid_models(monkeypatch)
     for chunk in reversed(CHUNKS):
         assert delivered(rendered(shot, stage=FarmStage.IN_BETWEENS, selection=chunk)) == list(chunk)
@@ -105,6 +108,18 @@ def test_what_verification_misses_it_names(make: Make) -> None:
     (folder_of(shot) / "look.1006.png").unlink()
     with pytest.raises(PartialDelivery, match="2 of 9 frames are not delivered: 1004,1006"):
         rendered(shot, stage=FarmStage.VERIFY)
+
+
+def test_a_part_of_a_shot_is_verified_by_itself(make: Make) -> None:
+    """A submitter may choose frames of a bundle: the whole of them is a job like any other."""
+    shot = make("part")
+    for stage in FarmStage:
+        rendered(shot, stage=stage, selection=list(FRAMES)[:4])
+    assert sorted(bits(folder_of(shot))) == [f"look.{frame}.png" for frame in list(FRAMES)[:4]]
+    assert (folder_of(shot) / ".fresco").exists(), "for the other frames"
+    for stage in FarmStage:
+        rendered(shot, stage=stage, selection=FRAMES)
+    assert not (folder_of(shot) / ".fresco").exists(), "nothing is left to do"
 
 
 def test_verification_of_an_overwriting_shot_looks_at_what_is_there(make: Make) -> None:

@@ -78,6 +78,12 @@ def test_a_log_has_no_carriage_returns_and_no_colours() -> None:
     assert not re.search(r"[\r\x1b]", stream.getvalue())
 
 
+def test_the_end_of_a_farms_stage_names_no_file_that_is_not_there_yet() -> None:
+    keyframes = Finished(rendered=0, reused=0, seconds=17, sidecar="", outputs=())
+    assert plain(Clock(), [(0, keyframes)]) == [
+        "done in 17 s: keyframes alone; the frames come with --stage in-betweens"]
+
+
 def test_a_silence_in_a_log_is_broken_within_a_minute() -> None:
     clock, stream = Clock(), io.StringIO()
     progress = PlainProgress(stream, clock)

@@ -111,7 +111,11 @@ class Warned(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """All frames are delivered. rendered: written by this run; reused: found finished. sidecar: path of the record."""
+    """All that was asked for is done. rendered: frames written by this run; reused: found finished.
+
+    sidecar: path of the record, empty where a farm's stage leaves it to the last one. outputs: files of the delivery;
+    none of the stage that renders keyframes alone.
+    """
 
     rendered: int
     reused: int

@@ -93,12 +93,13 @@ def render(
             pins.require_job(job)
         if attendance is not None:
             attendance.admit(job)
-        if shot.delivery.overwrite and selection is None and stage in (None, FarmStage.KEYFRAMES):
+        whole = job.selected == job.frames
+        if shot.delivery.overwrite and whole and stage in (None, FarmStage.KEYFRAMES):
             job.scratch.remove()
         with _claims(job) as claims:
             run = _Run(job=job, writer=job.writer(), claims=claims, stage=stage, attendance=attendance)
             yield from run.events()
-        if not keep_scratch and selection is None and stage in (None, FarmStage.VERIFY):
+        if not keep_scratch and whole and stage in (None, FarmStage.VERIFY):
             job.scratch.remove()
 
 
@@ -178,8 +179,13 @@ class _Run:
             yield from self._work(choice)
         yield Finished(
             rendered=self.rendered, reused=len(self.done) - self.rendered, seconds=time.monotonic() - self.began,
-            sidecar=str(record.path_of(self.job.shot.delivery.sequence)), outputs=self._outputs(),
+            sidecar=str(record.path_of(self.job.shot.delivery.sequence)) if self._concludes else "",
+            outputs=() if self.stage is FarmStage.KEYFRAMES else self._outputs(),
         )  # fmt: skip
+
+    @property
+    def _concludes(self) -> bool:
+        return self.stage in (None, FarmStage.VERIFY)
 
     def _work(self, choice: _Choice) -> Iterator[Event]:
         """What is left of the stages that this run does."""
@@ -192,7 +198,7 @@ class _Run:
                 yield from self._timed(Stage.DELIVER, self._deliver(batch.frames, choice.keyframes))
         if self.stage is not FarmStage.KEYFRAMES:
             yield from self._timed(Stage.DELIVER, self._await_frames(choice.keyframes))
-        if self.stage in (None, FarmStage.VERIFY):
+        if self._concludes:
             yield from self._conclude(choice)
 
     def _conclude(self, choice: _Choice) -> Iterator[Event]:

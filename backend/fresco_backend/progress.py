@@ -112,8 +112,10 @@ class Progress:
         outputs = [path_text(path) for path in event.outputs]
         if len(outputs) > 2:
             outputs = [f"{outputs[0]} … {outputs[-1]}"]
-        return [f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered{kept}",
-                *(f"  {output}" for output in outputs), f"  record: {path_text(event.sidecar)}",
+        what = f"{counted(event.rendered, 'frame')} rendered{kept}" if outputs else \
+            "keyframes alone; the frames come with --stage in-betweens"
+        record = [f"  record: {path_text(event.sidecar)}"] if event.sidecar else []
+        return [f"done in {duration_text(event.seconds)}: {what}", *(f"  {output}" for output in outputs), *record,
                 *(_again(alike) for alike in self._warnings.values() if len(alike) > 1)]
 
 
