@@ -64,7 +64,7 @@ def path_text(path: str) -> str:
 
 def safe_text(text: str) -> str:
     """What others wrote, without what a terminal would obey in place of showing it; lines and tabs stay."""
-    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text)
 
 
 def counted(count: int, thing: str) -> str:
