@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from servers import Running, serving, shot_in
+from servers import PACKAGES, Running, serving, shot_in
 from verbs import EXAMPLES
 
 from fresco_backend import cli, server_start
@@ -138,6 +140,15 @@ def test_what_others_wrote_gives_no_orders_to_a_terminal(
     warned = event_line(Warned(number=1, time=0, job=job, code="c", text="a\x9bb\udcff"))
     for shown in (said.out, log.out, str(warned)):
         assert shown.replace("\n", "").replace("\t", "").isprintable()
+
+
+def test_a_name_that_the_output_cannot_show_is_no_failure(running: Running, client: Client) -> None:
+    running.submit(client, "水")
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONPATH": os.pathsep.join(PACKAGES)}
+    said = subprocess.run([sys.executable, "-m", "fresco_backend.cli", "jobs"], env=environment, capture_output=True,
+                          timeout=60)
+    assert (said.returncode, said.stderr) == (0, b"")
+    assert rb"\u6c34" in said.stdout
 
 
 def test_watch_tells_a_job_to_its_end(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

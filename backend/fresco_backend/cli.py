@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import itertools
 import json
 import os
@@ -73,6 +74,8 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries say to programmers; Fresco's own warnings are events
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that its encoding lacks are no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with interruptible():
             arguments = parser().parse_args(words, argparse.Namespace(words=words))
