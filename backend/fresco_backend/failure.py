@@ -102,9 +102,12 @@ def of_the_system(error: OSError) -> FrescoError | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, judged without importing torch: its class on CUDA, its words on the CPU and on MPS."""
+    """Whether memory ran out, judged without importing torch: its class on CUDA, its words elsewhere.
+
+    The CPU has other words on Windows; CUDA's libraries, which allocate beside torch, have a status.
+    """
     names = {kind.__name__ for kind in type(error).__mro__}
-    words = ("can't allocate memory", "out of memory")
+    words = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
     return bool({"MemoryError", "OutOfMemoryError"} & names) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
