@@ -94,6 +94,13 @@ def test_frames_are_written_as_the_standard_has_them(open_shot: Shot, frames: st
     assert definition["chunks"]["rangeConstraint"] == constraint
 
 
+def test_every_step_takes_the_frames_that_a_submitter_chose(plan: FarmPlan) -> None:
+    steps = {step["name"]: step["script"]["actions"]["onRun"]["args"] for step in template(plan)["steps"]}
+    assert "--frames={{Param.Frames}}" in steps["Keyframes"]
+    assert "--frames={{Task.Param.Frame}}" in steps["InBetweens"]
+    assert "--frames={{Param.Frames}}" in steps["Verify"]
+
+
 def test_only_the_keyframes_ask_for_a_device_and_only_where_there_shall_be_one(open_shot: Shot) -> None:
     with_gpu, without = (template(plan_shot(open_shot, Site(device=device))) for device in (True, False))
     asked = [step.get("hostRequirements") for step in with_gpu["steps"]]

@@ -24,6 +24,7 @@ from fresco_backend.sequences import frames_text
 TEMPLATE, VALUES, ASSETS = "template.json", "parameter_values.json", "asset_references.json"
 NOTICE = 15  # seconds from SIGTERM to SIGKILL; Fresco needs ten at most
 _STEPS = {FarmStage.KEYFRAMES: "Keyframes", FarmStage.IN_BETWEENS: "InBetweens", FarmStage.VERIFY: "Verify"}
+_FRAMES = "--frames={{Param.Frames}}"  # those that a submitter chose
 
 Document = dict[str, Any]
 
@@ -83,7 +84,7 @@ def openjd_frames(plan: FarmPlan) -> str:
 
 
 def _keyframes(plan: FarmPlan) -> Document:
-    step = _step(plan, FarmStage.KEYFRAMES)
+    step = _step(plan, FarmStage.KEYFRAMES, _FRAMES)
     if plan.site.server:
         step["script"]["actions"]["onRun"] |= submission(plan)
     if plan.site.device:
@@ -105,7 +106,7 @@ def _in_betweens(plan: FarmPlan) -> Document:
 
 
 def _verify(plan: FarmPlan) -> Document:
-    return {**_step(plan, FarmStage.VERIFY), "dependencies": [{"dependsOn": _STEPS[FarmStage.IN_BETWEENS]}]}
+    return {**_step(plan, FarmStage.VERIFY, _FRAMES), "dependencies": [{"dependsOn": _STEPS[FarmStage.IN_BETWEENS]}]}
 
 
 def _step(plan: FarmPlan, stage: FarmStage, *options: str) -> Document:
