@@ -241,6 +241,8 @@ def test_marks_choose_clips_and_say_looks() -> None:
     first, _, second, third = made.tracks[0]
     with pytest.raises(UsageError, match="no clip is named or marked"):
         wanted_clips(made, [])
+    with pytest.raises(UsageError, match=r"no clip is called sh9\* or x. .* a, "):
+        wanted_clips(made, ["sh9*", "x"])
     first.markers.append(otio.schema.Marker("Fresco", comment="an ink drawing"))
     second.metadata["fresco"] = {"prompt": "a mosaic", "seed": 7}
     assert [clip.name for clip in wanted_clips(made, [])] == ["a", "b"]
@@ -298,7 +300,8 @@ def test_resolves_shape_comes_in_and_goes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rate", "expected"), [
     (24.0, Fraction(24)), (23.976, Fraction(24000, 1001)), (24000 / 1001, Fraction(24000, 1001)),
-    (29.97, Fraction(30000, 1001)), (59.94, Fraction(60000, 1001)), (12.5, Fraction(25, 2))])
+    (29.97, Fraction(30000, 1001)), (59.94, Fraction(60000, 1001)), (12.5, Fraction(25, 2)),
+    (26777 / 1000, Fraction(26777, 1000)), (1000000 / 66667, Fraction(1000000, 66667))])
 def test_rates_are_exact(rate: float, expected: Fraction) -> None:
     assert exact(rate) == expected
 

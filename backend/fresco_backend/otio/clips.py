@@ -71,6 +71,8 @@ def wanted_clips(timeline: Any, patterns: Sequence[str]) -> list[Clip]:
         found = [clip for clip in clips if is_marked(clip)]
     if not found:
         names = ", ".join(dict.fromkeys(clip.name for clip in clips)) or "none"
+        if patterns:
+            raise UsageError(f"no clip is called {' or '.join(patterns)}", remedy=f"It has: {names}.")
         raise UsageError("no clip is named or marked", remedy=f'Give --clips, or a marker "fresco". It has: {names}.')
     return found
 
@@ -198,9 +200,14 @@ def _frames(time: Any, rate: float, clip: Clip) -> int:
 
 
 def exact(rate: float) -> Fraction:
-    """A rate of OpenTimelineIO's, a float, as the rational that it stands for (SMPTE ST 12-1: n x 1000/1001)."""
+    """A rate of OpenTimelineIO's, a float, as the rational that it stands for (SMPTE ST 12-1: n x 1000/1001).
+
+    Any other, as telephones have it (26.777), is that of so many decimals.
+    """
     dropped = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    return dropped if abs(float(dropped) - rate) < 0.005 and abs(rate - round(rate)) > 1e-6 else Fraction(rate)
+    if abs(float(dropped) - rate) < 0.005 and abs(rate - round(rate)) > 1e-6:
+        return dropped
+    return Fraction(rate).limit_denominator(1_000_000)
 
 
 def _plain(name: str) -> str:
