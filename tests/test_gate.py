@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from servers import Running, serving
 
-from fresco_backend import cli
+from fresco_backend import cli, server_checks
 from fresco_backend.gate import CurveDealer, Gate, make_client_key
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
@@ -148,3 +148,4 @@ def test_the_command_comes_in_with_the_key_of_the_settings(
     monkeypatch.setenv("FRESCO_CLIENT_KEY", str(keys / "artist.key_secret"))
     assert cli.main(["jobs"]) == 0
     assert capsys.readouterr().out == "no jobs\n"
+    assert f"process {remote.pid}" in str(server_checks.server()), "the doctor comes in with it too"

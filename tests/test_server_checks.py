@@ -36,6 +36,11 @@ def test_none_that_runs_is_no_fault_but_one_that_was_killed_is_said(tmp_path: Pa
     found = server_checks.server()
     assert isinstance(found, Concern)
     assert "no longer listens" in found.text
+    assert "fresco serve" in str(found.remedy)
+    (tmp_path / "state" / "connection.json.lock").unlink()  # no server was ever here: the file is a copy
+    copied = server_checks.server()
+    assert isinstance(copied, Concern)
+    assert "open the tunnel" in str(copied.remedy)
 
 
 def test_a_queue_that_others_may_read_is_a_concern(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fresco_backend import __version__, settings
+from fresco_backend import settings
 from fresco_backend.finding import Concern
+from fresco_backend.job_commands import connected
 from fresco_backend.path_mapping import PathMapping
-from fresco_protocol.client import Client
+from fresco_backend.server_address import is_copied
 from fresco_protocol.errors import OutputDenied, ServerMissing
 from fresco_protocol.messages import Status
 
@@ -21,13 +22,15 @@ SECONDS = 3.0  # that a server may take to answer
 def server() -> str | Concern:
     """Whether a server runs and answers. Raises the ServerError or ProtocolError that stands in the way."""
     try:
-        with Client(software=f"fresco {__version__}") as client:
+        with connected() as client:
             status = client.request(Status(), seconds=SECONDS)
     except ServerMissing as error:
         if not settings.connection_file().exists():
             return 'none runs; "fresco submit" starts one when it is needed'
-        return Concern(text=f"{error.what} ({error.where})", remedy='It ended without a word. "fresco serve" starts it '
-                       "again; its jobs go on.")
+        remedy = 'It ended without a word. "fresco serve" starts it again; its jobs go on.'
+        if is_copied(settings.connection_file()):
+            remedy = "It is on another machine: open the tunnel again; copy the file again where it was started anew."
+        return Concern(text=f"{error.what} ({error.where})", remedy=remedy)
     devices = ", ".join(worker.device for worker in status.workers) or "no device yet"
     return f"{status.software}, process {status.pid}, on {devices}; {status.queued} queued, {status.running} running"
 
