@@ -37,6 +37,7 @@ from fresco_backend.bench_models import SD_AUTOENCODER, SD_NET, random_network
 
 PLATE = Path(__file__).parents[1] / "demo" / "plate" / "boat.####.exr"
 PROMPT = "a watercolour painting"
+QUICK = ("--steps=2", "--strength=1", "--working-size=256", "--min-gap=4", "--max-gap=4")
 MIB = 2**20
 CPU, HALF = torch.device("cpu"), torch.float16
 # What diffusers' configurations of the families say and its classes do not have as defaults.
@@ -67,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> None:
         control.save_pretrained(folder / "controlnet")
     command = [sys.executable, "-m", "fresco_backend.cli", "render", str(PLATE), "--frames=1001-1005",
                "-o", str(options.work / f"{options.family}-frames" / "look.####.exr"), "--prompt", PROMPT,
-               "--model", str(folder), "--json", "--progress", "none", "--overwrite", *further]  # fmt: skip
+               "--model", str(folder), "--json", "--progress", "none", "--overwrite", *QUICK, *further]  # fmt: skip
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(json.dumps({"family": options.family, "checkpoint_bytes": size, **rendered(command)}))
 
