@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,17 +19,18 @@ import pytest
 from servers import PACKAGES, Running, serving, shot_in
 from verbs import EXAMPLES
 
-from fresco_backend import cli, server_start
+from fresco_backend import cli, job_commands, server_start
 from fresco_backend.interruption import Terminated
 from fresco_backend.job_commands import _watched
 from fresco_backend.job_text import event_json, event_line
 from fresco_backend.roots import Roots
+from fresco_backend.transfers import Transfers
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import Busy
 from fresco_protocol.events import Finished, Warned
 from fresco_protocol.job import JobState
-from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop
+from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop, Submit, Submitted
 from fresco_protocol.shot import Control, ControlKind, Delivery, Look, Lora, Matte, Plate, Shot, parse_frames
 
 
@@ -79,6 +82,26 @@ def test_submit_prints_the_job_and_takes_the_options_of_render(
     again = Said(["submit", document(tmp_path), "--strength", "0.25", "--client-key", "k", "--json"], capsys)
     assert again.objects[0]["created"] is False
     assert again.objects[0]["job"]["id"] == record.id
+
+
+def test_a_submit_that_was_not_answered_can_be_sent_again_as_the_same_job(
+        running: Running, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = Transfers.submit
+
+    def slow(self: Transfers, request: Submit) -> Submitted:
+        time.sleep(1.5)
+        return submit(self, request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transfers, "submit", slow)
+        patch.setattr(job_commands, "connected", lambda: running.client(seconds=0.7))
+        said = Said(["submit", document(tmp_path), "--no-start"], capsys)
+    assert said.code == 69
+    again = re.search(r"--client-key \S+", said.err)
+    assert again is not None
+    assert Said(["submit", document(tmp_path), *again[0].split()], capsys).code == 0
+    assert client.request(ListJobs()).total == 1
 
 
 def test_a_still_is_a_job_of_one_frame(running: Running, client: Client, tmp_path: Path,

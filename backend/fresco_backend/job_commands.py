@@ -21,7 +21,15 @@ from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
-from fresco_protocol.errors import FrescoError, Interrupted, JobRefused, JobUnknown, UsageError
+from fresco_protocol.errors import (
+    FrescoError,
+    Interrupted,
+    JobRefused,
+    JobUnknown,
+    ServerLost,
+    ServerSilent,
+    UsageError,
+)
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.shot import Shot
 
@@ -129,7 +137,7 @@ def _submit(arguments: argparse.Namespace) -> int:
         else:
             if not arguments.no_start:
                 _ensure(client, shot)
-            found = client.request(m.Submit(shot=shot, client_key=key, priority=arguments.priority))
+            found = _submitted(client, m.Submit(shot=shot, client_key=key, priority=arguments.priority))
             record, said = found.record, {"event": "submitted", "created": found.created}
         if arguments.json:
             _print({**said, "job": write(record)})
@@ -141,6 +149,15 @@ def _submit(arguments: argparse.Namespace) -> int:
             return 0
         tell = ServedProgress(sys.stdout).tell if arguments.progress == "openjd" else None
         return _watched(client, record.id, 0, as_json=arguments.json, tell=tell, uploaded=arguments.upload)
+
+
+def _submitted(client: Client, submit: m.Submit) -> m.Submitted:
+    try:
+        return client.request(submit)
+    except (ServerSilent, ServerLost) as error:
+        raise type(error)(error.what, where=error.where, remedy="It may have queued the job all the same; with "
+                          f"--client-key {submit.client_key} the same command queues it once. {error.remedy or ''}"
+                          ) from error
 
 
 def _ensure(client: Client, shot: Shot) -> None:
