@@ -6,14 +6,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from original_names import save_single_file
+from safetensors.torch import load_file, save_file
 from shots import small_shot, with_look, write_plate
 
-from fresco_backend import estimate
+import tiny
+from fresco_backend import estimate, weights
 from fresco_backend.engine.keyframes import Window, split_windows
 from fresco_backend.job import Job, open_job
 from fresco_protocol.shot import Editing, Shot, Synthesis, Task
@@ -104,3 +108,23 @@ def test_twice_the_precision_and_all_constraints_take_more_memory(job: Job) -> N
 def test_the_speed_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert estimate._matmul_speed(torch.device("cpu"), torch.float32) > 1e8
+
+
+@pytest.mark.parametrize("stored", ["single", "half", "full"])
+def test_weights_are_counted_once_however_they_are_stored(stored: str, tmp_path: Path) -> None:
+    """A file of all networks holds each of them once, and one in full precision no more than one in half."""
+    model = tmp_path / "model.safetensors"
+    if stored == "single":
+        save_single_file(model, tiny.tiny_unet(layers=2), tiny.tiny_vae(), tiny.tiny_text_encoder())
+    else:
+        model = tiny.save_pipeline(tmp_path / "model", control=False)
+    for path in model.glob("*/*.safetensors") if stored == "half" else ():
+        save_file({name: value.half() for name, value in load_file(path).items()}, path, {"format": "pt"})
+    shot = with_look(small_shot(write_plate(tmp_path / "plate", 1), model, tmp_path / "out" / "look.png"), controls=())
+    with closing(open_job(shot)) as job:
+        found = weights.load(str(model), device=torch.device("cpu"), dtype=torch.float16)
+        networks = (found.unet, found.vae, found.text_encoder)
+        numbers = sum(parameter.numel() for network in networks for parameter in network.parameters())
+        assert estimate.loaded(job, torch.float16) == 2 * numbers
+        assert estimate._unet(job) == sum(parameter.numel() for parameter in found.unet.parameters())
+        assert job.inventory.size == sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))

@@ -40,8 +40,7 @@ class Shelf:
 
 
 def job(digest: str = "a", size: int = GIB) -> Job:
-    inventory = SimpleNamespace(all_components=[SimpleNamespace(size=size)])
-    return cast(Job, SimpleNamespace(weights={"unet/model": digest}, inventory=inventory))
+    return cast(Job, SimpleNamespace(weights={"unet/model": digest}, inventory=SimpleNamespace(size=size)))
 
 
 def test_the_same_model_is_loaded_once_until_its_files_change() -> None:

@@ -195,8 +195,7 @@ def _model() -> str:
     if not (inventory.place / model_store.CHECKSUMS).is_file():
         raise WeightsRefused(f"without {model_store.CHECKSUMS} nobody knows whether it is the released one",
                              where=inventory.place, remedy=REINSTALL)
-    size = sum(part.size for part in inventory.all_components)
-    return f"embedded, {bytes_text(size)}, hashes as released"
+    return f"embedded, {bytes_text(inventory.size)}, hashes as released"
 
 
 CHECKS: dict[str, Callable[[], str | Concern]] = {

@@ -21,7 +21,6 @@ FLOP_PER_WEIGHT_AND_LATENT = 0.23
 CONTROL_SHARE = 0.4  # a ControlNet's cost against its U-Net's
 COHERENCE_FACTOR = 2.0  # all constraints against a plain step
 ATTAINED = 0.35  # of the speed of large matrix products
-BYTES_PER_WEIGHT = 2  # as most checkpoints store them
 # In 16 bits, at Stable Diffusion's width; measured by `fresco bench --shape sd15`.
 ACTIVATION_BYTES = 24_000  # of a step, per latent position and row
 COHERENCE_BYTES = 9_000  # on top with all constraints
@@ -87,19 +86,18 @@ def picture_memory(job: Job, vae: Any) -> int:
     vae: an autoencoder of diffusers, or one that shares its methods.
     """
     width, height = job.tiles[0] if works_in_tiles(vae) else job.working.padded
-    weights = job.inventory.component("vae").size / BYTES_PER_WEIGHT
-    share = (weights / SD_AUTOENCODER_WEIGHTS) ** 0.5
+    share = (job.inventory.component("vae").numbers / SD_AUTOENCODER_WEIGHTS) ** 0.5
     return int(DECODED_BYTES * vae.dtype.itemsize / 2 * width * height * share)
 
 
 def loaded(job: Job, dtype: torch.dtype) -> int:
     """Bytes of all networks of a job, as they lie in memory."""
-    return sum(part.size for part in job.inventory.all_components) // BYTES_PER_WEIGHT * dtype.itemsize
+    return sum(part.numbers for part in job.inventory.all_components) * dtype.itemsize
 
 
-def _unet(job: Job) -> float:
+def _unet(job: Job) -> int:
     """Weights of the U-Net."""
-    return job.inventory.component("unet").size / BYTES_PER_WEIGHT
+    return job.inventory.component("unet").numbers
 
 
 def _branches(job: Job) -> int:

@@ -41,7 +41,7 @@ class KeptModels:
     def expect(self, job: Job) -> None:
         """The job whose models will be asked for: files that changed since are loaded again."""
         self._weights = tuple(sorted(job.weights.items()))
-        self._size = sum(part.size for part in job.inventory.all_components)
+        self._size = job.inventory.size
 
     def load(self, name: str, *, controls: Sequence[Control] = (), **options: object) -> Models:
         """As the loader does. Controls that differ in strength and time only share their networks."""

@@ -11,6 +11,7 @@ import json
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,22 @@ STEM = "diffusion_pytorch_model"
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One part of a model on disk: the weight files that loading reads, or the reason why it cannot be loaded."""
+    """One part of a model on disk: the weight files that loading reads, or the reason why it cannot be loaded.
+
+    prefix: of its tensors' names, in a file that holds other parts as well.
+    """
 
     name: str
     place: Path
     files: tuple[Path, ...] = ()
     variant: str | None = None
     problem: WeightsError | None = None
+    prefix: str = ""
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it is made of, however they are stored; only headers are read."""
+        return sum(_numbers(path, self.prefix, path.stat().st_mtime_ns) for path in self.files)
 
     @property
     def size(self) -> int:
@@ -151,6 +161,13 @@ def tensor_types(path: Path) -> dict[str, str]:
         raise WeightsRefused(
             f"damaged or not a safetensors file: {error}", where=path, remedy="Fetch or copy the file again."
         ) from error
+
+
+@lru_cache(maxsize=256)
+def _numbers(path: Path, prefix: str, _changed: int) -> int:
+    with safe_open(path, framework="np") as file:
+        own = (name for name in file.keys() if name.startswith(prefix))  # noqa: SIM118, no dictionary
+        return sum(prod(file.get_slice(name).get_shape()) for name in own)
 
 
 def _compare_checksum(path: Path, folder: Path) -> None:

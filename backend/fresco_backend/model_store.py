@@ -88,6 +88,11 @@ class Inventory:
         nets = {part.place: part for part in (*self.controls.values(), *self.detectors.values())}
         return (*self.components, *nets.values(), *self.loras)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all weight files, each once."""
+        return sum(path.stat().st_size for path in {path for part in self.all_components for path in part.files})
+
     def require(self) -> None:
         """Raises the WeightsError of the first component that is missing, damaged or refused, if there is one."""
         for component in self.all_components:
@@ -135,7 +140,9 @@ def check_autoencoder(name: str, *, offline: bool = True) -> Component:
         names = tensor_names(place)
         if not any(key.endswith("decoder.conv_in.weight") for key in names):
             raise WeightsUnsupported("the file holds no autoencoder", where=place, remedy="Give one to --vae.")
-        return Component(name="vae", place=place, files=(place,))
+        whole = SINGLE_FILE_PREFIXES[Family.SD1]["vae"]  # of a whole checkpoint, the same in every family
+        prefix = whole if any(key.startswith(whole) for key in names) else ""
+        return Component(name="vae", place=place, files=(place,), prefix=prefix)
     except WeightsError as problem:
         return Component(name="vae", place=Path(name), problem=problem)
 
@@ -196,7 +203,7 @@ def _folder_components(name: str, folder: Path) -> tuple[Component, ...]:
 def _file_components(path: Path, family: Family, prediction: Prediction | None) -> tuple[Component, ...]:
     names = tensor_names(path)
     parts = tuple(
-        Component(name=part, place=path, files=(path,))
+        Component(name=part, place=path, files=(path,), prefix=prefix)
         if any(name.startswith(prefix) for name in names)
         else Component(name=part, place=path, problem=missing(part, path))
         for part, prefix in SINGLE_FILE_PREFIXES[family].items()
