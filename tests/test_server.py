@@ -28,6 +28,7 @@ from fresco_backend.job_state import ENDED
 from fresco_backend.listener import MOST_REFUSED, Listener
 from fresco_backend.roots import Roots
 from fresco_backend.server import Options, Server
+from fresco_backend.server_address import is_copied
 from fresco_backend.server_log import ServerLog
 from fresco_backend.worker_pool import Heard, WorkerProcess
 from fresco_backend.worker_words import Told
@@ -412,11 +413,13 @@ def test_the_connection_file_is_its_owners_and_goes_with_the_server(tmp_path: Pa
 def test_a_connection_file_that_is_gone_is_written_again(tmp_path: Path) -> None:
     with serving(tmp_path) as running:
         before = running.connection
-        Path(running.file).unlink()  # as a login manager does at the end of the last session
+        for name in (running.file, f"{running.file}.lock"):  # as a login manager does at the end of the last session
+            Path(name).unlink()
         deadline = time.monotonic() + 10
         while not Path(running.file).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert running.connection == before
+        assert not is_copied(Path(running.file))
         with running.client() as client:
             assert client.request(Status()).queued == 0
     assert not Path(running.file).exists()

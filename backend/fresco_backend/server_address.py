@@ -94,6 +94,7 @@ def publish(connection: Connection, path: Path) -> None:
             file.write(connection.to_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
+        _lock_of(path).touch(mode=0o600)  # by which it is known as this machine's, where the folder was made anew
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
