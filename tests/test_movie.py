@@ -16,7 +16,7 @@ import OpenImageIO as oiio  # noqa: N813
 import plates
 import pytest
 from shots import bits, delivered, rendered, small_shot, with_delivery, with_look, with_plate, write_plate
-from test_movies import heard, picture, with_sound
+from test_movies import encode, heard, picture, with_sound
 
 from fresco_backend import pipeline
 from fresco_backend.color import srgb_encode
@@ -177,6 +177,14 @@ def test_no_time_code_is_made_up(rate: Rate | None, tiny_model: Path, tmp_path: 
     rendered(with_plate(shot, frames=parse_frames("1-8" if rate else "1-7x2"), rate=rate))
     with closing(MovieReader(tmp_path / "out.mov")) as made:
         assert made.timecode is None
+
+
+@pytest.mark.parametrize(("options", "codes"), [({"x264-params": "tff=1"}, ["interlaced"]), ({}, [])])
+def test_an_interlaced_plate_is_said_before_it_is_rendered(
+        options: dict[str, str], codes: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    movie = encode(tmp_path / "plate.mov", range(1, 4), options=options)
+    planned = pipeline.plan(with_plate(small_shot(movie, tiny_model, tmp_path / "out.mov"), frames=None))
+    assert [warning.code for warning in planned.warnings] == codes
 
 
 def test_a_movie_is_never_written_over_its_plate(plain: Shot) -> None:

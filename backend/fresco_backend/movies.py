@@ -59,6 +59,7 @@ class _Entry:
     pts: int | None
     key: bool
     checksum: int
+    interlaced: bool
 
 
 class MovieReader:
@@ -101,6 +102,11 @@ class MovieReader:
         """The time code of the movie's first frame, as the file or a track of it states it; None when none does."""
         stated = [self._container.metadata, *(stream.metadata for stream in self._container.streams)]
         return next((found["timecode"] for found in stated if "timecode" in found), None)
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether the movie says of any of the frames to render that it holds two fields of different moments."""
+        return any(self._index[number - 1].interlaced for number in self.numbers)
 
     def source(self, _number: int) -> Path:
         """The file that a frame is read from."""
@@ -240,7 +246,8 @@ def _indexed(container: InputContainer, stream: VideoStream, path: Path) -> tupl
             if _upright_size(picture) != size:
                 raise FrameSize(f"frame {len(index) + 1} is {_upright_size(picture)}, and those before it {size}",
                                 where=path, remedy="Export the movie in one size")
-            index.append(_Entry(pts=picture.pts, key=bool(picture.key_frame), checksum=_checksum(picture)))
+            index.append(_Entry(pts=picture.pts, key=bool(picture.key_frame), checksum=_checksum(picture),
+                                interlaced=bool(picture.interlaced_frame)))
     except (av.FFmpegError, OSError) as error:
         raise FrameUnreadable(f"this movie breaks off after frame {len(index)}: {_reason(error)}", where=path,
                               remedy="Copy it again, or export the good part") from error

@@ -9,6 +9,7 @@ from fresco_backend import prompts
 from fresco_backend.events import Warned
 from fresco_backend.inversions import needs_inversion
 from fresco_backend.job import Job
+from fresco_backend.movies import MovieReader
 from fresco_backend.vocabulary import unknown_text
 from fresco_backend.weights import tokenizer_of
 
@@ -27,6 +28,9 @@ def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
                      "the delivery is the plate. Take more steps or a higher strength")
     if not denoises:
         return
+    if isinstance(job.plate, MovieReader) and job.plate.interlaced:
+        yield Warned(code="interlaced", text="the movie is interlaced: each frame holds two moments, which the model "
+                     "sees as a comb. Deinterlace it first")
     if len(tiles) > 1:
         yield Warned(code="tiles", text=f"the picture is denoised in {len(tiles)} overlapping tiles of {tiles[0]}, "
                      "since it is larger than the model likes; each tile sees the whole prompt")
