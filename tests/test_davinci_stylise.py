@@ -28,7 +28,7 @@ from fresco_protocol.client import Client
 from fresco_protocol.errors import DiskFull, FrescoError, HostRefused, Interrupted, PathRefused
 from fresco_protocol.events import JobChanged
 from fresco_protocol.job import JobState
-from fresco_protocol.messages import Cancel, ListJobs
+from fresco_protocol.messages import Cancel, ListJobs, Watch
 from fresco_protocol.shot import FrameRange
 
 RELEASES = [(18, 6), (19, 1), (20, 2), (21, 0, 4)]
@@ -240,6 +240,33 @@ def test_cancel_of_what_has_ended_meanwhile(tmp_path: Path, gone: str) -> None:
             steps.close()
     steps.close()
     assert (world.violations, host.busy) == ([], False)
+
+
+def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
+    world = World()
+    item = edited(world, tmp_path)
+    host = Host(world.resolve)
+    with Router() as router:
+        steps = stylise(host, collect(host)[0], wish(tmp_path), Line(connection=router.write_connection(tmp_path)))
+        while not router.memory.jobs:
+            next(steps)
+        next(steps)
+        job = next(iter(router.memory.jobs.values()))
+    deadline = time.monotonic() + 60
+    while "fresco serve" not in next(steps).text:  # what to do next
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with Router(router.memory) as router:
+        router.write_connection(tmp_path)
+        ended = replace(job, state=JobState.DELIVERED)
+        burnt.write_sequence(Path(job.output).parent, range(1, 5), "look.%08d.exr")
+        while not [message for message in router.received if isinstance(message, Watch)]:
+            next(steps)
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        router.emit(lambda number: JobChanged(number=number, time=time.time(), job=job.id, record=ended))
+        record = driven(steps, seconds=60)
+    assert (item_of(world, record).start, numbers(item_of(world, record))) == (item.start, [1, 2, 3, 4])
 
 
 def test_cancel_while_the_server_renders(line: Line, tmp_path: Path, tiny_model: Path) -> None:

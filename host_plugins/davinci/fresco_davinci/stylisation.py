@@ -235,7 +235,7 @@ def _awaited(client: Client, job: Job) -> Generator[Progress, None, None]:
                 _check_end(event.record)
                 return
         trouble = client.trouble
-        yield now if trouble is None else replace(now, text=f"{trouble.what}; trying again")
+        yield now if trouble is None else replace(now, text=f"trying again: {trouble}")
 
 
 def _after(now: Progress, event: Event) -> Progress:
