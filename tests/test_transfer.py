@@ -49,6 +49,7 @@ from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import (
     Cancel,
     ChunkGiven,
+    DeliveryListed,
     Discard,
     GetChunk,
     ListDelivery,
@@ -758,6 +759,24 @@ def test_a_listing_comes_in_pages(box: Path, tmp_path: Path) -> None:
         page = client.request(ListDelivery(job=job, skip=1000))
         assert (len(page.files), page.total) == (200, 1200)
         assert len(download(client, job, str(tmp_path / "back"))[1]) == 1200
+
+
+def test_a_job_that_ends_while_its_files_are_listed_has_not_ended_for_its_client(
+        box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what it delivered meanwhile would be deleted on the server, and be nowhere."""
+    listed = transfers.Transfers.list_delivery
+
+    def ends(self: transfers.Transfers, request: ListDelivery) -> DeliveryListed:
+        page = listed(self, request)
+        return replace(page, record=replace(page.record, state=JobState.DELIVERED)) if request.skip else page
+
+    monkeypatch.setattr(transfers.Transfers, "list_delivery", ends)
+    with serving(box) as running, running.client() as client:
+        job = running.submit(client).id
+        for number in range(1001):
+            (box / f"look.{number:04}.exr").touch()
+        record, _ = download(client, job, str(tmp_path / "back"))
+        assert record.state is JobState.QUEUED
 
 
 def test_a_chunk_fits_a_message() -> None:

@@ -210,14 +210,14 @@ def _batches(chunks: Iterable[PutChunk]) -> Iterable[list[PutChunk]]:
 
 
 def _listed(link: _Link, job: str) -> tuple[Job, list[File]]:
-    files: list[File] = []
-    seen = 0
-    while True:
+    """The files of a delivery, and the job as it was before they were listed: where it had ended, they are all."""
+    page = link.ask(ListDelivery(job=job))
+    record, files, seen = page.record, list(page.files), 1000
+    while seen < page.total:
         page = link.ask(ListDelivery(job=job, skip=seen))
         files += page.files
         seen += 1000
-        if seen >= page.total:
-            return page.record, files
+    return record, files
 
 
 def _fetch(link: _Link, job: str, file: File, folder: str, told: Callable[[int], None],
