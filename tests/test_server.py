@@ -425,6 +425,15 @@ def test_a_connection_file_that_is_gone_is_written_again(tmp_path: Path) -> None
     assert not Path(running.file).exists()
 
 
+def test_the_connection_file_of_another_machine_is_not_written_over(tmp_path: Path) -> None:
+    copied = tmp_path / "state" / "connection.json"
+    copied.parent.mkdir()
+    copied.write_text("of the box")
+    with pytest.raises(UsageError, match="copy from another machine"), serving(tmp_path):
+        pass
+    assert copied.read_text() == "of the box"
+
+
 def test_a_second_server_is_refused_and_the_first_goes_on(
         tmp_path: Path, running: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fresco_backend.server_address.PATIENCE", 0.2)

@@ -31,7 +31,7 @@ from fresco_backend.jobs import JobQueue, Limits
 from fresco_backend.listener import Asked, Listener
 from fresco_backend.path_mapping import PathMapping
 from fresco_backend.roots import Roots
-from fresco_backend.server_address import ExclusiveLock, fresh_token, publish, withdraw
+from fresco_backend.server_address import ExclusiveLock, fresh_token, is_copied, publish, withdraw
 from fresco_backend.server_log import Faults, ServerLog
 from fresco_backend.staging import LIMIT, Staging, check_staging
 from fresco_backend.transfers import Transfers
@@ -86,7 +86,8 @@ class Options:
 class Server:
     """A server in its place: it listens, and clients find it, from the beginning of `with` to its end.
 
-    Raises Busy when another one is there, and what the queue raises when its file cannot be used.
+    Raises Busy when another one is there, UsageError for the connection file of another machine's, and what the queue
+    raises when its file cannot be used.
     """
 
     def __init__(self, options: Options, *, log: ServerLog | None = None) -> None:
@@ -98,6 +99,10 @@ class Server:
 
     def __enter__(self) -> Server:
         _allow_many_files()
+        if is_copied(self.options.connection):
+            raise UsageError("this connection file is a copy from another machine, and would be written over",
+                             where=self.options.connection, remedy="Delete it where it is no longer needed, or set "
+                             "FRESCO_CONNECTION to another file.")
         with ExitStack() as stack:
             locks = [stack.enter_context(ExclusiveLock(path))
                      for path in dict.fromkeys((self.options.queue, self.options.connection))]
