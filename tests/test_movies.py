@@ -306,6 +306,43 @@ def test_the_sound_of_the_range_comes_along(tmp_path: Path, codec: str, name: st
     assert MovieReader(tmp_path / name).count == len(frames)
 
 
+@pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
+def test_every_track_of_sound_comes_along(tmp_path: Path, codec: str, name: str) -> None:
+    """As cameras record them: one microphone a track."""
+    with av.open(str(tmp_path / "plate.mov"), "w") as movie:
+        tracks: list[AudioStream] = []
+        for _ in range(3):
+            stream = movie.add_stream(codec, rate=48000, layout="mono")
+            assert isinstance(stream, AudioStream)
+            tracks.append(stream)
+        video = movie.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for place in range(25):
+            shown = VideoFrame.from_ndarray(picture(place + 1), format="rgb24").reformat(format="yuv420p")
+            shown.pts, shown.time_base = place, Fraction(1, 25)
+            movie.mux(video.encode(shown))
+        movie.mux(video.encode(None))
+        for start in range(0, 48000, 1000):
+            for number, track in enumerate(tracks, 1):
+                tone = np.sin(np.arange(start, start + 1000) * 2 * np.pi * 480 * number / 48000 + 1) * 9000
+                piece = AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")
+                piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
+                movie.mux(track.encode(piece))
+        for track in tracks:
+            movie.mux(track.encode(None))
+    plate = MovieReader(tmp_path / "plate.mov")
+    write_movie(tmp_path / name, (picture(n) for n in range(1, 26)), plate.rate, plate.sound())
+    pitches = []
+    with av.open(str(tmp_path / name)) as made:
+        for place in range(len(made.streams.audio)):
+            made.seek(0)
+            samples = np.concatenate([frame.to_ndarray().astype(np.float32).ravel()
+                                      for frame in made.decode(made.streams.audio[place])])
+            pitches.append(np.count_nonzero(np.diff(np.sign(samples[4800:28800])) > 0) / 0.5)
+    assert pitches == pytest.approx([480, 960, 1440], rel=0.02)
+
+
 def test_a_delivery_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def broken() -> Iterable[NDArray[np.uint8]]:
         yield picture(1)

@@ -5,6 +5,7 @@ The movie is put together at the end of a render from whole frames, so that a cr
 """
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -33,6 +34,7 @@ from fresco_protocol.errors import OutputError, OutputPattern
 # A number of threads of our own, because x264 makes other bytes with as many as a machine has cores.
 _QUALITY = {"crf": "14", "preset": "medium", "threads": "8"}
 _MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # what players read in MP4; MOV carries what cameras write
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # of AAC
 SoundPacket: TypeAlias = "Packet[AudioStream]"
 
 
@@ -150,13 +152,28 @@ def _converted(picture: NDArray[np.uint8], place: int, rate: Fraction) -> VideoF
 
 
 def _sound(movie: OutputContainer, container: str, sound: Sound) -> Iterator[SoundPacket]:
-    """Packets of the stretch of sound, its start at time 0. Streams are declared now, packets come when asked for."""
+    """Packets of the stretch of sound, its start at time 0, of all tracks in the order of time.
+
+    Streams are declared now, packets come when asked for. A track whose codec FFmpeg does not know is left out.
+    """
+    with av.open(str(sound.path)) as source:
+        known = [place for place, stream in enumerate(source.streams.audio) if stream.codec_context is not None]
+    return heapq.merge(*[_track(movie, container, sound, place) for place in known], key=_time)
+
+
+def _track(movie: OutputContainer, container: str, sound: Sound, place: int) -> Iterator[SoundPacket]:
     source = av.open(str(sound.path))
-    stream = source.streams.audio[0]
+    stream = source.streams.audio[place]
     if container == "mp4" and stream.codec_context.name not in _MP4_SOUND:
-        encoder = movie.add_stream("aac", rate=stream.rate, layout=stream.layout.name)
+        encoder = movie.add_stream("aac", rate=stream.rate, layout=_layout(stream))
         return _converted_sound(source, stream, encoder, sound)
     return _copied_sound(source, stream, movie.add_stream_from_template(stream), sound)
+
+
+def _layout(stream: AudioStream) -> str:
+    """Where the channels of a track are heard; cameras record so many channels and say no more."""
+    name = str(stream.layout.name)
+    return _LAYOUTS.get(stream.channels, name) if name.endswith(" channels") else name
 
 
 def _copied_sound(source: InputContainer, stream: AudioStream, target: AudioStream,
@@ -174,7 +191,7 @@ def _copied_sound(source: InputContainer, stream: AudioStream, target: AudioStre
 
 def _converted_sound(source: InputContainer, stream: AudioStream, target: AudioStream,
                      sound: Sound) -> Iterator[SoundPacket]:
-    fitting = AudioResampler(format="fltp", layout=stream.layout.name, rate=stream.rate)
+    fitting = AudioResampler(format="fltp", layout=target.layout.name, rate=stream.rate)
     place = 0
     with source:
         for heard in source.decode(stream):
