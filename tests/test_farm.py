@@ -188,6 +188,8 @@ def test_opencue_gets_layers_in_the_order_of_its_dtd(plan: FarmPlan) -> None:
     assert layers["in_betweens"].findtext("cmd", "").endswith(" --frames=#FRAMESPEC#")
     assert layers["keyframes"].findtext("cmd", "").startswith('CUDA_VISIBLE_DEVICES="$CUE_GPU_CORES" ')
     assert layers["keyframes"].findtext("gpus") == "1"
+    large = ElementTree.fromstring(opencue.specification(replace(plan, memory=9000), Path("/a"), show="s", shot="s"))
+    assert [layer.findtext("memory") for layer in large.iter("layer")] == ["9000m", "4096m", "4096m"]
     after = [(one.findtext("deplayer"), one.findtext("onlayer")) for one in spec.iter("depend")]
     assert after == [("in_betweens", "keyframes"), ("verify", "in_betweens")]
 

@@ -19,7 +19,7 @@ from fresco_backend.sequences import frames_text
 
 _TYPE = '<?xml version="1.0"?>\n<!DOCTYPE spec PUBLIC "SPI Cue Specification Language" ' \
         '"http://localhost:8080/spcue/dtd/cjsl-1.15.dtd">\n'
-_MEMORY = "4g"  # of a task between keyframes, which loads no model
+_MEMORY = 4096  # MiB of a task between keyframes, which loads no model
 _GPU = 'CUDA_VISIBLE_DEVICES="$CUE_GPU_CORES" '
 
 
@@ -47,10 +47,10 @@ def specification(plan: FarmPlan, folder: Path, *, show: str, shot: str) -> str:
 
 def _layer(layers: ElementTree.Element, name: str, command: str, *, frames: str, chunk: int = 1,
            plan: FarmPlan | None = None) -> None:
-    """plan: of the layer that asks for the device."""
+    """plan: of the layer that loads the model and asks for the device; its weights go through the host's memory."""
     layer = ElementTree.SubElement(layers, "layer", name=name, type="Render")
     values = {"cmd": command, "range": frames, "chunk": str(chunk), "cores": "1", "threadable": "true",
-              "memory": _MEMORY}  # in the order of the DTD
+              "memory": f"{max(_MEMORY, plan.memory if plan else 0)}m"}  # in the order of the DTD
     if plan is not None and plan.site.device:
         values |= {"gpus": "1", "gpu_memory": f"{plan.memory}m"}
     for tag, text in values.items():
