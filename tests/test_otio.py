@@ -172,6 +172,11 @@ def test_a_clip_of_a_nested_timeline_is_not_lost(tmp_path: Path, capsys: pytest.
     assert cli.main(arguments(tmp_path / "cut.otio", tmp_path / "out.otio", "--return=reference")) == 0
 
 
+def test_handles_take_no_frames_away() -> None:
+    with pytest.raises(UsageError, match="handles of -3 frames"):
+        used(timeline(24.0), "a", -3)
+
+
 def test_handles_end_where_the_media_ends() -> None:
     found = used(timeline(24.0), "*", 1000)
     assert [usage.numbers for usage in found] == [(1, 100)] * 3
@@ -423,7 +428,8 @@ def test_a_timeline_that_cannot_be_written_is_refused_before_anything_is_rendere
     monkeypatch.setattr(otio_command, "_render", lambda *_, **__: pytest.fail("it renders"))
     formats.write_timeline(timeline(24.0, transition=True), tmp_path / "cut.otio")
     (tmp_path / "file").write_bytes(b"")
-    for output, word in ((tmp_path / "file" / "out.otio", "file is no folder"), (tmp_path / "out.aaf", "AAF")):
+    for output, word in ((tmp_path / "file" / "out.otio", "file is no folder"), (tmp_path / "out.aaf", "AAF"),
+                         (tmp_path / "." / "cut.otio", "over itself")):
         words = ["otio", str(tmp_path / "cut.otio"), "-o", str(output), "--clips", "b", "--prompt", "ink"]
         assert cli.main(words) == 4
         assert word in capsys.readouterr().err

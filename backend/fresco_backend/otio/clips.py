@@ -86,8 +86,11 @@ def is_marked(clip: Clip) -> bool:
 def usages(clips: Sequence[Clip], folder: Path, handles: int) -> list[Usage]:
     """What each clip takes of its plate, with handles and what its transitions show, as far as there is media.
 
-    folder: of the timeline, for relative paths. Raises InputError and RangeOutside, which name the clip.
+    folder: of the timeline, for relative paths. Raises InputError and RangeOutside, which name the clip, and UsageError
+    for handles that would take frames away.
     """
+    if handles < 0:
+        raise UsageError(f"handles of {handles} frames", where="--handles", remedy="Give 0 or more.")
     found: list[Usage] = []
     for clip in clips:
         name = _unlike(_plain(clip.name), {usage.name for usage in found})
