@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fresco_protocol.errors import OutputDenied, ShotError, UsageError
+from fresco_protocol.errors import OutputDenied, OutputIsPlate, ShotError, UsageError
 from fresco_protocol.shot import Rate, Shot
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ def _otio(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed",
                          remedy='Install it: pip install "fresco-post[otio]"') from error
+    if arguments.output.resolve() == arguments.timeline.resolve():
+        raise OutputIsPlate("the timeline would be written over itself", where=arguments.output,
+                            remedy=f"Choose another name, as in -o {arguments.timeline.stem}.fresco"
+                                   f"{arguments.timeline.suffix}")
     timeline = formats.read_timeline(arguments.timeline, _rate(arguments.rate))
     if arguments.timeline.suffix.lower() == ".edl":
         edl.relink(timeline, arguments.plates or arguments.timeline.absolute().parent,
