@@ -666,6 +666,7 @@ def test_under_the_first_colour_management_the_way_by_hand_is_told(tmp_path: Pat
     ({"colorScienceMode": "davinciYRGBColorManagedv2", "colorSpaceOutput": "sRGB"}, "srgb_rec709_scene"),
     ({"colorScienceMode": "davinciYRGBColorManagedv2", "separateColorSpaceAndGamma": "1", "colorSpaceOutput": "Rec.709",
       "colorSpaceOutputGamma": "Gamma 2.2"}, "g22_rec709"),
+    ({"separateColorSpaceAndGamma": "1", "colorSpaceTimelineGamma": "Gamma 2.4"}, "g24_rec709"),
     ({"colorScienceMode": "acescct", "colorAcesODT": "Rec.709 BT.1886"}, "g24_rec709"),
     ({"colorScienceMode": "acescct", "colorAcesODT": "sRGB Piecewise"}, "srgb_rec709_scene")])
 def test_the_plate_has_the_space_that_resolve_renders_in(tmp_path: Path, settings: dict[str, str], space: str) -> None:

@@ -124,9 +124,9 @@ def _space(host: Host, timeline: Item) -> Optional[str]:
     if mode.startswith("aces"):
         return f"ACES {timeline.GetSetting('colorAcesODT') or ''}".strip()
     key = "colorSpaceOutput" if mode.startswith(MANAGED) else "colorSpaceTimeline"
+    space, curve = str(timeline.GetSetting(key) or ""), str(timeline.GetSetting(f"{key}Gamma") or "")
     apart = str(timeline.GetSetting("separateColorSpaceAndGamma")) == "1"  # then the curve is a setting of its own
-    words = [timeline.GetSetting(name) for name in (key, f"{key}Gamma")[:1 + apart]]
-    return " ".join(str(word) for word in words if word) or None
+    return (f"{space} {curve}" if apart and not space.endswith(curve) else space) or None
 
 
 def _media(pool_item: Item) -> Optional[Media]:
