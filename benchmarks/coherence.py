@@ -34,17 +34,18 @@ from strips import write_sheet, write_strip
 from torch import Tensor
 from variants import PLAIN, VARIANTS, Part, Variant
 
-from fresco_backend import motion, windows
 from fresco_backend.engine import denoise
 from fresco_backend.engine.coherence import WindowGuidance
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.job import open_job
-from fresco_backend.plate import open_plate
-from fresco_backend.sequences import frames_text
-from fresco_backend.weights import Models, load
+from fresco_backend.files.plate import open_plate
+from fresco_backend.files.sequences import frames_text
+from fresco_backend.guides import motion
+from fresco_backend.models.weights import Models, load
+from fresco_backend.render import windows
+from fresco_backend.render.job import open_job
 from fresco_protocol.errors import FrescoError
 from fresco_protocol.shot import Delivery, FrameRange, Look, Matte, Plate, Shot, parse_frames
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fresco_backend.weights import Models, load
+from fresco_backend.models.weights import Models, load
 
 TOKENS = 77
 CALLS = 3

@@ -9,10 +9,10 @@ import time
 import torch
 from diffusers import DDPMScheduler
 
-from fresco_backend.controls import soft_edges
 from fresco_backend.engine import denoise
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.weights import load
+from fresco_backend.guides.controls import soft_edges
+from fresco_backend.models.weights import load
 from fresco_protocol.shot import Control, ControlKind
 
 FRAMES, SIDE = 8, 512

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from results import laid_out
 from torch import Tensor
 
-from fresco_backend import motion, pipeline
-from fresco_backend.color import from_engine, to_engine
-from fresco_backend.detail import with_plate_detail
+from fresco_backend import pipeline
 from fresco_backend.engine.flow import inconsistent, warp
-from fresco_backend.frames import FloatArray, Frame
-from fresco_backend.highlights import Showing
-from fresco_backend.job import Job, open_job
+from fresco_backend.files.frames import FloatArray, Frame
+from fresco_backend.guides import motion
+from fresco_backend.pixels.color import from_engine, to_engine
+from fresco_backend.pixels.detail import with_plate_detail
+from fresco_backend.pixels.highlights import Showing
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.shot import Highlights, Keyframing, Rendering, Shot, frame_numbers, parse_frames
 
 DEMO = Path(__file__).parents[1] / "demo" / "shot.json"

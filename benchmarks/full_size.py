@@ -33,7 +33,7 @@ from diffusers import (
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from fresco_backend.bench_models import SD_AUTOENCODER, SD_NET, random_network
+from fresco_backend.commands.bench_models import SD_AUTOENCODER, SD_NET, random_network
 
 PLATE = Path(__file__).parents[1] / "demo" / "plate" / "boat.####.exr"
 PROMPT = "a watercolour painting"

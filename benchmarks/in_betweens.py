@@ -27,13 +27,13 @@ from skimage.metrics import structural_similarity
 from strips import write_strip
 from torch import Tensor
 
-from fresco_backend import motion
-from fresco_backend.color import plate_space, to_engine
 from fresco_backend.embedded import draw
 from fresco_backend.engine.flow import warp
 from fresco_backend.engine.long_flow import FlowBetween, FlowPair, LongFlow
 from fresco_backend.engine.propagate import StyledKey, propagate
-from fresco_backend.plate import open_plate
+from fresco_backend.files.plate import open_plate
+from fresco_backend.guides import motion
+from fresco_backend.pixels.color import plate_space, to_engine
 from fresco_protocol.shot import frame_numbers, parse_frames
 
 DEMO = str(Path(__file__).parents[1] / "demo" / "plate" / "boat.####.exr")

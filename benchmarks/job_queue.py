@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend")]
 
-from fresco_backend.jobs import JobQueue  # noqa: E402
+from fresco_backend.queue.jobs import JobQueue  # noqa: E402
 from fresco_protocol.events import Advanced  # noqa: E402
 from fresco_protocol.job import Job, Stage  # noqa: E402
 from fresco_protocol.shot import Delivery, Look, Plate, Shot  # noqa: E402

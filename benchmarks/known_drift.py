@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from results import laid_out
 from torch import Tensor
 
-from fresco_backend.color import plate_space, to_engine
 from fresco_backend.engine import tones
 from fresco_backend.engine.tones import LUMA, Tones
-from fresco_backend.frames import Frame
-from fresco_backend.plate import open_plate
+from fresco_backend.files.frames import Frame
+from fresco_backend.files.plate import open_plate
+from fresco_backend.pixels.color import plate_space, to_engine
 
 Change = Callable[[Tensor], Tensor]
 _Found = list[tuple[float, float]]

@@ -30,10 +30,10 @@ import torch
 from strips import write_strip
 from torch import Tensor
 
-from fresco_backend import record
-from fresco_backend.color import plate_space, to_engine
 from fresco_backend.engine.tones import HUES, LEVELS, Tones
-from fresco_backend.plate import PlateReader, open_plate
+from fresco_backend.files.plate import PlateReader, open_plate
+from fresco_backend.pixels.color import plate_space, to_engine
+from fresco_backend.render import record
 from fresco_protocol.shot import frame_numbers, parse_frames
 
 PROMPT = "a watercolour painting"

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from fresco_backend import in_betweens, windows
-from fresco_backend.denoising import Denoising
-from fresco_backend.job import Job, open_job
-from fresco_backend.weights import Models
+from fresco_backend.models.weights import Models
+from fresco_backend.render import in_betweens, windows
+from fresco_backend.render.denoising import Denoising
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.shot import Editing, Keyframing, Look, Shot, Synthesis, Task
 
 GAP = 3  # frames from one keyframe to the next where there are in-betweens, so that eight frames have some

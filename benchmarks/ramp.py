@@ -18,8 +18,8 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
 from fresco_backend import pipeline
-from fresco_backend.color_config import color_space, luminance_weights
-from fresco_backend.frames import FloatArray, read_frame
+from fresco_backend.files.frames import FloatArray, read_frame
+from fresco_backend.pixels.color_config import color_space, luminance_weights
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 
 WIDTH, HEIGHT, STOPS = 256, 128, 6

@@ -17,13 +17,13 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from fresco_backend import windows
 from fresco_backend.engine import denoise
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.schedule import NoiseSchedule, Spacing
-from fresco_backend.job import Job, open_job
-from fresco_backend.weights import Models, load
+from fresco_backend.models.weights import Models, load
+from fresco_backend.render import windows
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.shot import Delivery, Look, Plate, Shot, parse_frames
 
 PLATE = Path(__file__).parents[1] / "demo" / "plate" / "boat.####.exr"

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend"), str(ROOT / "tests
 from server_load import processor  # noqa: E402
 from servers import Process, shot_in  # noqa: E402
 
-from fresco_backend.staged_shot import staged  # noqa: E402
+from fresco_backend.commands.staged_shot import staged  # noqa: E402
 from fresco_protocol.client import Client  # noqa: E402
 from fresco_protocol.messages import Status  # noqa: E402
 from fresco_protocol.transfer import download, files_of, upload  # noqa: E402

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fresco_backend import motion
 from fresco_backend.engine.flow import Flow, warp
-from fresco_backend.metrics import edge_agreement, warp_error
+from fresco_backend.guides import motion
+from fresco_backend.render.metrics import edge_agreement, warp_error
 from fresco_protocol.errors import UsageError
 
 CODES = 255  # flicker is given in code values of 8 bit

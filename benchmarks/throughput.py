@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
-from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.frames import Frame, read_frame
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.frames import Frame, read_frame
 
 
 def picture(width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -31,7 +31,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 
-from fresco_backend.bench import moving_plate
+from fresco_backend.commands.bench import moving_plate
 from fresco_backend.engine.coherence import Coherence, FeatureGuidance, WindowGuidance
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.denoise import DiffusionModels, Sampling, WindowInput, denoise_window
@@ -39,10 +39,10 @@ from fresco_backend.engine.features import FeatureOptimisation
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.engine.tiles import Tiling
-from fresco_backend.frames import FloatArray, read_frame
-from fresco_backend.record import peak_memory
-from fresco_backend.resolution import PIXELS_PER_LATENT, SHARED
-from fresco_backend.transfer import srgb_encode
+from fresco_backend.files.frames import FloatArray, read_frame
+from fresco_backend.pixels.resolution import PIXELS_PER_LATENT, SHARED
+from fresco_backend.pixels.transfer import srgb_encode
+from fresco_backend.render.record import peak_memory
 
 WHOLE = 8192
 WIDTHS = (160, 320, 640, 640)  # of Stable Diffusion 1.5: twice as many

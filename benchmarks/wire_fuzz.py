@@ -37,8 +37,8 @@ with watched:
     from servers import Process
     from verbs import EXAMPLES
 
-    from fresco_backend import worker_words
-    from fresco_backend.worker_words import Halt
+    from fresco_backend.worker import worker_words
+    from fresco_backend.worker.worker_words import Halt
     from fresco_protocol import wire, zmtp
     from fresco_protocol.connection import read_connection
     from fresco_protocol.errors import FrescoError, ProtocolError

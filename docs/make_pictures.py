@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fresco_backend import motion, pipeline
-from fresco_backend.background import moving_background
-from fresco_backend.color import plate_space, to_engine
+from fresco_backend import pipeline
 from fresco_backend.embedded.looks import LOOKS, MEDIA
 from fresco_backend.engine.correspondence import Correspondence
-from fresco_backend.frames import Size, read_frame
-from fresco_backend.plate import open_plate
+from fresco_backend.files.frames import Size, read_frame
+from fresco_backend.files.plate import open_plate
+from fresco_backend.guides import motion
+from fresco_backend.guides.background import moving_background
+from fresco_backend.pixels.color import plate_space, to_engine
 from fresco_backend.report.delivered import open_delivered
 from fresco_backend.report.pictures import flow_pixels, pixels, plane_pixels
 from fresco_protocol.shot import Delivery, FrameRange, Look, Plate, Shot

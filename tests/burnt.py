@@ -10,8 +10,8 @@ import av
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
-from fresco_backend.frames import FloatArray
-from fresco_backend.movies import MovieReader, is_movie
+from fresco_backend.files.frames import FloatArray
+from fresco_backend.files.movies import MovieReader, is_movie
 
 SIZE = (64, 64)  # width, height
 BITS, ACROSS = 16, 4

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from servers import PACKAGES, Running, serving
 
-from fresco_backend import worker_pool
-from fresco_backend.worker_pool import Patience, WorkerPool
+from fresco_backend.server import worker_pool
+from fresco_backend.server.worker_pool import Patience, WorkerPool
 
 PATIENCE = Patience(respawn=0.05, longest_respawn=0.05)
 
@@ -21,7 +21,7 @@ PATIENCE = Patience(respawn=0.05, longest_respawn=0.05)
 WORKER = """
 import json, os, subprocess, sys, time
 sys.path[:0] = {packages!r}
-from fresco_backend.worker_words import Broken, Done, Ready, Told, line_of
+from fresco_backend.worker.worker_words import Broken, Done, Ready, Told, line_of
 from fresco_protocol.events import Finished, Warned
 from fresco_protocol.job import Problem
 def say(line):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
-from fresco_backend.deliveries import DeliveryWriter, Encoding
-from fresco_backend.frames import FloatArray, Frame
+from fresco_backend.files.deliveries import DeliveryWriter, Encoding
+from fresco_backend.files.frames import FloatArray, Frame
 from fresco_protocol.shot import BitDepth
 
 

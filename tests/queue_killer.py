@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from fresco_backend.jobs import JobQueue
-from fresco_backend.journal import Retention
+from fresco_backend.queue.jobs import JobQueue
+from fresco_backend.queue.journal import Retention
 from fresco_protocol.errors import Interrupted
 from fresco_protocol.events import Advanced
 from fresco_protocol.job import Stage

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fresco_backend.job_state import ENDED, LIVE, Claim, JobStatus
-from fresco_backend.jobs import JobQueue, Limits
+from fresco_backend.queue.job_state import ENDED, LIVE, Claim, JobStatus
+from fresco_backend.queue.jobs import JobQueue, Limits
 from fresco_protocol.events import Advanced
 from fresco_protocol.job import Stage
 from fresco_protocol.shot import Delivery, Look, Plate, Shot

@@ -16,7 +16,7 @@ from resolve_otio import written
 if TYPE_CHECKING:
     from resolve_double import World
 
-    from fresco_backend.frames import FloatArray
+    from fresco_backend.files.frames import FloatArray
 
 _ids = itertools.count(1)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend.roots import Roots
-from fresco_backend.server import Options, Server
-from fresco_backend.server_log import ServerLog
+from fresco_backend.server.server import Options, Server
+from fresco_backend.server.server_log import ServerLog
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection, read_connection
 from fresco_protocol.events import Event

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fresco_backend.ahead import Expected, ahead
+from fresco_backend.render.ahead import Expected, ahead
 
 
 def test_items_come_in_order_and_may_be_none() -> None:

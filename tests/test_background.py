@@ -4,8 +4,8 @@
 import pytest
 import torch
 
-from fresco_backend.background import moving_background
 from fresco_backend.engine.flow import Flow
+from fresco_backend.guides.background import moving_background
 
 HEIGHT, WIDTH = 96, 128
 SUBJECT = (slice(30, 60), slice(40, 80))

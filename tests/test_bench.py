@@ -8,9 +8,9 @@ import json
 import pytest
 import torch
 
-from fresco_backend import bench_models
-from fresco_backend.bench import SPEED, Stage, moving_plate
 from fresco_backend.cli import main
+from fresco_backend.commands import bench_models
+from fresco_backend.commands.bench import SPEED, Stage, moving_plate
 
 
 def test_every_stage_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

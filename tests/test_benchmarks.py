@@ -19,9 +19,9 @@ from steadiness import Ruler
 from variants import PLAIN, VARIANTS, Part
 
 import tiny
-from fresco_backend import windows
-from fresco_backend.deliveries import DeliveryWriter, Encoding
 from fresco_backend.engine.latents import NoiseSharing
+from fresco_backend.files.deliveries import DeliveryWriter, Encoding
+from fresco_backend.render import windows
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import BitDepth, Coherence
 

@@ -11,10 +11,10 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from plates import frame, noise
 
-from fresco_backend.canvas import cut, laid_on, matte_on, union
-from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.frames import Channels, ExtraChannel, Frame, Window, data_window, display_window, read_frame
-from fresco_backend.sequences import FramePattern, SequenceReader
+from fresco_backend.files.canvas import cut, laid_on, matte_on, union
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.frames import Channels, ExtraChannel, Frame, Window, data_window, display_window, read_frame
+from fresco_backend.files.sequences import FramePattern, SequenceReader
 from fresco_protocol.errors import FrameSize, MatteError
 from fresco_protocol.shot import BitDepth, Missing
 

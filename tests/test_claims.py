@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fresco_backend import claims
-from fresco_backend.claims import Claims
+from fresco_backend.render import claims
+from fresco_backend.render.claims import Claims
 from fresco_protocol.errors import OutputDenied
 
 ROOT = Path(__file__).parents[1]
@@ -162,7 +162,7 @@ def test_a_folder_that_refuses_is_an_error(tmp_path: Path) -> None:
 RACE = """
 import sys
 from pathlib import Path
-from fresco_backend.claims import Claims
+from fresco_backend.render.claims import Claims
 with Claims(Path(sys.argv[1])) as claims:
     won = [product for product in range(200) if claims.take(f"frame.{product}")]
     print(*won)
@@ -185,7 +185,7 @@ def test_processes_that_race_share_the_products_out(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fresco_backend.claims import Claims
+from fresco_backend.render.claims import Claims
 from fresco_backend.interruption import interruptible
 with interruptible():
     try:

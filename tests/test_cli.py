@@ -22,10 +22,10 @@ import pytest
 
 import fresco_backend
 from fresco_backend import cli, failure, interruption
+from fresco_backend.arguments.shot_arguments import shot_of
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.pins import Pins
-from fresco_backend.shot_arguments import shot_of
+from fresco_backend.render.farm_stage import FarmStage
+from fresco_backend.render.pins import Pins
 from fresco_protocol.errors import DiskFull, FrescoError, WeightsMissing
 from fresco_protocol.shot import (
     BitDepth,
@@ -89,7 +89,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePipeline:
     fake, module = FakePipeline(), ModuleType("fresco_backend.pipeline")
     module.plan, module.render = fake.plan, fake.render  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fresco_backend.pipeline", module)
-    monkeypatch.setattr("fresco_backend.preflight.require_sources", lambda shot, model: None)
+    monkeypatch.setattr("fresco_backend.render.preflight.require_sources", lambda shot, model: None)
     monkeypatch.setattr(fresco_backend, "pipeline", module, raising=False)
     monkeypatch.setenv("FRESCO_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.chdir(tmp_path)
@@ -577,7 +577,8 @@ import sys, time
 from types import ModuleType
 sys.path[:0] = {paths}
 import fresco_backend
-from fresco_backend import cli, interruption, preflight
+from fresco_backend import cli, interruption
+from fresco_backend.render import preflight
 interruption.GRACE = 0.4
 preflight.require_sources = lambda shot, model: None
 def render(shot, **rest):

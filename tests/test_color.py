@@ -14,7 +14,9 @@ from PIL import ImageCms
 from plates import frame, header, noise, with_pixels
 from torch import Tensor
 
-from fresco_backend.color import (
+from fresco_backend.files.deliveries import DeliveryWriter, file_type
+from fresco_backend.files.frames import FloatArray, Frame, read_frame
+from fresco_backend.pixels.color import (
     for_file,
     from_engine,
     plate_space,
@@ -23,10 +25,8 @@ from fresco_backend.color import (
     srgb_encode,
     to_engine,
 )
-from fresco_backend.color_config import color_space, is_linear
-from fresco_backend.deliveries import DeliveryWriter, file_type
-from fresco_backend.frames import FloatArray, Frame, read_frame
-from fresco_backend.highlights import Showing
+from fresco_backend.pixels.color_config import color_space, is_linear
+from fresco_backend.pixels.highlights import Showing
 from fresco_protocol.errors import ColorError
 from fresco_protocol.shot import BitDepth, Highlights, Rendering
 

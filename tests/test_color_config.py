@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from plates import noise
 
-from fresco_backend.color_config import (
+from fresco_backend.pixels.color_config import (
     BUILT_IN,
     ColorSpace,
     color_space,

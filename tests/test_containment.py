@@ -15,18 +15,19 @@ import pytest
 from false_workers import with_worker
 from servers import ended, polled, serving, waited
 
-from fresco_backend import listener as listener_room
-from fresco_backend import server as server_room
-from fresco_backend import settings, work
-from fresco_backend.answers import Answers
-from fresco_backend.job_database import JobDatabase
-from fresco_backend.job_state import Claim, Wish
-from fresco_backend.jobs import JobQueue
-from fresco_backend.journal import EVENT_BYTES
-from fresco_backend.listener import Listener
-from fresco_backend.server import Server
-from fresco_backend.server_address import fresh_token
-from fresco_backend.worker_pool import WorkerPool
+from fresco_backend import settings
+from fresco_backend.queue.job_database import JobDatabase
+from fresco_backend.queue.job_state import Claim, Wish
+from fresco_backend.queue.jobs import JobQueue
+from fresco_backend.queue.journal import EVENT_BYTES
+from fresco_backend.server import listener as listener_room
+from fresco_backend.server import server as server_room
+from fresco_backend.server import work
+from fresco_backend.server.answers import Answers
+from fresco_backend.server.listener import Listener
+from fresco_backend.server.server import Server
+from fresco_backend.server.server_address import fresh_token
+from fresco_backend.server.worker_pool import WorkerPool
 from fresco_protocol.client import Client
 from fresco_protocol.connection import host_and_port
 from fresco_protocol.errors import DiskFull, FrescoError, InputError, ServerSilent, UsageError, WorkerDied

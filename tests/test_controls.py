@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fresco_backend.controls import DETECTORS, HALF_HEIGHTS, canny, detect, pencil, soft_edges
+from fresco_backend.guides.controls import DETECTORS, HALF_HEIGHTS, canny, detect, pencil, soft_edges
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import ControlKind
 

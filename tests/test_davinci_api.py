@@ -12,7 +12,7 @@ import pytest
 from resolve_bridge import API, release
 
 from fresco_backend.cli import parser
-from fresco_backend.color_config import color_space
+from fresco_backend.pixels.color_config import color_space
 from fresco_davinci import api
 from fresco_davinci.edition import Edition
 from fresco_davinci.space import SPACES, space_of

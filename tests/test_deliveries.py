@@ -18,8 +18,8 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from plates import frame, header, noise, with_pixels, write_sequence
 
-from fresco_backend.deliveries import DeliveryWriter, Encoding
-from fresco_backend.frames import ExtraChannel, read_frame
+from fresco_backend.files.deliveries import DeliveryWriter, Encoding
+from fresco_backend.files.frames import ExtraChannel, read_frame
 from fresco_protocol.errors import DiskFull, FrameUnreadable, OutputDenied, OutputIsPlate, OutputPattern
 from fresco_protocol.shot import BitDepth
 
@@ -134,7 +134,7 @@ def test_a_folder_without_rights_is_denied_before_rendering(tmp_path: Path, mode
 def _program(line: str) -> str:
     return (
         f"import sys; sys.path[:0] = {PATHS.split(os.pathsep)!r}\n"
-        "from plates import frame\nfrom fresco_backend.deliveries import DeliveryWriter\n" + line
+        "from plates import frame\nfrom fresco_backend.files.deliveries import DeliveryWriter\n" + line
     )
 
 

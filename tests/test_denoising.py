@@ -16,11 +16,11 @@ import pytest
 import torch
 from shots import bits, delivered, rendered, small_shot, write_plate
 
-from fresco_backend import denoising, device_room, estimate, windows
 from fresco_backend.engine import denoise
 from fresco_backend.events import Advanced, Stage, Warned
-from fresco_backend.frames import read_frame
-from fresco_backend.job import Job
+from fresco_backend.files.frames import read_frame
+from fresco_backend.render import denoising, device_room, estimate, windows
+from fresco_backend.render.job import Job
 from fresco_protocol.errors import WeightsUnsupported
 from fresco_protocol.shot import Editing, Keyframing, Shot, Task
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from transformers import DPTConfig, DPTForDepthEstimation
 
 import tiny
-from fresco_backend import depth, model_store, windows
-from fresco_backend.control_images import control_images
-from fresco_backend.depth import DepthDetector, sampled_frames
-from fresco_backend.job import Job, open_job
-from fresco_backend.weights import Models, load
+from fresco_backend.models import depth, model_store
+from fresco_backend.models.depth import DepthDetector, sampled_frames
+from fresco_backend.models.weights import Models, load
+from fresco_backend.render import windows
+from fresco_backend.render.control_images import control_images
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.errors import WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind
 

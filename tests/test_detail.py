@@ -6,9 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fresco_backend.detail import with_plate_detail
-from fresco_backend.frames import Size
-from fresco_backend.resolution import resized
+from fresco_backend.files.frames import Size
+from fresco_backend.pixels.detail import with_plate_detail
+from fresco_backend.pixels.resolution import resized
 
 PLATE, SMALL = Size(192, 144), Size(64, 48)
 

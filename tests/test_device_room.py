@@ -12,12 +12,12 @@ import pytest
 import torch
 from shots import small_shot, with_delivery, write_plate
 
-from fresco_backend import device_room, estimate
-from fresco_backend.denoising import Denoising
-from fresco_backend.device_room import SPARED, MemoryPlan, require_room
 from fresco_backend.engine.keyframes import Window
-from fresco_backend.job import Job, open_job
-from fresco_backend.weights import load
+from fresco_backend.models.weights import load
+from fresco_backend.render import device_room, estimate
+from fresco_backend.render.denoising import Denoising
+from fresco_backend.render.device_room import SPARED, MemoryPlan, require_room
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.errors import DeviceMemory
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fresco_backend import doctor, free_memory, model_store
-from fresco_backend.doctor import CHECKS, diagnose, examine
-from fresco_backend.finding import Concern, Verdict
+from fresco_backend.commands import doctor
+from fresco_backend.commands.doctor import CHECKS, diagnose, examine
+from fresco_backend.commands.finding import Concern, Verdict
+from fresco_backend.models import model_store
+from fresco_backend.render import free_memory
 from fresco_protocol.errors import OutputDenied
 
 

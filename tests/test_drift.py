@@ -13,9 +13,9 @@ from shots import small_shot, with_look, write_plate
 from torch import Tensor
 
 import tiny
-from fresco_backend import drift
 from fresco_backend.engine.tones import Tones
-from fresco_backend.job import Job, open_job
+from fresco_backend.render import drift
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.shot import Coherence, Compat, Cue, Shot, parse_frames
 
 WINDOWS, KEYS = 40, 10

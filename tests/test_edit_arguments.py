@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fresco_backend.arguments.shot_arguments import shot_of
 from fresco_backend.cli import parser
-from fresco_backend.shot_arguments import shot_of
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Editing, Shot, Synthesis, Task
 

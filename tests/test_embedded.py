@@ -11,8 +11,6 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from fresco_backend import model_store, recommendation, weights
-from fresco_backend.controls import soft_edges
 from fresco_backend.embedded import figures
 from fresco_backend.embedded.captions import vocabulary
 from fresco_backend.embedded.dct import DctAutoencoder
@@ -20,7 +18,10 @@ from fresco_backend.embedded.looks import LOOKS
 from fresco_backend.engine import denoise
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.weights import Models
+from fresco_backend.guides.controls import soft_edges
+from fresco_backend.models import model_store, weights
+from fresco_backend.models.weights import Models
+from fresco_backend.render import recommendation
 from fresco_protocol.shot import Control, ControlKind
 
 SOFT_EDGE = Control(kind=ControlKind.SOFT_EDGE)

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from shots import small_shot, with_look, write_plate
 
 import tiny
-from fresco_backend import estimate, weights
 from fresco_backend.engine.keyframes import Window, split_windows
-from fresco_backend.job import Job, open_job
+from fresco_backend.models import weights
+from fresco_backend.render import estimate
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.shot import Editing, Shot, Synthesis, Task
 
 WINDOWS = split_windows((1001, 1003, 1005, 1007, 1009), 3)

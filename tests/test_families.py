@@ -14,9 +14,9 @@ import torch
 from shots import bits, rendered, small_shot, with_look, write_plate
 
 import tiny
-from fresco_backend import model_store, weights
 from fresco_backend.engine.attention import guided_layers
-from fresco_backend.model_family import Family
+from fresco_backend.models import model_store, weights
+from fresco_backend.models.model_family import Family
 from fresco_protocol.errors import WeightsMissing, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Editing, Synthesis, Task
 

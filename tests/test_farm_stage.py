@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from shots import FRAMES, bits, delivered, rendered, small_shot, with_delivery, with_look, with_plate, write_plate
 
-from fresco_backend import claims, pipeline, record
+from fresco_backend import pipeline
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Stage, Waited
-from fresco_backend.farm_stage import FarmStage
+from fresco_backend.render import claims, record
+from fresco_backend.render.farm_stage import FarmStage
 from fresco_protocol.errors import Busy, PartialDelivery
 from fresco_protocol.shot import Rate, Shot
 

@@ -13,8 +13,16 @@ import pytest
 from numpy.typing import NDArray
 from plates import frame, header, noise, with_pixels, write_sequence
 
-from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.frames import ExtraChannel, FloatArray, Frame, cleaned, colour_channels, read_channels, read_frame
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.frames import (
+    ExtraChannel,
+    FloatArray,
+    Frame,
+    cleaned,
+    colour_channels,
+    read_channels,
+    read_frame,
+)
 from fresco_protocol.errors import FrameUnreadable, InputError, OutputPattern
 from fresco_protocol.shot import BitDepth
 

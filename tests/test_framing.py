@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 from plates import noise
 
-from fresco_backend.frames import FloatArray, Window
-from fresco_backend.framing import inside_letterbox, neighbourhood
+from fresco_backend.files.frames import FloatArray, Window
+from fresco_backend.pixels.framing import inside_letterbox, neighbourhood
 
 
 def picture(seed: int, above: int = 0, below: int = 0, left: int = 0, right: int = 0) -> FloatArray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fresco_backend.free_memory import free_memory
+from fresco_backend.render.free_memory import free_memory
 
 CPU, GIB = torch.device("cpu"), 2**30
 

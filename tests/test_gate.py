@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from servers import Running, serving
 
-from fresco_backend import cli, server_checks
-from fresco_backend.gate import CurveDealer, Gate, make_client_key
+from fresco_backend import cli
+from fresco_backend.commands import server_checks
+from fresco_backend.server.gate import CurveDealer, Gate, make_client_key
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import InputError, ProtocolError, ServerLost, ServerSilent, UsageError

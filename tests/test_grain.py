@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from plates import frame, with_pixels
 
-from fresco_backend.color_config import color_space
-from fresco_backend.frames import FloatArray, Frame
-from fresco_backend.grain import _size, made, measured, noise_level, put_back, without_grain
+from fresco_backend.files.frames import FloatArray, Frame
+from fresco_backend.pixels.color_config import color_space
+from fresco_backend.pixels.grain import _size, made, measured, noise_level, put_back, without_grain
 from fresco_protocol.shot import Grain
 
 LINEAR, SRGB = color_space("lin_rec709_scene"), color_space("srgb_rec709_scene")

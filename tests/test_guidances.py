@@ -13,7 +13,6 @@ from test_features import assert_close_but_for_few, golden_window, load
 from torch import Tensor
 
 import tiny
-from fresco_backend import motion, windows
 from fresco_backend.engine import coherence as engine
 from fresco_backend.engine.features import optimise
 from fresco_backend.engine.flow import Flow
@@ -21,7 +20,9 @@ from fresco_backend.engine.latents import NoiseSharing, Purpose, Seeds, draw
 from fresco_backend.engine.losses import Loss, SpatialLoss, TemporalLoss, unit_rows
 from fresco_backend.engine.sampler import Sampler, run_steps
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.guidances import Guidances
+from fresco_backend.guides import motion
+from fresco_backend.guides.guidances import Guidances
+from fresco_backend.render import windows
 from fresco_protocol.shot import Coherence, Compat, Look, Shot, Task
 
 REFERENCE = Coherence(compat=Compat.REFERENCE)

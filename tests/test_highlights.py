@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from plates import noise
 
-from fresco_backend.color_config import color_space, to_aces
-from fresco_backend.frames import HALF_MAX, FloatArray
-from fresco_backend.highlights import KNEE, Showing, restored, shown
+from fresco_backend.files.frames import HALF_MAX, FloatArray
+from fresco_backend.pixels.color_config import color_space, to_aces
+from fresco_backend.pixels.highlights import KNEE, Showing, restored, shown
 from fresco_protocol.shot import Highlights, Rendering
 
 ACESCG = color_space("ACEScg")

@@ -19,7 +19,13 @@ ENGINE = frozenset({
 })
 STANDARD = frozenset(sys.stdlib_module_names)
 SUBJECTLESS = frozenset({"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "tools"})
-LIGHT = ("cli.py", "server.py", "settings.py")
+LIGHT = ("cli", "server.server", "settings")
+# Rooms from the ground up; a file imports from its own and from those below.
+STOREYS = ("settings interruption failure events path_mapping kept_memory", "engine", "files", "models", "guides",
+           "pixels", "terminal", "render", "roots", "pipeline", "arguments", "farm", "report", "otio", "queue",
+           "worker", "server", "commands", "cli", "embedded")
+STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms.split()}
+ABOVE = frozenset({("models/weights.py", "embedded")})  # the autoencoder of the embedded model
 UNPLANNED = ("embedded",)  # its folder stands in the plan; its files stand in its model card
 
 
@@ -50,12 +56,20 @@ def _among(imported: str, rooms: frozenset[str]) -> bool:
     return any(imported == room or imported.startswith(f"{room}.") for room in rooms)
 
 
+def _storey(room: str) -> int:
+    """How high a room, or a file that is none's, stands; the package itself is the ground."""
+    return STOREY.get(room.removesuffix(".py"), 0)
+
+
 def _bad_imports(name: str, module: ast.AST) -> list[str]:
     found = []
     for imported in _imports(name, module):
         short, room = "/".join(Path(name).parts[2:]), imported.removeprefix("fresco_backend.").split(".")[0]
         if name.startswith("backend/fresco_backend/engine/") and not _among(imported, ENGINE):
             found.append(f"{short} imports {room}: engine is pure")
+        if imported.startswith("fresco_backend.") and short.partition("/")[0] != room and (short, room) not in ABOVE \
+                and name.startswith("backend/fresco_backend/") and _storey(room) > _storey(short.partition("/")[0]):
+            found.append(f"{short} imports {room}: that room stands above it")
         if name.startswith("protocol/") and not _among(imported, STANDARD | {"fresco_protocol"}):
             found.append(f"{short} imports {room}: protocol is standard library only")
         if name.startswith("host_plugins/") and _among(imported, frozenset({"fresco_backend"})):
@@ -85,15 +99,17 @@ def test_every_file_keeps_the_law(path: Path) -> None:
 
 SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 FLOW = "backend/fresco_backend/engine/flow.py"
-COLOR = "backend/fresco_backend/color.py"
+COLOR = "backend/fresco_backend/pixels/color.py"
 
 
 @pytest.mark.parametrize(("name", "source", "sentence"), [
-    (FLOW, "from fresco_backend import frames", "engine/flow.py imports frames: engine is pure"),
-    (FLOW, "from ..frames import read", "engine/flow.py imports frames: engine is pure"),
-    (FLOW, "from .. import frames", "engine/flow.py imports frames: engine is pure"),
+    (FLOW, "from fresco_backend import settings", "engine/flow.py imports settings: engine is pure"),
+    (FLOW, "from ..settings import scratch", "engine/flow.py imports settings: engine is pure"),
+    (FLOW, "from .. import settings", "engine/flow.py imports settings: engine is pure"),
     (FLOW, "import os", "engine/flow.py imports os: engine is pure"),
     (FLOW, "def f():\n    from fresco_protocol.shot import Shot", "engine/flow.py imports fresco_protocol"),
+    (COLOR, "from fresco_backend.render.job import Job", "pixels/color.py imports render: that room stands above it"),
+    (COLOR, "from fresco_backend import pipeline", "pixels/color.py imports pipeline: that room stands above it"),
     (COLOR, "from tiny import tiny_unet", "color.py imports tiny"),
     (COLOR, "try:\n    pass\nexcept:\n    pass", "color.py:4 has a bare except"),
     (COLOR, "import torch\n@torch.inference_mode()\ndef f(): ...", "color.py:3 uses inference_mode"),
@@ -119,9 +135,14 @@ def test_the_protocol_is_written_for_python_3_9(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
 
 
-@pytest.mark.parametrize("name", [name for name in LIGHT if (PACKAGES[1] / name).exists()])
+def test_every_room_has_its_storey() -> None:
+    rooms = {path.stem for path in PACKAGES[1].iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(STOREY)
+
+
+@pytest.mark.parametrize("name", LIGHT)
 def test_light_rooms_start_without_torch(name: str) -> None:
-    module = f"fresco_backend.{Path(name).stem}"
+    module = f"fresco_backend.{name}"
     heavy = "{'torch', 'diffusers', 'transformers', 'cv2'}"
     program = f"import sys; sys.path[:0] = {[str(package.parent) for package in PACKAGES]}; import {module}; " \
               f"print(*sorted({heavy} & set(sys.modules)))"

@@ -9,7 +9,7 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from plates import noise
 
-from fresco_backend.image_files import decoded
+from fresco_backend.files.image_files import decoded
 from fresco_protocol.errors import FrameUnreadable
 
 PARTS = Path(__file__).parent / "exr" / "openexr" / "multipart.exr"

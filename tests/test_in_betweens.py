@@ -10,9 +10,9 @@ import pytest
 import torch
 from shots import small_shot, write_plate
 
-from fresco_backend import in_betweens
-from fresco_backend.job import Job, open_job
-from fresco_backend.windows import working_image
+from fresco_backend.render import in_betweens
+from fresco_backend.render.job import Job, open_job
+from fresco_backend.render.windows import working_image
 
 KEYS = (1003, 1007)
 

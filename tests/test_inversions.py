@@ -15,16 +15,17 @@ import torch
 from shots import bits, delivered, rendered, small_shot, with_delivery, with_look, write_plate
 
 import tiny
-from fresco_backend import inversions, pipeline, record
+from fresco_backend import pipeline
 from fresco_backend.engine import denoise
 from fresco_backend.engine.invert import PlateFeatures, SeenFeatures, inversion_timesteps
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.events import Advanced, Event, Stage
-from fresco_backend.frames import Size, Window, read_frame
-from fresco_backend.inversions import inversion_text, needs_inversion
-from fresco_backend.job import Job, open_job
-from fresco_backend.plate_features import KeptFeatures
-from fresco_backend.resolution import fit
+from fresco_backend.files.frames import Size, Window, read_frame
+from fresco_backend.pixels.resolution import fit
+from fresco_backend.render import inversions, record
+from fresco_backend.render.inversions import inversion_text, needs_inversion
+from fresco_backend.render.job import Job, open_job
+from fresco_backend.render.plate_features import KeptFeatures
 from fresco_protocol.shot import (
     Coherence,
     Compat,

@@ -20,11 +20,11 @@ import pytest
 from shots import small_shot, with_delivery, with_look, with_plate, write_plate
 
 import tiny
-from fresco_backend.color import LINEAR, SRGB
-from fresco_backend.color_config import RENDERING, color_space
-from fresco_backend.job import Job, opaque, open_job
+from fresco_backend.files.sequences import SequenceReader
+from fresco_backend.pixels.color import LINEAR, SRGB
+from fresco_backend.pixels.color_config import RENDERING, color_space
+from fresco_backend.render.job import Job, opaque, open_job
 from fresco_backend.roots import Roots
-from fresco_backend.sequences import SequenceReader
 from fresco_protocol.errors import ColorError, FrameSize, MatteError, PathRefused
 from fresco_protocol.shot import Control, ControlKind, Cue, Lora, Matte, Missing, Rate, Shot, parse_frames
 

@@ -19,12 +19,14 @@ import pytest
 from servers import PACKAGES, Running, serving, shot_in
 from verbs import EXAMPLES
 
-from fresco_backend import cli, job_commands, server_start
+from fresco_backend import cli
+from fresco_backend.commands import job_commands
+from fresco_backend.commands.job_commands import _watched
 from fresco_backend.interruption import Terminated
-from fresco_backend.job_commands import _watched
-from fresco_backend.job_text import event_json, event_line
 from fresco_backend.roots import Roots
-from fresco_backend.transfers import Transfers
+from fresco_backend.server import server_start
+from fresco_backend.server.transfers import Transfers
+from fresco_backend.terminal.job_text import event_json, event_line
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import Busy
@@ -189,7 +191,7 @@ def test_watch_tells_a_job_to_its_end(running: Running, client: Client, capsys: 
 
 def test_watching_all_says_how_many_there_are(running: Running, client: Client, monkeypatch: pytest.MonkeyPatch,
                                              capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("fresco_backend.job_commands._watched", lambda *_, **__: 0)
+    monkeypatch.setattr("fresco_backend.commands.job_commands._watched", lambda *_, **__: 0)
     assert Said(["watch"], capsys).err.startswith("no job waits or runs; ")
     job = running.submit(client, "one").id
     running.submit(client, "two")

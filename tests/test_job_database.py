@@ -18,9 +18,9 @@ import queue_killer
 import queues
 from queues import PATHS, ended, live, submit
 
-from fresco_backend.job_database import MIGRATIONS, JobDatabase
-from fresco_backend.job_state import JobStatus, check_transition
-from fresco_backend.jobs import JobQueue, Limits
+from fresco_backend.queue.job_database import MIGRATIONS, JobDatabase
+from fresco_backend.queue.job_state import JobStatus, check_transition
+from fresco_backend.queue.jobs import JobQueue, Limits
 from fresco_protocol.errors import (
     Busy,
     DiskFull,
@@ -180,11 +180,11 @@ def test_a_full_disk_refuses_a_job_whole_and_goes_on_when_there_is_room(small_di
 
 LIMITED = """
 import resource
-from fresco_backend.jobs import Limits
+from fresco_backend.queue.jobs import Limits
 from pathlib import Path
 from queues import live, submit
 from test_job_database import fill
-from fresco_backend.jobs import JobQueue
+from fresco_backend.queue.jobs import JobQueue
 from fresco_protocol.errors import OutputError
 with JobQueue(Path(sys.argv[1]), limits=Limits(live=10_000)) as queue:
     for limit in (300_000, 200_000):  # bytes of a file; the log before the database, then the database itself

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from queues import MEMORY, Clock, ended, live, shot, step
 
-from fresco_backend.job_state import ENDED, LIVE, TRANSITIONS, Claim, check_transition
-from fresco_backend.jobs import RESUMPTIONS, JobQueue
+from fresco_backend.queue.job_state import ENDED, LIVE, TRANSITIONS, Claim, check_transition
+from fresco_backend.queue.jobs import RESUMPTIONS, JobQueue
 from fresco_protocol.errors import (
     FrescoError,
     Interrupted,

@@ -12,8 +12,8 @@ import pytest
 import queues
 from queues import Clock, claim, drained, ended, live, shot, step, submit
 
-from fresco_backend.job_state import JobStatus, Wish
-from fresco_backend.jobs import RESUMPTIONS, JobQueue, Limits
+from fresco_backend.queue.job_state import JobStatus, Wish
+from fresco_backend.queue.jobs import RESUMPTIONS, JobQueue, Limits
 from fresco_protocol.errors import (
     Busy,
     FrescoError,

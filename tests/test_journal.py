@@ -9,8 +9,8 @@ import pytest
 import queues
 from queues import claim, ended, live, shot, step, submit
 
-from fresco_backend.jobs import JobQueue, Limits
-from fresco_backend.journal import LINE_LENGTH, Retention
+from fresco_backend.queue.jobs import JobQueue, Limits
+from fresco_backend.queue.journal import LINE_LENGTH, Retention
 from fresco_protocol.errors import FrescoError, JobUnknown
 from fresco_protocol.events import Advanced, JobChanged, Warned
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import torch
 
-from fresco_backend.job import Job
-from fresco_backend.kept_models import LEAST, ROOM, KeptModels
+from fresco_backend.render.job import Job
+from fresco_backend.worker.kept_models import LEAST, ROOM, KeptModels
 from fresco_protocol.shot import Control, ControlKind
 
 GIB = 2**30

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from queues import clock, folder, queue  # noqa: F401, fixtures
 
-from fresco_backend.deliveries import part_of
-from fresco_backend.jobs import JobQueue
-from fresco_backend.leftovers import sweep, worker_name
+from fresco_backend.files.deliveries import part_of
+from fresco_backend.queue.jobs import JobQueue
+from fresco_backend.server.leftovers import sweep, worker_name
 from fresco_protocol.shot import Delivery, Look, Plate, Shot
 
 

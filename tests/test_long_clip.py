@@ -11,7 +11,7 @@ import long_clip
 import pytest
 from shots import write_plate
 
-from fresco_backend import record
+from fresco_backend.render import record
 
 
 def test_a_clip_is_rendered_and_measured(

@@ -20,9 +20,9 @@ from shots import rendered, small_shot, with_look, write_plate
 from torch import Tensor, nn
 
 import tiny
-from fresco_backend import lora, model_store, weights
-from fresco_backend.frames import read_frame
-from fresco_backend.lora_names import original_names
+from fresco_backend.files.frames import read_frame
+from fresco_backend.models import lora, model_store, weights
+from fresco_backend.models.lora_names import original_names
 from fresco_protocol.errors import WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Lora
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import tiny
-from fresco_backend import matte_propagation, motion
-from fresco_backend.matte_propagation import Propagated, propagated
+from fresco_backend.guides import motion
+from fresco_backend.pixels import matte_propagation
+from fresco_backend.pixels.matte_propagation import Propagated, propagated
 from fresco_protocol.errors import OutputDenied
 
 PLATE = tiny.moving_plate(7, 96)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from plates import frame, noise, with_pixels
 
-from fresco_backend.color import from_engine
-from fresco_backend.color_config import color_space
-from fresco_backend.cryptomatte import _name_hash, coverage, objects
-from fresco_backend.frames import Channels, FloatArray
-from fresco_backend.mattes import channel_samples, composite, shaped
+from fresco_backend.files.frames import Channels, FloatArray
+from fresco_backend.pixels.color import from_engine
+from fresco_backend.pixels.color_config import color_space
+from fresco_backend.pixels.cryptomatte import _name_hash, coverage, objects
+from fresco_backend.pixels.mattes import channel_samples, composite, shaped
 from fresco_protocol.errors import MatteError
 from fresco_protocol.shot import Matte
 

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from fresco_backend.engine.flow import Flow
-from fresco_backend.metrics import WarpError, edge_agreement, warp_error
+from fresco_backend.render.metrics import WarpError, edge_agreement, warp_error
 
 
 def still() -> Flow:

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from transformers import DPTConfig, DPTForDepthEstimation
 
 import tiny
-from fresco_backend import cli, model_library, model_store
-from fresco_backend.model_library import Kind
+from fresco_backend import cli
+from fresco_backend.models import model_library, model_store
+from fresco_backend.models.model_library import Kind
 from fresco_protocol.errors import InputError, UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
 
 

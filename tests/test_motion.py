@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from fresco_backend.motion import Estimator, Raft, error_curve, estimate, load_estimator, window_flow
+from fresco_backend.guides.motion import Estimator, Raft, error_curve, estimate, load_estimator, window_flow
 from fresco_protocol.errors import WeightsMissing
 
 CURVE = np.load(Path(__file__).parent / "golden" / "keyframes.npz")

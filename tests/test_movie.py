@@ -19,13 +19,13 @@ from shots import bits, delivered, rendered, small_shot, with_delivery, with_loo
 from test_movies import encode, heard, picture, with_sound
 
 from fresco_backend import pipeline
-from fresco_backend.color import srgb_encode
-from fresco_backend.deliveries import DeliveryWriter
 from fresco_backend.events import Event, Finished, Warned
-from fresco_backend.frames import ExtraChannel, cleaned, pixel_aspect
-from fresco_backend.movie import assemble
-from fresco_backend.movie_delivery import write_movie
-from fresco_backend.movies import MovieReader
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.frames import ExtraChannel, cleaned, pixel_aspect
+from fresco_backend.files.movie_delivery import write_movie
+from fresco_backend.files.movies import MovieReader
+from fresco_backend.pixels.color import srgb_encode
+from fresco_backend.render.movie import assemble
 from fresco_protocol.errors import ColorError, OutputIsPlate, UsageError
 from fresco_protocol.shot import BitDepth, Rate, Shot, parse_frames
 
@@ -193,7 +193,7 @@ def test_a_movie_is_never_written_over_its_plate(plain: Shot) -> None:
 
 
 def test_nothing_is_assembled_without_a_rate(shot: Shot) -> None:
-    from fresco_backend.job import open_job
+    from fresco_backend.render.job import open_job
 
     job = open_job(shot)
     writer = job.writer()
@@ -215,7 +215,7 @@ def test_a_movie_has_the_same_bytes_on_any_number_of_cores(tmp_path: Path) -> No
     noise = np.random.default_rng(0).integers(0, 256, (6, 240, 320, 3), np.uint8)
     code = ("import os, sys; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])]);"
             "import numpy as np; from pathlib import Path; from fractions import Fraction;"
-            "from fresco_backend.movie_delivery import write_movie;"
+            "from fresco_backend.files.movie_delivery import write_movie;"
             "write_movie(Path(sys.argv[1]) / f'{sys.argv[2]}.mov', np.load(sys.argv[1] + '/noise.npy'), Fraction(24))")
     np.save(tmp_path / "noise.npy", noise)
     for cores in ("1", "2"):

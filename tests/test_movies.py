@@ -20,10 +20,10 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fresco_backend import movies
-from fresco_backend.color import plate_space
-from fresco_backend.movie_delivery import check_movie, write_movie
-from fresco_backend.movies import MovieReader, is_movie
+from fresco_backend.files import movies
+from fresco_backend.files.movie_delivery import check_movie, write_movie
+from fresco_backend.files.movies import MovieReader, is_movie
+from fresco_backend.pixels.color import plate_space
 from fresco_protocol.errors import (
     FrameSize,
     FrameUnreadable,
@@ -379,9 +379,9 @@ import resource, sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from fresco_backend import movies
-from fresco_backend.color import plate_space
-from fresco_backend.movie_delivery import write_movie
+from fresco_backend.files import movies
+from fresco_backend.pixels.color import plate_space
+from fresco_backend.files.movie_delivery import write_movie
 from fresco_protocol.errors import FrescoError
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # from here on a file of more bytes is refused
 noise = np.random.default_rng(0).integers(0, 255, (8, 128, 128, 3), np.uint8)

@@ -11,9 +11,9 @@ import pytest
 
 from fresco_backend import failure
 from fresco_backend.events import Advanced, Finished, Stage, Waited, Warned
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.openjd_progress import OpenJDProgress, ServedProgress
-from fresco_backend.progress import MOST
+from fresco_backend.farm.openjd_progress import OpenJDProgress, ServedProgress
+from fresco_backend.render.farm_stage import FarmStage
+from fresco_backend.terminal.progress import MOST
 from fresco_protocol import events as e
 from fresco_protocol import job
 from fresco_protocol.errors import DiskFull

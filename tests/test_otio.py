@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from plates import write_sequence
 
-from fresco_backend import cli, otio_command
+from fresco_backend import cli
+from fresco_backend.commands import otio_command
 from fresco_protocol.errors import FrescoError, InputError, RangeOutside, UsageError
 from fresco_protocol.shot import Shot
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from servers import serving
 
+from fresco_backend.arguments.shot_arguments import shot_of_file
 from fresco_backend.path_mapping import PathFormat, PathMapping, Rule
-from fresco_backend.shot_arguments import shot_of_file
 from fresco_protocol.errors import UsageError
 from fresco_protocol.messages import ShowJob, Submit
 from fresco_protocol.shot import Control, ControlKind, Delivery, Look, Lora, Matte, Plate, Shot

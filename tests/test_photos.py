@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from fresco_backend.controls import soft_edges
 from fresco_backend.embedded import photos
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.embedded.looks import LookName, split_combination
+from fresco_backend.guides.controls import soft_edges
 
 
 def test_one_photograph_in_25_is_held_out_wherever_its_folder_lies() -> None:

@@ -14,9 +14,9 @@ import pytest
 from shots import bits, rendered, small_shot, with_look, with_plate, write_plate
 
 from fresco_backend.farm.plan import Site, plan_shot
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.job import open_job
-from fresco_backend.pins import Pins
+from fresco_backend.render.farm_stage import FarmStage
+from fresco_backend.render.job import open_job
+from fresco_backend.render.pins import Pins
 from fresco_protocol.errors import InputError, NodeDiffers
 from fresco_protocol.shot import Shot
 
@@ -78,7 +78,7 @@ def test_another_colour_configuration_is_refused(pins: Pins, monkeypatch: pytest
 
 
 def test_a_configuration_is_known_by_its_content(monkeypatch: pytest.MonkeyPatch, shot: Shot, tmp_path: Path) -> None:
-    source = Path(__file__).parents[1] / "backend" / "fresco_backend" / "rendering.ocio"
+    source = Path(__file__).parents[1] / "backend" / "fresco_backend" / "pixels" / "rendering.ocio"
     for name in ("one.ocio", "two.ocio"):
         shutil.copy(source, tmp_path / name)
     monkeypatch.setenv("OCIO", str(tmp_path / "one.ocio"))

@@ -27,11 +27,12 @@ from shots import (
 )
 
 import tiny
-from fresco_backend import pipeline, record, scratch, windows
+from fresco_backend import pipeline
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
-from fresco_backend.frames import read_channels, read_frame
-from fresco_backend.job import open_job
-from fresco_backend.weights import Models, load
+from fresco_backend.files.frames import read_channels, read_frame
+from fresco_backend.models.weights import Models, load
+from fresco_backend.render import record, scratch, windows
+from fresco_backend.render.job import open_job
 from fresco_protocol.errors import DiskFull, FrameUnreadable, RangeOutside, WeightsMissing
 from fresco_protocol.shot import (
     Control,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from plates import write_sequence
 
-from fresco_backend.movie_delivery import write_movie
-from fresco_backend.plate import open_plate
+from fresco_backend.files.movie_delivery import write_movie
+from fresco_backend.files.plate import open_plate
 from fresco_protocol.errors import FrameSize
 from fresco_protocol.shot import Missing
 

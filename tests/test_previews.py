@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import tiny
-from fresco_backend import weights
 from fresco_backend.engine.denoise import StepResult, WindowInput
 from fresco_backend.engine.latents import encode
 from fresco_backend.engine.schedule import Step
 from fresco_backend.events import Previewed
-from fresco_backend.model_store import EMBEDDED
-from fresco_backend.previews import LONGEST_SIDE, Previews
+from fresco_backend.models import weights
+from fresco_backend.models.model_store import EMBEDDED
+from fresco_backend.render.previews import LONGEST_SIDE, Previews
 
 
 class Clock:

@@ -12,8 +12,8 @@ from shots import FRAMES, rendered, small_shot, write_plate
 
 from fresco_backend import pipeline
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
-from fresco_backend.plan_text import bytes_text, duration_text, path_text, plan_lines
-from fresco_backend.progress import (
+from fresco_backend.terminal.plan_text import bytes_text, duration_text, path_text, plan_lines
+from fresco_backend.terminal.progress import (
     MOST,
     PlainProgress,
     Progress,

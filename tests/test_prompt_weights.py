@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import tiny
-from fresco_backend import weights
-from fresco_backend.prompt_weights import check_weights, weighed
+from fresco_backend.models import weights
+from fresco_backend.models.prompt_weights import check_weights, weighed
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Cue, Look, parse_frames
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fresco_backend import prompts, weights
+from fresco_backend.models import weights
+from fresco_backend.render import prompts
 from fresco_protocol.shot import (
     Coherence,
     Compat,

@@ -7,8 +7,8 @@ import argparse
 
 import pytest
 
-from fresco_backend.quality import PRESETS
-from fresco_backend.shot_arguments import add_shot_options, shot_of
+from fresco_backend.arguments.quality import PRESETS
+from fresco_backend.arguments.shot_arguments import add_shot_options, shot_of
 from fresco_protocol.shot import FeatureOptimisation, Shot
 
 

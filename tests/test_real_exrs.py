@@ -12,9 +12,9 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from test_round_trip import OWN
 
-from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.frames import FloatArray, as_rgb, cleaned, read_channels, read_frame
-from fresco_backend.mattes import channel_samples, composite
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.frames import FloatArray, as_rgb, cleaned, read_channels, read_frame
+from fresco_backend.pixels.mattes import channel_samples, composite
 from fresco_protocol.errors import FrameUnreadable, FrescoError
 from fresco_protocol.shot import Matte
 

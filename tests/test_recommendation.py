@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fresco_backend.model_store import check
-from fresco_backend.recommendation import Recommendation, recommendation
+from fresco_backend.models.model_store import check
+from fresco_backend.render.recommendation import Recommendation, recommendation
 from fresco_protocol.errors import WeightsRefused
 from fresco_protocol.shot import ControlKind, Sampler
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from shots import small_shot, with_look, with_plate, write_plate
 
-from fresco_backend import __version__, record
-from fresco_backend.job import Job, open_job
+from fresco_backend import __version__
+from fresco_backend.render import record
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.errors import OutputDenied
 from fresco_protocol.shot import Rate, Shot
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import pytest
 
 from fresco_backend.engine.keyframes import Window, split_windows
-from fresco_backend.remaining import Batch, batches, neighbours
+from fresco_backend.render.remaining import Batch, batches, neighbours
 
 WINDOWS = split_windows((2, 4, 6, 8, 10), 3)  # keys 2 4 6 | 8 | 10
 

@@ -22,15 +22,15 @@ from shots import FRAMES, rendered, small_shot, with_delivery, with_look, write_
 
 import tiny
 from fresco_backend import cli
-from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.frames import Size
-from fresco_backend.record import path_of
+from fresco_backend.commands.report_command import report
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.frames import Size
+from fresco_backend.render.record import path_of
 from fresco_backend.report import plots
 from fresco_backend.report.delivered import DeliveredShot, open_delivered
 from fresco_backend.report.figures import Figures, Moment, measured
 from fresco_backend.report.page import BUDGET, look, page, remarks
 from fresco_backend.report.pictures import flow_pixels, spread
-from fresco_backend.report_command import report
 from fresco_protocol.errors import InputError, MatteError, PlateMissing, UsageError
 from fresco_protocol.shot import Matte, Missing, Rate, Shot, parse_frames
 

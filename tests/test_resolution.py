@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fresco_backend.frames import Size, Window
-from fresco_backend.resolution import MULTIPLE, fit, resized, tile_side, tiling
+from fresco_backend.files.frames import Size, Window
+from fresco_backend.pixels.resolution import MULTIPLE, fit, resized, tile_side, tiling
 
 
 @pytest.mark.parametrize("plate", [Size(1920, 1080), Size(1998, 1080), Size(720, 1280), Size(333, 777), Size(64, 64)])

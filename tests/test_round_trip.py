@@ -14,8 +14,8 @@ from plates import noise
 from shots import rendered, small_shot, with_delivery, with_look, with_plate
 
 import tiny
-from fresco_backend.frames import FloatArray, read_frame
-from fresco_backend.job import open_job
+from fresco_backend.files.frames import FloatArray, read_frame
+from fresco_backend.render.job import open_job
 from fresco_protocol.errors import FrescoError, InputError
 from fresco_protocol.shot import Delivery, Grain, Highlights, Look, Matte, Plate, Shot
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fresco_backend.engine.denoise import Anchors
-from fresco_backend.scratch import Scratch, write_atomically
+from fresco_backend.render.scratch import Scratch, write_atomically
 from fresco_protocol.errors import DiskFull, OutputDenied
 
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_named(scratch: Scratch, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fresco_backend.scratch.os.fsync", full)
+    monkeypatch.setattr("fresco_backend.render.scratch.os.fsync", full)
     with pytest.raises(DiskFull):
         scratch.save_key(1, torch.zeros(1))
     assert list(scratch.folder.iterdir()) == []

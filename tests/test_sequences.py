@@ -12,8 +12,8 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from plates import frame, header, write_sequence
 
-from fresco_backend.deliveries import DeliveryWriter
-from fresco_backend.sequences import FramePattern, SequenceReader, frames_text
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.sequences import FramePattern, SequenceReader, frames_text
 from fresco_protocol.errors import (
     FrameGap,
     FrameSize,

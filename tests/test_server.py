@@ -24,14 +24,14 @@ import zmq
 from router import PyzmqDealer
 from servers import PACKAGES, Process, Running, polled, serving, shot_in, waited
 
-from fresco_backend.job_state import ENDED
-from fresco_backend.listener import MOST_REFUSED, Listener
+from fresco_backend.queue.job_state import ENDED
 from fresco_backend.roots import Roots
-from fresco_backend.server import Options, Server
-from fresco_backend.server_address import is_copied
-from fresco_backend.server_log import ServerLog
-from fresco_backend.worker_pool import Heard, WorkerProcess
-from fresco_backend.worker_words import Told
+from fresco_backend.server.listener import MOST_REFUSED, Listener
+from fresco_backend.server.server import Options, Server
+from fresco_backend.server.server_address import is_copied
+from fresco_backend.server.server_log import ServerLog
+from fresco_backend.server.worker_pool import Heard, WorkerProcess
+from fresco_backend.worker.worker_words import Told
 from fresco_protocol.client import Client, Transport
 from fresco_protocol.connection import host_and_port
 from fresco_protocol.errors import (
@@ -186,7 +186,7 @@ def raw(running: Running) -> zmq.Socket[bytes]:
 
 def test_a_watcher_that_does_not_read_loses_its_watch_and_nobody_else(
         running: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fresco_backend.watchers.PATIENCE", 0.5)
+    monkeypatch.setattr("fresco_backend.server.watchers.PATIENCE", 0.5)
     token = running.connection.token
     job = running.submit(client, "x" * 40_000).id  # events as long fill the buffers of the system soon
     with raw(running) as deaf:
@@ -310,7 +310,7 @@ def test_what_is_too_large_is_refused(running: Running, client: Client) -> None:
 
 def test_a_message_without_an_end_is_cut_off_and_clients_come_back(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fresco_backend.listener.MOST_MEMORY", 30 * 2**20)
+    monkeypatch.setattr("fresco_backend.server.listener.MOST_MEMORY", 30 * 2**20)
     with serving(tmp_path, heartbeat=0.2) as running, running.client() as client:
         client.watch()
         endpoint = running.connection.endpoint
@@ -436,7 +436,7 @@ def test_the_connection_file_of_another_machine_is_not_written_over(tmp_path: Pa
 
 def test_a_second_server_is_refused_and_the_first_goes_on(
         tmp_path: Path, running: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fresco_backend.server_address.PATIENCE", 0.2)
+    monkeypatch.setattr("fresco_backend.server.server_address.PATIENCE", 0.2)
     before = Path(running.file).read_text()
     with pytest.raises(Busy), serving(tmp_path):
         pass
@@ -557,7 +557,7 @@ def test_a_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path) -> None:
 
 def test_the_server_is_light() -> None:
     program = f"import sys; sys.path[:0] = {PACKAGES}; " \
-              "import fresco_backend.server, fresco_backend.job_commands; " \
+              "import fresco_backend.server.server, fresco_backend.commands.job_commands; " \
               "print(*sorted({'torch', 'numpy', 'cv2', 'OpenImageIO', 'diffusers'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
@@ -565,7 +565,7 @@ def test_the_server_is_light() -> None:
 
 def test_a_list_of_jobs_comes_in_pages_that_fit_a_message(
         running: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fresco_backend.answers._LARGEST_PAGE", 4000)
+    monkeypatch.setattr("fresco_backend.server.answers._LARGEST_PAGE", 4000)
     jobs = [running.submit(client, f"a{number}").id for number in range(7)]
     found: list[str] = []
     while len(found) < len(jobs):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from servers import serving
 
-from fresco_backend import server_checks
-from fresco_backend.finding import Concern
+from fresco_backend.commands import server_checks
+from fresco_backend.commands.finding import Concern
 from fresco_protocol.errors import OutputDenied, ServerError, UsageError
 
 

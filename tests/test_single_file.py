@@ -17,10 +17,10 @@ from shots import bits, rendered, small_shot, with_look, write_plate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import tiny
-from fresco_backend import model_store, single_file, weights
-from fresco_backend.model_family import Family
-from fresco_backend.recommendation import recommendation
-from fresco_backend.unet_shape import unet_shape
+from fresco_backend.models import model_store, single_file, weights
+from fresco_backend.models.model_family import Family
+from fresco_backend.models.unet_shape import unet_shape
+from fresco_backend.render.recommendation import recommendation
 from fresco_protocol.errors import WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Prediction
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from servers import serving
 
-from fresco_backend import staging as staging_room
-from fresco_backend.checksums import Checksums
-from fresco_backend.staged_upload import Chunk
-from fresco_backend.staging import Staging, check_staging
+from fresco_backend.server import staging as staging_room
+from fresco_backend.server.checksums import Checksums
+from fresco_backend.server.staged_upload import Chunk
+from fresco_backend.server.staging import Staging, check_staging
 from fresco_protocol.errors import Busy, OutputDenied, UsageError
 from fresco_protocol.files import File
 

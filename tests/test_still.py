@@ -15,11 +15,11 @@ from shots import delivered, rendered, small_shot, with_delivery, with_plate, wr
 
 import tiny
 from fresco_backend import cli
+from fresco_backend.commands.report_command import report
 from fresco_backend.events import Planned
-from fresco_backend.frames import read_frame
-from fresco_backend.job import open_job
-from fresco_backend.report_command import report
-from fresco_backend.still import NOTE, still, still_path
+from fresco_backend.files.frames import read_frame
+from fresco_backend.render.job import open_job
+from fresco_backend.render.still import NOTE, still, still_path
 from fresco_protocol.errors import MatteError, RangeOutside
 from fresco_protocol.shot import Editing, Keyframing, Matte, Shot, Synthesis, Task, parse_frames
 

@@ -24,10 +24,10 @@ from fresco_backend.engine.invert import Injection
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.schedule import Step
 from fresco_backend.engine.tiles import TiledPredictor, Tiling, autoencoder_in_tiles
-from fresco_backend.estimate import device_memory, loaded
 from fresco_backend.events import Planned, Warned
-from fresco_backend.job import open_job
-from fresco_backend.plan_text import plan_lines
+from fresco_backend.render.estimate import device_memory, loaded
+from fresco_backend.render.job import open_job
+from fresco_backend.terminal.plan_text import plan_lines
 
 __all__ = ["models"]  # a fixture
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fresco_backend import model_store, weights
 from fresco_backend.embedded import architecture, captions, train
 from fresco_backend.embedded.dct import DctAutoencoder
+from fresco_backend.models import model_store, weights
 from fresco_protocol.shot import Control, ControlKind
 
 SOFT_EDGE = Control(kind=ControlKind.SOFT_EDGE)

@@ -21,11 +21,13 @@ import pytest
 from false_workers import with_worker
 from servers import ended, serving, shot_in, waited
 
-from fresco_backend import cli, staging, transfer_commands, transfers
-from fresco_backend.frame_pattern import record_path
-from fresco_backend.staged_shot import staged
-from fresco_backend.staged_upload import Chunk, StagedUpload
-from fresco_backend.staging import Staging
+from fresco_backend import cli
+from fresco_backend.commands import transfer_commands
+from fresco_backend.commands.staged_shot import staged
+from fresco_backend.files.frame_pattern import record_path
+from fresco_backend.server import staging, transfers
+from fresco_backend.server.staged_upload import Chunk, StagedUpload
+from fresco_backend.server.staging import Staging
 from fresco_protocol import transfer
 from fresco_protocol.client import Client
 from fresco_protocol.errors import (
@@ -349,7 +351,7 @@ def test_a_file_without_checksum_does_not_keep_its_client_for_ever(box: Path, tm
 
 @pytest.mark.parametrize("name", ["shot@home.####.exr", "a#1.####.exr", "look.$F4.exr", "look.mov"])
 def test_the_names_of_a_delivery_are_those_that_it_writes(box: Path, tmp_path: Path, name: str) -> None:
-    from fresco_backend.sequences import FramePattern
+    from fresco_backend.files.sequences import FramePattern
 
     written = {FramePattern.parse(name).path(1001), record_path(name)}
     with serving(box) as running, running.client() as client:

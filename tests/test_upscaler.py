@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from shots import rendered, small_shot, with_delivery, with_look, write_plate
 from torch import Tensor
 
-from fresco_backend import upscaler
-from fresco_backend.frames import Size, read_frame
-from fresco_backend.job import open_job
+from fresco_backend.files.frames import Size, read_frame
+from fresco_backend.pixels import upscaler
+from fresco_backend.render.job import open_job
 from fresco_protocol.errors import UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
 
 SCALE, WIDTH, BIAS = 2, 8, 0.125

@@ -21,8 +21,8 @@ from original_names import save_single_file
 from safetensors.torch import load_file, save_file
 
 import tiny
-from fresco_backend import model_hub, model_store, single_file, weights
 from fresco_backend.embedded.dct import DctAutoencoder
+from fresco_backend.models import model_hub, model_store, single_file, weights
 from fresco_protocol.errors import UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Prediction
 

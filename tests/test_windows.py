@@ -14,13 +14,13 @@ import torch
 from shots import small_shot, with_delivery, with_look, write_plate
 
 import tiny
-from fresco_backend import windows
-from fresco_backend.background import moving_background
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON
 from fresco_backend.engine.latents import NoiseSharing
-from fresco_backend.job import Job, open_job
-from fresco_backend.motion import window_flow
-from fresco_backend.weights import load
+from fresco_backend.guides.background import moving_background
+from fresco_backend.guides.motion import window_flow
+from fresco_backend.models.weights import load
+from fresco_backend.render import windows
+from fresco_backend.render.job import Job, open_job
 from fresco_protocol.shot import (
     Coherence,
     Compat,

@@ -13,9 +13,9 @@ import pytest
 from servers import Process, Running, ended, polled, serving, waited
 from shots import bits, rendered, small_shot, with_look, with_plate, write_plate
 
-from fresco_backend.frames import read_frame
-from fresco_backend.staged_shot import staged
-from fresco_backend.worker_pool import Patience
+from fresco_backend.commands.staged_shot import staged
+from fresco_backend.files.frames import read_frame
+from fresco_backend.server.worker_pool import Patience
 from fresco_protocol.client import Client
 from fresco_protocol.errors import WorkerDied
 from fresco_protocol.events import Delivered, Event, Finished, JobChanged, Planned, Previewed

@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 from verbs import EXAMPLES, JOB, SHOT
 
-from fresco_backend.worker_words import Beat, Broken, Done, GoOn, Halt, Halted, Line, Ready, Render, Told, line_of
+from fresco_backend.worker.worker_words import (
+    Beat,
+    Broken,
+    Done,
+    GoOn,
+    Halt,
+    Halted,
+    Line,
+    Ready,
+    Render,
+    Told,
+    line_of,
+)
 from fresco_protocol.errors import FrescoError
 from fresco_protocol.events import JobEvent
 from fresco_protocol.job import Problem

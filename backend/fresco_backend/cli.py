@@ -20,23 +20,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from fresco_backend import failure
-from fresco_backend.bench_command import add_bench
+from fresco_backend.arguments.shot_arguments import add_shot_options, shot_of
+from fresco_backend.commands.bench_command import add_bench
+from fresco_backend.commands.farm_commands import add_farm
+from fresco_backend.commands.job_commands import add_job_commands
+from fresco_backend.commands.models_command import add_models
+from fresco_backend.commands.otio_command import add_otio
+from fresco_backend.commands.report_command import add_report
+from fresco_backend.commands.resolve_command import add_resolve
+from fresco_backend.commands.serve_command import add_serve
 from fresco_backend.events import Event
-from fresco_backend.farm_commands import add_farm
-from fresco_backend.farm_stage import FarmStage
 from fresco_backend.interruption import Terminated, interruptible
-from fresco_backend.job_commands import add_job_commands
-from fresco_backend.models_command import add_models
-from fresco_backend.otio_command import add_otio
-from fresco_backend.report_command import add_report
-from fresco_backend.resolve_command import add_resolve
-from fresco_backend.serve_command import add_serve
-from fresco_backend.shot_arguments import add_shot_options, shot_of
+from fresco_backend.render.farm_stage import FarmStage
 from fresco_protocol.errors import InputError, Interrupted, OutputDenied, UsageError
 from fresco_protocol.shot import Shot
 
 if TYPE_CHECKING:
-    from fresco_backend.progress import Progress
+    from fresco_backend.terminal.progress import Progress
 
 DEMO = Path(__file__).parents[2] / "demo" / "shot.json"
 BROKEN_PIPE = 141  # as a shell reports SIGPIPE
@@ -257,7 +257,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from fresco_backend import preflight
+    from fresco_backend.render import preflight
 
     shot, selection = shot_of(arguments)
     if arguments.report and (selection is not None or arguments.stage is not None):
@@ -289,17 +289,17 @@ def _render(arguments: argparse.Namespace) -> int:
 def _conclude(shot: Shot, arguments: argparse.Namespace, *, quiet: bool) -> None:
     """What is said and written after a render."""
     if arguments.still is not None and not quiet:
-        from fresco_backend.still import NOTE
+        from fresco_backend.render.still import NOTE
 
         sys.stderr.write(f"{NOTE}\n")
     if arguments.report:
-        from fresco_backend.report_command import report
+        from fresco_backend.commands.report_command import report
 
         sys.stderr.writelines(f"report: {path}\n" for path in report([shot.delivery.sequence]))
 
 
 def _still(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.Namespace) -> Shot:
-    from fresco_backend.still import still
+    from fresco_backend.render.still import still
 
     if selection is not None or arguments.stage is not None:
         raise UsageError("a still is one frame, made in one go", where="--still",
@@ -308,12 +308,12 @@ def _still(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.Na
 
 
 def _progress(arguments: argparse.Namespace, *, alone: bool) -> Progress:
-    from fresco_backend.progress import ProgressKind, choose_progress
+    from fresco_backend.terminal.progress import ProgressKind, choose_progress
 
     kind = ProgressKind(arguments.progress)
     if kind is not ProgressKind.OPENJD:
         return choose_progress(kind, sys.stderr, alone=alone)
-    from fresco_backend.openjd_progress import OpenJDProgress
+    from fresco_backend.farm.openjd_progress import OpenJDProgress
 
     return OpenJDProgress(sys.stdout, arguments.stage)
 
@@ -321,7 +321,7 @@ def _progress(arguments: argparse.Namespace, *, alone: bool) -> Progress:
 def _events(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.Namespace) -> Iterator[Event]:
     """The events of the render, which is closed whatever happens."""
     from fresco_backend import pipeline
-    from fresco_backend.pins import Pins
+    from fresco_backend.render.pins import Pins
 
     pins = Pins.read(arguments.pins) if arguments.pins else None
     events = pipeline.render(shot, selection=selection, stage=arguments.stage, pins=pins,
@@ -332,7 +332,7 @@ def _events(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.N
 
 def _plan(shot: Shot, selection: tuple[int, ...] | None, *, as_json: bool, allow_download: bool) -> int:
     from fresco_backend import pipeline
-    from fresco_backend.plan_text import plan_lines
+    from fresco_backend.terminal.plan_text import plan_lines
 
     with contextlib.redirect_stdout(sys.stderr):
         plan = pipeline.plan(shot, selection=selection, allow_download=allow_download)
@@ -363,7 +363,7 @@ def _interrupted(progress: Progress, words: Sequence[str], terminated: bool) -> 
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from fresco_backend.doctor import diagnose
+    from fresco_backend.commands.doctor import diagnose
 
     return diagnose(as_json=arguments.json)
 

@@ -17,29 +17,29 @@ from functools import partial
 
 from torch import Tensor
 
-from fresco_backend import drift, estimate, in_betweens, movie, record, windows
-from fresco_backend.ahead import ahead
-from fresco_backend.claims import POLL, Claims
-from fresco_backend.color import for_file
-from fresco_backend.deliveries import DeliveryWriter, folders_as_before
-from fresco_backend.denoising import Denoising
-from fresco_backend.device_room import require_room
 from fresco_backend.engine.keyframes import Window
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
-from fresco_backend.farm_stage import FarmStage, require_frames, require_keyframes
-from fresco_backend.finish import finished
-from fresco_backend.frames import Frame, cleaned
-from fresco_backend.ingest import ingested
-from fresco_backend.inversions import needs_inversion
-from fresco_backend.job import Job, opaque, open_job
-from fresco_backend.metrics import WarpError
-from fresco_backend.model_store import Changes
-from fresco_backend.movies import MovieReader
-from fresco_backend.pins import Pins
-from fresco_backend.previews import Previews
-from fresco_backend.remaining import Batch, batches
-from fresco_backend.remarks import remarks, texts
-from fresco_backend.weights import Models, choose_device, choose_dtype, load
+from fresco_backend.files.deliveries import DeliveryWriter, folders_as_before
+from fresco_backend.files.frames import Frame, cleaned
+from fresco_backend.files.movies import MovieReader
+from fresco_backend.models.model_store import Changes
+from fresco_backend.models.weights import Models, choose_device, choose_dtype, load
+from fresco_backend.pixels.color import for_file
+from fresco_backend.render import drift, estimate, in_betweens, movie, record, windows
+from fresco_backend.render.ahead import ahead
+from fresco_backend.render.claims import POLL, Claims
+from fresco_backend.render.denoising import Denoising
+from fresco_backend.render.device_room import require_room
+from fresco_backend.render.farm_stage import FarmStage, require_frames, require_keyframes
+from fresco_backend.render.finish import finished
+from fresco_backend.render.ingest import ingested
+from fresco_backend.render.inversions import needs_inversion
+from fresco_backend.render.job import Job, opaque, open_job
+from fresco_backend.render.metrics import WarpError
+from fresco_backend.render.pins import Pins
+from fresco_backend.render.previews import Previews
+from fresco_backend.render.remaining import Batch, batches
+from fresco_backend.render.remarks import remarks, texts
 from fresco_protocol.shot import Shot
 
 

@@ -16,7 +16,7 @@ from fresco_protocol.errors import InputError, PathRefused
 from fresco_protocol.shot import Shot
 
 if TYPE_CHECKING:
-    from fresco_backend.job import Job
+    from fresco_backend.render.job import Job
 
 
 _OTHER_SYSTEM = PurePosixPath if os.name == "nt" else PureWindowsPath

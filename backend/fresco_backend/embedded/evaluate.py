@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from fresco_backend import controls, model_store, weights
-from fresco_backend.color import plate_space, to_engine
 from fresco_backend.embedded import looks_classifier, photos, sheet
 from fresco_backend.embedded.figures import Fidelity, Figures, LookFigures, write_card
 from fresco_backend.embedded.looks import LOOKS, LookName
@@ -31,11 +29,14 @@ from fresco_backend.engine import denoise
 from fresco_backend.engine.latents import decode, encode
 from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.schedule import NoiseSchedule
-from fresco_backend.frames import Frame, Size, read_frame
-from fresco_backend.metrics import edge_agreement
-from fresco_backend.plate import open_plate
-from fresco_backend.recommendation import recommendation
-from fresco_backend.resolution import resized
+from fresco_backend.files.frames import Frame, Size, read_frame
+from fresco_backend.files.plate import open_plate
+from fresco_backend.guides import controls
+from fresco_backend.models import model_store, weights
+from fresco_backend.pixels.color import plate_space, to_engine
+from fresco_backend.pixels.resolution import resized
+from fresco_backend.render.metrics import edge_agreement
+from fresco_backend.render.recommendation import recommendation
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Control, Look
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..controls import soft_edges
+from ..guides.controls import soft_edges
 from .dct import DctAutoencoder
 from .looks import GRADES, MEDIA, LookName, render_combination
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fresco_backend.deliveries import make_writable, refused
 from fresco_backend.farm.environment import environment, submission
 from fresco_backend.farm.plan import PINS_FILE, SHOT_FILE, FarmPlan
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.scratch import write_atomically
-from fresco_backend.sequences import frames_text
+from fresco_backend.files.deliveries import make_writable, refused
+from fresco_backend.files.sequences import frames_text
+from fresco_backend.render.farm_stage import FarmStage
+from fresco_backend.render.scratch import write_atomically
 
 TEMPLATE, VALUES, ASSETS = "template.json", "parameter_values.json", "asset_references.json"
 NOTICE = 15  # seconds from SIGTERM to SIGKILL; Fresco needs ten at most

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 from fresco_backend.farm.plan import FarmPlan
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.sequences import frames_text
+from fresco_backend.files.sequences import frames_text
+from fresco_backend.render.farm_stage import FarmStage
 
 
 def command_lines(plan: FarmPlan, folder: Path) -> list[str]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from fresco_backend.deliveries import make_writable
-from fresco_backend.job import open_job
-from fresco_backend.pins import Pins
-from fresco_backend.shot_arguments import shot_of_file
+from fresco_backend.arguments.shot_arguments import shot_of_file
+from fresco_backend.files.deliveries import make_writable
+from fresco_backend.render.job import open_job
+from fresco_backend.render.pins import Pins
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Shot
 

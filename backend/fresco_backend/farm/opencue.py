@@ -14,8 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fresco_backend.farm.plan import FarmPlan
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.sequences import frames_text
+from fresco_backend.files.sequences import frames_text
+from fresco_backend.render.farm_stage import FarmStage
 
 _TYPE = '<?xml version="1.0"?>\n<!DOCTYPE spec PUBLIC "SPI Cue Specification Language" ' \
         '"http://localhost:8080/spcue/dtd/cjsl-1.15.dtd">\n'

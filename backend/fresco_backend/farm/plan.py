@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from fresco_backend import estimate, windows
 from fresco_backend.farm.node import output_of, plates_of
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.job import Job, open_job
-from fresco_backend.pins import Pins
-from fresco_backend.sequences import frames_text
+from fresco_backend.files.sequences import frames_text
+from fresco_backend.render import estimate, windows
+from fresco_backend.render.farm_stage import FarmStage
+from fresco_backend.render.job import Job, open_job
+from fresco_backend.render.pins import Pins
 from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Shot, parse_frames
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fresco_backend.farm.plan import FarmPlan
-from fresco_backend.farm_stage import FarmStage
-from fresco_backend.sequences import frames_text
+from fresco_backend.files.sequences import frames_text
+from fresco_backend.render.farm_stage import FarmStage
 
 AFTER = "--dependency=afterok:$id"  # the job that the script submitted last
 _LARGEST_ARRAY = 1000  # elements, where nobody configured more

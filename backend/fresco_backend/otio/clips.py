@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 
 import opentimelineio as otio
 
-from fresco_backend.movies import MovieReader, is_movie
+from fresco_backend.files.movies import MovieReader, is_movie
 from fresco_protocol.errors import InputError, RangeOutside, UsageError
 
 MARK = "fresco"  # of a marker's name or a key of metadata, in any case

@@ -17,7 +17,7 @@ from typing import Any
 
 import opentimelineio as otio
 
-from fresco_backend.movies import is_movie
+from fresco_backend.files.movies import is_movie
 from fresco_protocol.errors import InputError, UsageError
 
 ADAPTER = "cmx_3600"

@@ -16,7 +16,7 @@ from zipfile import ZipFile
 
 import opentimelineio as otio
 
-from fresco_backend.deliveries import make_writable, refused
+from fresco_backend.files.deliveries import make_writable, refused
 from fresco_backend.otio import edl, fcpxml
 from fresco_backend.otio.clips import exact
 from fresco_protocol.errors import InputError, OutputDenied, UsageError

@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fresco_backend import record
-from fresco_backend.canvas import cut, placed
-from fresco_backend.color import SRGB, default_space, plate_space, showing_of, to_engine
-from fresco_backend.color_config import ColorSpace, color_space
-from fresco_backend.deliveries import file_type
-from fresco_backend.frame_pattern import FramePattern
-from fresco_backend.frames import Frame, Size, Window, data_window
-from fresco_backend.movie_delivery import is_movie_delivery
-from fresco_backend.plan_text import path_text
-from fresco_backend.plate import PlateReader, open_plate
-from fresco_backend.resolution import resized
-from fresco_backend.shot_arguments import shot_of_file
-from fresco_backend.shot_matte import ShotMatte, open_matte
-from fresco_backend.still import stills_of
+from fresco_backend.arguments.shot_arguments import shot_of_file
+from fresco_backend.files.canvas import cut, placed
+from fresco_backend.files.deliveries import file_type
+from fresco_backend.files.frame_pattern import FramePattern
+from fresco_backend.files.frames import Frame, Size, Window, data_window
+from fresco_backend.files.movie_delivery import is_movie_delivery
+from fresco_backend.files.plate import PlateReader, open_plate
+from fresco_backend.pixels.color import SRGB, default_space, plate_space, showing_of, to_engine
+from fresco_backend.pixels.color_config import ColorSpace, color_space
+from fresco_backend.pixels.resolution import resized
+from fresco_backend.render import record
+from fresco_backend.render.shot_matte import ShotMatte, open_matte
+from fresco_backend.render.still import stills_of
+from fresco_backend.terminal.plan_text import path_text
 from fresco_protocol.errors import InputError, MatteError, PlateMissing
 from fresco_protocol.shot import Shot, frame_numbers, parse_frames
 

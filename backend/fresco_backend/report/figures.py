@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fresco_backend import motion
 from fresco_backend.engine.flow import Flow, warp
-from fresco_backend.frames import Size
-from fresco_backend.metrics import warp_error
+from fresco_backend.files.frames import Size
+from fresco_backend.guides import motion
+from fresco_backend.render.metrics import warp_error
 from fresco_backend.report.delivered import DeliveredShot
 
 SIDE = 256  # short side in pixels at which frames are measured

@@ -17,8 +17,9 @@ import jinja2
 from markupsafe import Markup
 
 from fresco_backend.engine.flow import Flow
-from fresco_backend.frames import Size
-from fresco_backend.movies import is_movie
+from fresco_backend.files.frames import Size
+from fresco_backend.files.movies import is_movie
+from fresco_backend.files.sequences import frames_text
 from fresco_backend.report import plots
 from fresco_backend.report.delivered import DeliveredShot
 from fresco_backend.report.figures import Figures, Moment, measured, measuring_size
@@ -32,7 +33,6 @@ from fresco_backend.report.pictures import (
     plane_pixels,
     spread,
 )
-from fresco_backend.sequences import frames_text
 
 PICTURES = 40  # frames that are shown; all are measured
 SHEET_PICTURES = 24

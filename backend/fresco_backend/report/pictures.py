@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fresco_backend.frames import Size
+from fresco_backend.files.frames import Size
 
 Pixels = NDArray[np.uint8]
 QUALITY = 82

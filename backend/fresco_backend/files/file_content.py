@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a delivered file holds: its samples and its header, made of the plate's."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813, the name in its own manual
+import torch
+from numpy.typing import NDArray
+
+from fresco_backend.files.canvas import cut
+from fresco_backend.files.frames import HALF_MAX, JOB_HASH, FloatArray, Frame, Part, cleaned, passed_on
+from fresco_protocol.errors import OutputPattern
+from fresco_protocol.shot import BitDepth
+
+SUBIMAGE = "oiio:subimagename"
+_LOSSY = ("dwaa", "dwab", "b44", "b44a")  # coded once more, what was kept of the plate would change
+_SHORT = "pxr24"  # cuts floats to 24 bits: an id becomes another id
+
+
+def storable(frame: Frame, depth: BitDepth) -> tuple[FloatArray | NDArray[np.float16], int, int]:
+    """All channels as the header orders them, (H, W, channels); colour and alpha finite and within the format.
+
+    Halves where the picture has no further channel, else float32, which keeps every bit of an id that is no number.
+    Gives also how many samples were replaced, and clamped.
+    """
+    colour = frame.pixels if frame.alpha is None else np.concatenate([frame.pixels, frame.alpha[..., None]], axis=2)
+    colour, replaced = cleaned(colour)
+    clamped = 0
+    if depth is BitDepth.HALF and max(colour.max(), -colour.min()) > HALF_MAX:
+        clamped = int(np.count_nonzero(np.abs(colour) > HALF_MAX))
+        colour = np.clip(colour, -HALF_MAX, HALF_MAX)
+    planes = [colour, *(extra.samples[..., None] for extra in frame.extra)]
+    whole = np.ascontiguousarray(np.concatenate(planes, axis=2) if len(planes) > 1 else colour, np.float32)
+    if depth is BitDepth.HALF and not frame.extra:
+        return torch.from_numpy(whole).half().numpy(), replaced, clamped  # a fifth of the time of the writer's own way
+    return whole, replaced, clamped
+
+
+def fitted(frame: Frame, type_name: str) -> Frame:
+    """The frame in the window of its file, without an opaque alpha where none can be stored.
+
+    Raises OutputPattern when a channel would be lost.
+    """
+    frame = cut(frame, type_name)
+    parts = [part.metadata.get_string_attribute(SUBIMAGE) or "of another part" for part in frame.parts]
+    lost = [extra.name for extra in frame.extra] + parts if type_name != "openexr" else []
+    if type_name == "jpeg" and frame.alpha is not None and not np.all(frame.alpha == 1):
+        lost.append(frame.alpha_name)
+    if lost:
+        raise OutputPattern(f"{type_name} cannot store the plate's channels {', '.join(lost)}", where=type_name,
+                            remedy="Deliver EXR, which keeps every channel of the plate")
+    return replace(frame, alpha=None) if type_name == "jpeg" else frame
+
+
+def part_header(part: Part) -> oiio.ImageSpec:
+    """The header of a part that passes through."""
+    spec = passed_on(part.metadata, same_file_type=True)
+    _keep_every_bit(spec)
+    spec[SUBIMAGE] = part.metadata.get_string_attribute(SUBIMAGE)
+    return spec
+
+
+def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | None, job_hash: str) -> oiio.ImageSpec:
+    """The header of the picture: the plate's, with what this delivery decides. Raises OutputPattern."""
+    same = frame.file_type == type_name
+    spec = passed_on(frame.metadata, same_file_type=same, declared=frame.declared)
+    if frame.parts:
+        spec[SUBIMAGE] = frame.metadata.get_string_attribute(SUBIMAGE) or "picture"
+    alpha = () if frame.alpha is None else (frame.alpha_name,)
+    spec.channelnames = (*frame.channels, *alpha, *(extra.name for extra in frame.extra))
+    spec.nchannels = len(spec.channelnames)
+    spec.set_format(depth.value)
+    spec.channelformats = ()
+    spec.alpha_channel = len(frame.channels) if alpha else -1
+    if any(extra.format is not depth for extra in frame.extra):
+        colours = spec.nchannels - len(frame.extra)
+        formats = [depth] * colours + [_stored(extra.format, type_name) for extra in frame.extra]
+        spec.channelformats = tuple(oiio.TypeDesc(stored.value) for stored in formats)
+    spec["oiio:UnassociatedAlpha"] = int(not frame.associated)
+    if (compression or "").startswith(_SHORT) and any(extra.format is BitDepth.FLOAT for extra in frame.extra):
+        raise OutputPattern(f"{_SHORT} would cut the 32-bit channels of the plate, ids among them", where=type_name,
+                            remedy="Choose zip or piz, which keep every bit")
+    _choose_compression(spec, type_name, compression, same)
+    _sign(spec, type_name, job_hash)
+    return spec
+
+
+def _stored(kind: BitDepth, type_name: str) -> BitDepth:
+    """EXR has no short integers, as TIFF has: floats hold their values."""
+    return BitDepth.FLOAT if type_name == "openexr" and kind is not BitDepth.HALF else kind
+
+
+def _choose_compression(spec: oiio.ImageSpec, type_name: str, compression: str | None, same: bool) -> None:
+    if type_name == "openexr":
+        _keep_every_bit(spec)
+    if compression is not None:
+        spec["compression"] = compression
+    elif type_name == "jpeg":
+        spec["compression"] = "jpeg:95"
+        spec["jpeg:subsampling"] = "4:4:4"
+    elif not same and type_name in ("openexr", "tiff"):
+        spec["compression"] = "zip"
+    if type_name == "png":  # a seventh of the default's time for files of the same size
+        spec["png:compressionLevel"] = 1
+        spec["png:filter"] = 16
+
+
+def _keep_every_bit(spec: oiio.ImageSpec) -> None:
+    if spec.get_string_attribute("compression").partition(":")[0] in _LOSSY:
+        spec["compression"] = "zip"
+
+
+def _sign(spec: oiio.ImageSpec, type_name: str, job_hash: str) -> None:
+    """Embed the hash; TIFF, JPEG and DPX have no attributes of one's own, so there it is appended to a text field."""
+    if type_name in ("openexr", "png"):
+        spec[JOB_HASH] = job_hash
+        return
+    field = "DocumentName" if type_name == "dpx" else "ImageDescription"
+    before = spec.get_string_attribute(field).partition(f"{JOB_HASH}=")[0].rstrip()
+    spec[field] = f"{before} {JOB_HASH}={job_hash}".lstrip()

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A delivery as one movie file, made of frames that were delivered before, with the sound of the plate.
+
+The movie is put together at the end of a render from whole frames, so that a crash costs the movie and no frame.
+"""
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from fresco_backend.files.deliveries import make_writable, part_of, refuse_sources, refused
+from fresco_backend.files.frame_pattern import MOVIES
+from fresco_backend.files.movies import Sound
+from fresco_protocol.errors import OutputError, OutputPattern
+
+# Visually lossless, and read by every editor: H.264, 4:2:0, BT.709 in legal range, tagged with the pixels' sRGB curve.
+# A number of threads of our own, because x264 makes other bytes with as many as a machine has cores.
+_QUALITY = {"crf": "14", "preset": "medium", "threads": "8"}
+_MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # what players read in MP4; MOV carries what cameras write
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # of AAC
+SoundPacket: TypeAlias = "Packet[AudioStream]"
+
+
+def is_movie_delivery(path: str | Path) -> bool:
+    """Whether a path asks for a movie that Fresco writes: .mp4, .m4v or .mov."""
+    return Path(path).suffix.lower() in MOVIES
+
+
+def check_movie(path: Path, sources: Iterable[Path]) -> None:
+    """Check a movie's delivery before anything is rendered: its type, its folder, and that it is none of the sources.
+
+    Raises OutputPattern, OutputIsPlate, OutputDenied, DiskFull.
+    """
+    _container(path)
+    refuse_sources([path], sources)
+    make_writable(path.parent)
+
+
+def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fraction, sound: Sound | None = None,
+                pixel_aspect: float = 1.0, timecode: str | None = None) -> int:
+    """Write a movie and return the number of its frames.
+
+    pictures: (H, W, 3) uint8, display-referred sRGB, all of one size; an odd width or height gains one column or row,
+    repeated from the edge, because 4:2:0 cannot store it otherwise. rate: frames per second, kept exactly.
+    pixel_aspect: width of a pixel over its height, of which the movie tells the players.
+    timecode: of the first frame; its frames may go beyond a second ("01:00:00:100"), and FFmpeg counts them on.
+    sound: copied packet by packet without a loss, except where MP4 cannot carry its codec (PCM): that becomes AAC.
+    The file gets its name when it has been decoded again with every frame. Raises OutputError, DiskFull, OutputDenied.
+    """
+    part = part_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aspect = Fraction(pixel_aspect).limit_denominator(1000)
+        written = _encode(part, _container(path), _Pictures(pictures, rate, aspect, timecode), sound)
+        found = _count(part)
+        if found != written:
+            raise OutputError(f"the movie reads back with {found} of {written} frames", where=path,
+                              remedy="Check the free space of the disk and run the same command again")
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (av.FFmpegError, OSError) as error:
+        raise refused(path, OSError(error.errno, error.strerror)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return written
+
+
+def _container(path: Path) -> str:
+    if not is_movie_delivery(path):
+        raise OutputPattern(f"'{path.suffix}' is no movie that Fresco writes", where=path,
+                            remedy=f"Choose one of {', '.join(MOVIES)}, or an image sequence")
+    return MOVIES[path.suffix.lower()]
+
+
+class _Pictures(NamedTuple):
+    pictures: Iterable[NDArray[np.uint8]]
+    rate: Fraction
+    pixel_aspect: Fraction
+    timecode: str | None
+
+
+def _encode(part: Path, container: str, shown: _Pictures, sound: Sound | None) -> int:
+    count, rate = 0, shown.rate
+    with av.open(str(part), "w", format=container, options={"movflags": "+faststart"}) as movie:
+        if shown.timecode:
+            movie.metadata["timecode"] = shown.timecode
+        video = movie.add_stream("libx264", rate=rate, options=_QUALITY)
+        packets = iter(()) if sound is None else _sound(movie, container, sound)
+        waiting = next(packets, None)
+        for picture in map(_even, shown.pictures):
+            if not count:
+                _describe(video, picture, shown.pixel_aspect)
+            movie.mux(video.encode(_converted(picture, count, rate)))
+            count += 1
+            while waiting is not None and _time(waiting) < count / rate:  # sound beside its pictures, for playing
+                movie.mux(waiting)
+                waiting = next(packets, None)
+        if not count:
+            raise OutputError("a movie needs at least one frame", where=part, remedy="Deliver the frames first")
+        movie.mux(video.encode(None))
+        while waiting is not None:
+            movie.mux(waiting)
+            waiting = next(packets, None)
+    return count
+
+
+def _time(packet: SoundPacket) -> Fraction:
+    return (packet.pts or 0) * packet.time_base
+
+
+def _even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    if height % 2 or width % 2:
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(picture)
+
+
+def _describe(video: VideoStream, picture: NDArray[np.uint8], pixel_aspect: Fraction) -> None:
+    video.height, video.width = picture.shape[:2]
+    video.pix_fmt = "yuv420p"
+    context = video.codec_context
+    context.sample_aspect_ratio = pixel_aspect
+    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
+
+
+def _converted(picture: NDArray[np.uint8], place: int, rate: Fraction) -> VideoFrame:
+    frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+        format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG,
+        dst_color_trc=ColorTrc.IEC61966_2_1, dst_color_primaries=ColorPrimaries.BT709)
+    frame.pts, frame.time_base = place, 1 / rate
+    return frame
+
+
+def _sound(movie: OutputContainer, container: str, sound: Sound) -> Iterator[SoundPacket]:
+    """Packets of the stretch of sound, its start at time 0, of all tracks in the order of time.
+
+    Streams are declared now, packets come when asked for. A track whose codec FFmpeg does not know is left out.
+    """
+    with av.open(str(sound.path)) as source:
+        known = [place for place, stream in enumerate(source.streams.audio) if stream.codec_context is not None]
+    return heapq.merge(*[_track(movie, container, sound, place) for place in known], key=_time)
+
+
+def _track(movie: OutputContainer, container: str, sound: Sound, place: int) -> Iterator[SoundPacket]:
+    source = av.open(str(sound.path))
+    stream = source.streams.audio[place]
+    if container == "mp4" and stream.codec_context.name not in _MP4_SOUND:
+        encoder = movie.add_stream("aac", rate=stream.rate, layout=_layout(stream))
+        return _converted_sound(source, stream, encoder, sound)
+    return _copied_sound(source, stream, movie.add_stream_from_template(stream), sound)
+
+
+def _layout(stream: AudioStream) -> str:
+    """Where the channels of a track are heard; cameras record so many channels and say no more."""
+    name = str(stream.layout.name)
+    return _LAYOUTS.get(stream.channels, name) if name.endswith(" channels") else name
+
+
+def _copied_sound(source: InputContainer, stream: AudioStream, target: AudioStream,
+                  sound: Sound) -> Iterator[SoundPacket]:
+    with source:
+        for packet in source.demux(stream):
+            if packet.pts is None or not _within(packet.pts * packet.time_base, sound):
+                continue
+            offset = round(sound.start / packet.time_base)
+            packet.pts -= offset
+            packet.dts = packet.pts
+            packet.stream = target
+            yield packet
+
+
+def _converted_sound(source: InputContainer, stream: AudioStream, target: AudioStream,
+                     sound: Sound) -> Iterator[SoundPacket]:
+    fitting = AudioResampler(format="fltp", layout=target.layout.name, rate=stream.rate)
+    place = 0
+    with source:
+        for heard in source.decode(stream):
+            if heard.pts is None or heard.time_base is None or not _within(heard.pts * heard.time_base, sound):
+                continue
+            for piece in fitting.resample(heard):
+                yield from target.encode(_placed(piece, place))
+                place += piece.samples
+        yield from target.encode(None)
+
+
+def _placed(piece: AudioFrame, place: int) -> AudioFrame:
+    piece.pts, piece.time_base = place, Fraction(1, piece.sample_rate)
+    return piece
+
+
+def _within(time: Fraction, sound: Sound) -> bool:
+    return sound.start <= time < sound.start + sound.seconds
+
+
+def _count(path: Path) -> int:
+    with av.open(str(path)) as movie:
+        return sum(1 for _ in movie.decode(movie.streams.video[0]))

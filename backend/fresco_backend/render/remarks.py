@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a render warns of before it reads a weight, so that a dry run can say it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fresco_backend.events import Warned
+from fresco_backend.files.movies import MovieReader
+from fresco_backend.models.vocabulary import unknown_text
+from fresco_backend.models.weights import tokenizer_of
+from fresco_backend.render import prompts
+from fresco_backend.render.inversions import needs_inversion
+from fresco_backend.render.job import Job
+
+
+def texts(job: Job) -> set[str]:
+    """Every text that the model will read for a job."""
+    caption = {job.shot.editing.caption} if needs_inversion(job.shot) else set()
+    return prompts.texts_of(job.shot.look, job.frames) | caption
+
+
+def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
+    """The warnings about a job that has something left to do. denoises: whether the model will be asked."""
+    look, tiles = job.shot.look, job.tiles
+    if look.strength and not job.strength:
+        yield Warned(code="no-step", text=f"strength {look.strength:g} of {look.steps} steps is less than half a step: "
+                     "the delivery is the plate. Take more steps or a higher strength")
+    if not denoises:
+        return
+    if isinstance(job.plate, MovieReader) and job.plate.interlaced:
+        yield Warned(code="interlaced", text="the movie is interlaced: each frame holds two moments, which the model "
+                     "sees as a comb. Deinterlace it first")
+    if len(tiles) > 1:
+        yield Warned(code="tiles", text=f"the picture is denoised in {len(tiles)} overlapping tiles of {tiles[0]}, "
+                     "since it is larger than the model likes; each tile sees the whole prompt")
+    tokenizer = tokenizer_of(job.inventory)
+    unknown = unknown_text(tokenizer, texts(job), look.model) if tokenizer is not None else None
+    if unknown:
+        yield Warned(code="unknown-words", text=unknown)
