@@ -19,7 +19,8 @@ SIGNATURE_SIZE = 32  # bytes
 NONCE_SIZE = 16  # bytes: two messages alike would need 2**64 of them
 STAMP_SIZE = NONCE_SIZE + 8  # bytes
 LONGEST_TRANSIT = 300.0  # seconds that clocks may differ, a tunnel's two machines included
-MOST_NONCES = 50_000  # remembered at once: some ten megabytes
+MOST_NONCES = 300_000  # remembered at once, sixty megabytes: the chunks of ten minutes over a fast network. With fewer,
+# a client that sends them, and whose clock is fast, would have the guard forget beyond the clocks of all others.
 
 _PURPOSE = b"fresco"
 
@@ -86,7 +87,10 @@ class ReplayGuard:
             seconds, side = abs(stamp.milliseconds - now) / 1000, "behind" if stamp.milliseconds < now else "ahead of"
             raise MessageRefused(f"its stamp is {seconds:.0f} s {side} this clock",
                                  remedy=f"Set the clocks of both machines: {self._span // 1000} s apart is the most.")
-        if stamp.milliseconds <= self._floor or stamp.nonce in self._nonces:
+        if stamp.milliseconds <= self._floor:
+            raise MessageRefused("the message may have been sent before: it is older than those that are remembered",
+                                 remedy="Where this machine's clock was set back, start the server again.")
+        if stamp.nonce in self._nonces:
             raise MessageRefused("the message was sent before", remedy="Give each message a fresh nonce.")
         self._forget(now - self._span)
         self._nonces.add(stamp.nonce)
