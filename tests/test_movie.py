@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
@@ -25,8 +26,9 @@ from fresco_backend.files.frames import ExtraChannel, cleaned, pixel_aspect
 from fresco_backend.files.movie_delivery import write_movie
 from fresco_backend.files.movies import MovieReader
 from fresco_backend.pixels.color import srgb_encode
+from fresco_backend.render.job import open_job
 from fresco_backend.render.movie import assemble
-from fresco_protocol.errors import ColorError, OutputIsPlate, UsageError
+from fresco_protocol.errors import ColorError, OutputIsPlate, OutputPattern, UsageError
 from fresco_protocol.shot import BitDepth, Rate, Shot, parse_frames
 
 NTSC = Rate(numerator=24000, denominator=1001)
@@ -187,14 +189,20 @@ def test_an_interlaced_plate_is_said_before_it_is_rendered(
     assert [warning.code for warning in planned.warnings] == codes
 
 
+@pytest.mark.parametrize("wish", [{"bit_depth": BitDepth.HALF}, {"compression": "prores"}])
+def test_a_movie_of_other_bits_than_it_gets_is_refused(wish: dict[str, Any], plain: Shot) -> None:
+    with pytest.raises(OutputPattern, match=r"H\.264 of 8 bits"):
+        rendered(with_delivery(plain, **wish))
+    with closing(open_job(with_delivery(plain, bit_depth=BitDepth.UINT8))) as job:
+        job.writer()
+
+
 def test_a_movie_is_never_written_over_its_plate(plain: Shot) -> None:
     with pytest.raises(OutputIsPlate):
         rendered(with_delivery(plain, sequence=plain.plate.sequence))
 
 
 def test_nothing_is_assembled_without_a_rate(shot: Shot) -> None:
-    from fresco_backend.render.job import open_job
-
     job = open_job(shot)
     writer = job.writer()
     unrated = replace(job, shot=with_plate(job.shot, rate=None))

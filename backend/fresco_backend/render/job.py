@@ -36,8 +36,16 @@ from fresco_backend.pixels.resolution import PIXELS_PER_LATENT, WorkingSize, fit
 from fresco_backend.render.recommendation import recommendation
 from fresco_backend.render.scratch import Scratch
 from fresco_backend.render.shot_matte import ShotMatte, open_matte
-from fresco_protocol.errors import ColorError, FrameSize, FrameUnreadable, PlateMissing, RangeOutside, UsageError
-from fresco_protocol.shot import Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
+from fresco_protocol.errors import (
+    ColorError,
+    FrameSize,
+    FrameUnreadable,
+    OutputPattern,
+    PlateMissing,
+    RangeOutside,
+    UsageError,
+)
+from fresco_protocol.shot import BitDepth, Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
 
 if TYPE_CHECKING:
     from fresco_backend.render.pins import Pins
@@ -191,7 +199,7 @@ class Job:
     def writer(self) -> DeliveryWriter:
         """The writer of single frames, checked: the delivery itself, or the pictures that a movie is made of.
 
-        Raises OutputError when the delivery cannot be written, UsageError for a movie whose rate is unknown.
+        Raises OutputError when the delivery cannot be written as asked, UsageError for a movie whose rate is unknown.
         """
         path, delivery = self.shot.delivery.sequence, self.shot.delivery
         if not self.is_movie:
@@ -200,6 +208,9 @@ class Job:
         if self.rate is None:
             raise UsageError("the plate does not state its frame rate, and a movie needs one", where="plate.rate",
                              remedy="Give it, for example --rate 24")
+        if delivery.compression or delivery.bit_depth not in (None, BitDepth.UINT8):
+            raise OutputPattern("a movie is written as H.264 of 8 bits, and takes no bit depth and no compression",
+                                where=path, remedy="Leave both out, or deliver an image sequence")
         check_movie(Path(path), self.sources)
         pictures = self.scratch.folder / "picture.######.png"
         return DeliveryWriter(pictures, self.frames, like=opaque(self.like), sources=self.sources)
