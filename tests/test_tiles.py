@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from shots import delivered, rendered, small_shot, with_delivery, write_plate
+from diffusers.models.autoencoders.vae import Encoder
+from original_names import save_single_file
+from shots import delivered, rendered, small_shot, with_delivery, with_look, write_plate
 from test_denoise import FAST, FULL, bits, guidance_of, latents_of, models, same, text, window_of
 from test_predictors import EDIT, propagating, source_of
 
@@ -25,6 +27,7 @@ from fresco_backend.engine.keyframes import Window
 from fresco_backend.engine.schedule import Step
 from fresco_backend.engine.tiles import TiledPredictor, Tiling, autoencoder_in_tiles
 from fresco_backend.events import Planned, Warned
+from fresco_backend.models.single_file import clip_tokenizer
 from fresco_backend.render.estimate import device_memory, loaded
 from fresco_backend.render.job import open_job
 from fresco_backend.terminal.plan_text import plan_lines
@@ -148,9 +151,29 @@ def test_motion_that_leaves_a_part_is_occluded_there() -> None:
 
 def test_an_autoencoder_works_in_tiles_while_it_is_asked_to() -> None:
     vae = tiny.tiny_vae()
-    with autoencoder_in_tiles(vae):
-        assert vae.use_tiling
-    assert not vae.use_tiling
+    before = (vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size)
+    with autoencoder_in_tiles(vae, 128):
+        assert (vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size) == (True, 128, 16)
+    assert (vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size) == before
+
+
+def test_an_autoencoder_of_one_file_works_in_the_models_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a file does not say how large its pictures are, and diffusers takes them for 32 pixels."""
+    networks = tiny.tiny_unet(layers=2), tiny.tiny_vae(), tiny.tiny_text_encoder(clip_tokenizer())
+    model = save_single_file(tmp_path / "m.safetensors", *networks)
+    plate = write_plate(tmp_path / "plate", 1)
+    shot = with_delivery(small_shot(plate, model, tmp_path / "out" / "l.####.png"), working_size=192, tile_size=128)
+    sizes: set[tuple[int, ...]] = set()
+    whole = Encoder.forward
+
+    def noted(encoder: Encoder, picture: torch.Tensor) -> torch.Tensor:
+        sizes.add(tuple(picture.shape[-2:]))
+        result: torch.Tensor = whole(encoder, picture)
+        return result
+
+    monkeypatch.setattr(Encoder, "forward", noted)
+    rendered(with_look(shot, controls=()))
+    assert max(sizes) == (128, 128)
 
 
 def test_tiles_that_share_as_much_as_they_hold_are_refused() -> None:

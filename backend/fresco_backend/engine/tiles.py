@@ -161,15 +161,22 @@ def _tile_of_propagation(propagation: Propagation, tile: Tile, whole: Size) -> P
 
 
 @contextmanager
-def autoencoder_in_tiles(vae: Any) -> Iterator[None]:
-    """Let an autoencoder of diffusers work tile by tile while open, as it can by itself; others work as they do."""
+def autoencoder_in_tiles(vae: Any, side: int) -> Iterator[None]:
+    """Let an autoencoder of diffusers work tile by tile while open, as it can by itself; others work as they do.
+
+    side: of a tile, in pixels. Its own choice is 32 where its files do not say, as a checkpoint of one file never does:
+    pictures made of so small tiles fall apart.
+    """
     if not works_in_tiles(vae) or vae.use_tiling:
         yield
         return
+    pixels, latents = own = vae.tile_sample_min_size, vae.tile_latent_min_size
     vae.enable_tiling()
+    vae.tile_sample_min_size, vae.tile_latent_min_size = side, side * latents // pixels
     try:
         yield
     finally:
+        vae.tile_sample_min_size, vae.tile_latent_min_size = own
         vae.disable_tiling()
 
 

@@ -77,7 +77,8 @@ class Denoising:
 
         Where memory is too small or runs out, the window is halved, and each half is denoised as a window of its own.
         """
-        with autoencoder_in_tiles(self.models.vae) if self.job.tiling else nullcontext():
+        job = self.job
+        with autoencoder_in_tiles(self.models.vae, max(job.tiles[0])) if job.tiling else nullcontext():
             yield from self._window(place, denoised)
         kept_memory.give_back()
 

@@ -81,7 +81,8 @@ class Inversions:
         window = inverted_input(self._job, models, frames, inversion_text(self._job.shot))
         way = denoise.invert_window(parts, window, denoise.Sampling(tiling=tiling), self._steps)
         kept: list[Tensor] = []
-        with autoencoder_in_tiles(models.vae) if tiling else nullcontext(), strengthening, closing(way):
+        tiled = autoencoder_in_tiles(models.vae, max(self._job.tiles[0])) if tiling else nullcontext()
+        with tiled, strengthening, closing(way):
             for count, (timestep, latents) in enumerate(way, 1):
                 if timestep in self._sampled:
                     kept.append(latents.half().cpu())
