@@ -52,6 +52,15 @@ def test_the_job_of_a_plate_that_was_a_delivery_is_not_inherited(tmp_path: Path,
     assert writer.is_delivered(1, "11" * 32)
 
 
+def test_a_dpx_has_room_for_its_job_beside_a_long_name_of_a_project(tmp_path: Path) -> None:
+    source = frame(depth=BitDepth.UINT16, file_type="dpx")
+    source.metadata.attribute("DocumentName", "a project " * 25)
+    writer = DeliveryWriter(tmp_path / "a.dpx", [1], like=source)
+    made = read_frame(writer.write(1, source, JOB).path)
+    assert writer.is_delivered(1, JOB)
+    assert made.metadata.get_string_attribute("DocumentName").startswith("a project a project ")
+
+
 @pytest.mark.parametrize("extension", ["exr", "png"])
 def test_a_torn_file_is_not_delivered(tmp_path: Path, extension: str) -> None:
     writer = DeliveryWriter(tmp_path / f"out.%04d.{extension}", [1], like=frame(64, 64))

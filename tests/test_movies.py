@@ -20,9 +20,9 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fresco_backend.files import movies
+from fresco_backend.files import movie_delivery, movies
 from fresco_backend.files.movie_delivery import check_movie, write_movie
-from fresco_backend.files.movies import MovieReader, is_movie
+from fresco_backend.files.movies import MovieReader, Sound, is_movie
 from fresco_backend.pixels.color import plate_space
 from fresco_protocol.errors import (
     FrameSize,
@@ -360,6 +360,21 @@ def test_a_delivery_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_what_ffmpeg_cannot_encode_is_no_matter_of_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(movie_delivery, "_LAYOUTS", {1: "1 channels"})
+    with av.open(str(tmp_path / "plate.mov"), "w") as movie:
+        track = movie.add_stream("pcm_s16le", rate=48000, layout="1 channels")
+        assert isinstance(track, AudioStream)
+        piece = AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), format="s16", layout="mono")
+        piece.sample_rate, piece.pts, piece.time_base = 48000, 0, Fraction(1, 48000)
+        movie.mux(track.encode(piece))
+    sound = Sound(path=tmp_path / "plate.mov", start=Fraction(0), seconds=Fraction(1))
+    with pytest.raises(OutputError, match="the movie cannot be encoded") as failed:
+        write_movie(tmp_path / "a.mp4", [picture(1)], NTSC, sound)
+    assert ".mov" in str(failed.value.remedy)
+    assert [path.name for path in tmp_path.iterdir()] == ["plate.mov"]
+
+
 def test_a_movie_delivery_is_checked_before_rendering(tmp_path: Path) -> None:
     plate = encode(tmp_path / "plate.mp4", range(3))
     check_movie(tmp_path / "new" / "out.mov", [plate])
@@ -380,7 +395,6 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from fresco_backend.files import movies
-from fresco_backend.pixels.color import plate_space
 from fresco_backend.files.movie_delivery import write_movie
 from fresco_protocol.errors import FrescoError
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # from here on a file of more bytes is refused

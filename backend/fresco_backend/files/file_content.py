@@ -16,6 +16,7 @@ from fresco_protocol.shot import BitDepth
 
 SUBIMAGE = "oiio:subimagename"
 _LOSSY = ("dwaa", "dwab", "b44", "b44a")  # coded once more, what was kept of the plate would change
+_PROJECT = 199  # characters of DPX's name of a project (SMPTE ST 268)
 _SHORT = "pxr24"  # cuts floats to 24 bits: an id becomes another id
 
 
@@ -119,4 +120,7 @@ def _sign(spec: oiio.ImageSpec, type_name: str, job_hash: str) -> None:
         return
     field = "DocumentName" if type_name == "dpx" else "ImageDescription"
     before = spec.get_string_attribute(field).partition(f"{JOB_HASH}=")[0].rstrip()
-    spec[field] = f"{before} {JOB_HASH}={job_hash}".lstrip()
+    mark = f" {JOB_HASH}={job_hash}"
+    if type_name == "dpx":
+        before = before[: _PROJECT - len(mark)]
+    spec[field] = f"{before}{mark}".lstrip()

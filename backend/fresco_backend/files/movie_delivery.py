@@ -5,6 +5,7 @@ The movie is put together at the end of a render from whole frames, so that a cr
 """
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 from collections.abc import Iterable, Iterator
@@ -77,11 +78,19 @@ def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fractio
             os.fsync(file.fileno())
         part.replace(path)
     except (av.FFmpegError, OSError) as error:
-        raise refused(path, OSError(error.errno, error.strerror)) from error
+        raise _failed(path, error) from error
     finally:
         with suppress(OSError):
             part.unlink()
     return written
+
+
+def _failed(path: Path, error: av.FFmpegError | OSError) -> OutputError:
+    """What the system says of the disk, or FFmpeg of pictures and sound, which is no matter of rights and room."""
+    if error.errno in errno.errorcode and error.errno != errno.EINVAL:
+        return refused(path, OSError(error.errno, error.strerror))
+    return OutputError(f"the movie cannot be encoded: {error.strerror or error}", where=path,
+                       remedy="Deliver .mov, which takes the plate's sound as it is, or an image sequence")
 
 
 def _container(path: Path) -> str:
