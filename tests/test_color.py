@@ -233,10 +233,23 @@ def test_a_delivery_in_another_space_states_that_space_and_no_other(before: str,
     assert made.metadata.getattribute("chromaticities") is None
 
 
+@pytest.mark.parametrize(("description", "space"), [
+    ("Display P3", "sRGB Encoded P3-D65"), ("Adobe RGB", "Gamma 2.2 Encoded AdobeRGB"),
+    ("sRGB built-in", "sRGB Encoded Rec.709 (sRGB)")])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_profile_tells_the_space_of_a_picture(name: str, description: str, space: str, tmp_path: Path) -> None:
+    known = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = known.replace("sRGB built-in".encode("utf-16-be"), f"{description:13}".encode("utf-16-be"))
+    source = frame(depth=BitDepth.UINT8, file_type=file_type(name))
+    source.metadata.attribute("ICCProfile", oiio.TypeDesc(f"uint8[{len(profile)}]"), np.frombuffer(profile, np.uint8))
+    plate = read_frame(DeliveryWriter(tmp_path / name, [1], like=source).write(1, source, "0").path)
+    assert str(plate_space(plate)) == space
+
+
 def test_a_profile_of_the_plates_space_is_not_passed_on_to_another(tmp_path: Path) -> None:
     source = frame(depth=BitDepth.UINT8, file_type="tiff")
-    source.metadata.attribute("ICCProfile", oiio.TypeDesc("uint8[588]"), np.frombuffer(
-        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), np.uint8))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source.metadata.attribute("ICCProfile", oiio.TypeDesc(f"uint8[{len(profile)}]"), np.frombuffer(profile, np.uint8))
     for target, kept in ((SRGB, True), (LINEAR, False)):
         ready = for_file(source, SRGB, target, "tiff")
         made = read_frame(DeliveryWriter(tmp_path / f"{kept}.tif", [1], like=source).write(1, ready, "0").path)

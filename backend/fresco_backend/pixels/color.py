@@ -43,13 +43,19 @@ _CHROMATICITIES = {
     "lin_ap0_scene": (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767),
 }
 
+# Descriptions of ICC profiles that are no sRGB: what Apple's programs and photographers' write. Beside them OpenImageIO
+# names sRGB, as of every PNG and JPEG.
+_PROFILES = {"display p3": "srgb_p3d65_scene", "adobe rgb": "g22_adobergb_scene"}
+
 
 def plate_space(frame: Frame) -> ColorSpace:
-    """The colour space that a frame declares, by name or by chromaticities, else that of its kind of file.
+    """The colour space that a frame declares, by profile, name or chromaticities, else that of its kind of file.
 
     Raises ColorError when it declares a space that is unknown, because to guess would be to shift its colours.
     """
-    declared = frame.metadata.get_string_attribute("oiio:ColorSpace")
+    profile = frame.metadata.get_string_attribute("ICCProfile:profile_description").lower()
+    profiled = next((space for name, space in _PROFILES.items() if profile.startswith(name)), None)
+    declared = profiled or frame.metadata.get_string_attribute("oiio:ColorSpace")
     if declared:
         return _declared(declared)
     found = frame.metadata.getattribute("chromaticities")
