@@ -63,7 +63,7 @@ def test_every_line_is_one_that_a_session_knows() -> None:
     lines = stream.getvalue().splitlines()
     assert all(line.startswith(("openjd_status: ", "openjd_progress: ")) for line in lines)
     assert "\r" not in stream.getvalue()
-    assert "openjd_status: waiting for window 2, which node 7 makes" in lines
+    assert "openjd_status: waiting for window 3, which node 7 makes" in lines
 
 
 def test_waiting_is_said_once_for_each_product_and_silence_is_broken() -> None:

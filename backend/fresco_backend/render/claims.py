@@ -94,7 +94,7 @@ class Claims:
         """Who works on a product, in words."""
         newest = max(self._numbers(product), default=0)
         owner = _read(self._path(product, newest))
-        return f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+        return f"process {owner['pid']} on {str(owner['host']).partition(':')[0]}" if owner else "another process"
 
     def close(self) -> None:
         """Give all claims up."""

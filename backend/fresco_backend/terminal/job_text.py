@@ -7,7 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fresco_backend.terminal.plan_text import bytes_text, counted, duration_text, path_text, safe_text, work_text
+from fresco_backend.terminal.plan_text import (
+    bytes_text,
+    counted,
+    duration_text,
+    path_text,
+    product_text,
+    safe_text,
+    work_text,
+)
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.document import write
@@ -118,5 +126,5 @@ _LINES: dict[type[e.Event], Any] = {
     e.JobChanged: _changed, e.Planned: _planned, e.Advanced: _advanced,
     e.Warned: lambda event: f"warning: {event.text} [{event.code}]",
     e.Finished: _finished,
-    e.Waited: lambda event: f"waits for {event.product}, which {event.owner} makes",
+    e.Waited: lambda event: f"waits for {product_text(event.product)}, which {event.owner} makes",
     e.ServerStopping: lambda _event: "the server stops"}

@@ -104,3 +104,9 @@ def _tiles(plan: Planned) -> str:
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
+
+
+def product_text(product: str) -> str:
+    """What several processes make in turns, in words: "window.0" is "window 1", for people count windows from one."""
+    kind, _, number = product.partition(".")
+    return f"{kind} {int(number) + 1}" if kind == "window" else f"{kind} {number}"

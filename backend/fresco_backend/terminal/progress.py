@@ -15,7 +15,15 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
-from fresco_backend.terminal.plan_text import count_text, counted, duration_text, headlines, path_text, work_text
+from fresco_backend.terminal.plan_text import (
+    count_text,
+    counted,
+    duration_text,
+    headlines,
+    path_text,
+    product_text,
+    work_text,
+)
 
 Clock = Callable[[], float]
 
@@ -94,7 +102,7 @@ class Progress:
         """Tells, once for each product, that another process makes it."""
         if event.product != self._awaited:
             self._awaited = event.product
-            self.say(f"waiting for {event.product.replace('.', ' ')}, which {event.owner} makes")
+            self.say(f"waiting for {product_text(event.product)}, which {event.owner} makes")
 
     def finish(self, event: Finished) -> None:
         """Tells that the render is done."""
