@@ -478,7 +478,7 @@ def test_an_interruption_tells_the_command_that_goes_on(pipeline: FakePipeline,
     pipeline.error = KeyboardInterrupt()
     assert cli.main([*LEAST, "--overwrite"]) == 130
     words = capsys.readouterr().err
-    assert "1 frame was delivered by this run, and every file is whole" in words
+    assert "this run has finished 1 frame, and every file is whole" in words
     assert "To go on: fresco render 'plate.####.exr' -o 'out/look.####.exr' --prompt 'a watercolour'\n" in words
 
 

@@ -357,8 +357,8 @@ def _interrupted(progress: Progress, words: Sequence[str], terminated: bool) -> 
     # PowerShell and cmd know no single quotes.
     quoted = (f'"{word}"' if " " in word else word for word in again)
     command = " ".join(quoted) if sys.platform == "win32" else shlex.join(again)
-    done = "frame was" if progress.delivered == 1 else "frames were"
-    return Interrupted(f"interrupted; {progress.delivered} {done} delivered by this run, and every file is whole",
+    done = "frame" if progress.delivered == 1 else "frames"
+    return Interrupted(f"interrupted; this run has finished {progress.delivered} {done}, and every file is whole",
                        remedy=f"To go on: {command}", terminated=terminated)
 
 

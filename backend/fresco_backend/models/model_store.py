@@ -276,7 +276,8 @@ def _require_kind(kind: ControlKind, folder: Path) -> None:
         raise WeightsUnsupported(
             f"its ControlNet knows {', '.join(kinds)}, not {kind.value}",
             where=folder / "controlnet",
-            remedy="Use that control, or name a ControlNet in the control's `model`.",
+            remedy=f"Use that control, or name another ControlNet that was trained for this model: --control-model "
+                   f"{kind.value}=MODEL, in a document the control's `model`.",
         )
 
 
