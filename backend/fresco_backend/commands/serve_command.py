@@ -50,7 +50,7 @@ def add_serve(commands: Any) -> None:
     keys.add_argument("--json", action="store_true", help="JSON on stdout")
     keys.set_defaults(run=_keys)
     stop = commands.add_parser("stop", help="stop the server; its queue goes on at the next start",
-                               description="Stops the server after the running steps.")
+                               description="Stops the server after the running steps, or after six seconds.")
     stop.add_argument("--now", action="store_true", help="do not wait for the running steps")
     stop.add_argument("--json", action="store_true", help="JSON on stdout")
     stop.set_defaults(run=_stop)
