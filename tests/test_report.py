@@ -90,7 +90,7 @@ class _Doctored:
     """A delivery that gives the plate back, brighter by a twentieth of the range in one frame."""
 
     def __init__(self, delivered: DeliveredShot, flash: int | None) -> None:
-        self.numbers, self.keyframes, self.size = delivered.numbers, delivered.keyframes, delivered.size
+        self.numbers, self.keyframes, self.shape = delivered.numbers, delivered.keyframes, delivered.shape
         self._delivered, self._flash = delivered, flash
 
     def plate_image(self, number: int, size: Size) -> torch.Tensor:
@@ -173,6 +173,19 @@ def test_a_plate_with_overscan_is_compared_where_the_delivery_shows_it(name: str
     assert float(difference.abs().mean()) < 0.02, "of 2"
     assert cast(torch.Tensor, delivered.matte_image(2, size)).shape == (1, size.height, size.width)
     delivered.close()
+
+
+def test_a_squeezed_plate_is_shown_as_people_see_it(tiny_model: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        squeezed = plates.header(plates.frame(64, 64, seed=number), PixelAspectRatio=2.0)
+        DeliveryWriter(tmp_path / f"p.{number}.exr", [number], like=squeezed).write(number, squeezed, "0")
+    made = small_shot(tmp_path / "p.#.exr", tiny_model, tmp_path / "out" / "look.####.exr")
+    made = replace(with_look(made, strength=0.0), plate=replace(made.plate, frames=parse_frames("1-2")))
+    rendered(made)
+    assert report([made.delivery.sequence], tmp_path / "look.html", tmp_path / "sheet.png")
+    html = (tmp_path / "look.html").read_text(encoding="utf-8")
+    assert "--aspect: 2.0000" in html
+    assert "64x64" in html, "its pixels are told as they are"
 
 
 def test_what_cannot_be_reported_says_why(shot: Shot, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fresco_backend.arguments.shot_arguments import shot_of_file
 from fresco_backend.files.canvas import cut, placed
 from fresco_backend.files.deliveries import file_type
 from fresco_backend.files.frame_pattern import FramePattern
-from fresco_backend.files.frames import Frame, Size, Window, data_window
+from fresco_backend.files.frames import Frame, Size, Window, data_window, pixel_aspect
 from fresco_backend.files.movie_delivery import is_movie_delivery
 from fresco_backend.files.plate import PlateReader, open_plate
 from fresco_backend.pixels.color import SRGB, default_space, plate_space, showing_of, to_engine
@@ -57,6 +57,11 @@ class DeliveredShot:
     def size(self) -> Size:
         """Of what the delivery shows of the plate, in its pixels."""
         return self._view.size
+
+    @cached_property
+    def shape(self) -> Size:
+        """The size with square pixels, as people see it: wider than its pixels are many where a lens has squeezed."""
+        return Size(round(self.size.width * pixel_aspect(self.plate.read(self.numbers[0]))), self.size.height)
 
     def plate_image(self, number: int, size: Size) -> Tensor:
         """A frame of the plate as a display shows it: (3, H, W) in [-1, 1]."""

@@ -52,7 +52,7 @@ class Moment:
 
 def measured(delivered: DeliveredShot) -> Iterator[Moment]:
     """Measure the frames one by one; two are held."""
-    size = measuring_size(delivered.size)
+    size = measuring_size(delivered.shape)
     before: Moment | None = None
     for number in delivered.numbers:
         plate, result = delivered.plate_image(number, size), delivered.result_image(number, size)

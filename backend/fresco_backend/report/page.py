@@ -167,17 +167,17 @@ def _add_motion(looked: Looked, flows: Mapping[int, Flow]) -> None:
 
 
 def _views(delivered: DeliveredShot, number: int) -> dict[str, str]:
-    size = _fitting(delivered.size, WIDTH)
+    size = _fitting(delivered.shape, WIDTH)
     images = {"plate": delivered.plate_image(number, size), "result": delivered.result_image(number, size)}
     views = {name: pixels(image) for name, image in images.items()}
-    matte = delivered.matte_image(number, measuring_size(delivered.size))
+    matte = delivered.matte_image(number, measuring_size(delivered.shape))
     if matte is not None:
         views["matte"] = plane_pixels(matte)
     return {name: data_url(picture) for name, picture in views.items()}
 
 
 def _still(delivered: DeliveredShot, moment: Moment) -> Still:
-    size, number = _fitting(delivered.size, SHEET_WIDTH), moment.figures.frame
+    size, number = _fitting(delivered.shape, SHEET_WIDTH), moment.figures.frame
     rows: list[Pixels] = [
         pixels(delivered.plate_image(number, size)), pixels(delivered.result_image(number, size))]  # fmt: skip
     matte = delivered.matte_image(number, size)
