@@ -312,8 +312,11 @@ def test_rates_are_exact(rate: float, expected: Fraction) -> None:
     assert exact(rate) == expected
 
 
-def test_a_shot_is_rendered_and_stands_in_the_timeline(tiny_model: Path, tmp_path: Path,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shot_is_rendered_and_stands_in_the_timeline(
+        tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
     plate = write_sequence(tmp_path / "plate", range(1001, 1013), width=64, height=64)
     reference = otio.schema.ImageSequenceReference(
         target_url_base=f"{plate.parent.as_uri()}/", name_prefix="plate.", name_suffix=".exr", start_frame=1001,
@@ -328,6 +331,11 @@ def test_a_shot_is_rendered_and_stands_in_the_timeline(tiny_model: Path, tmp_pat
              "--looks", str(tmp_path / "looks.json")]
     assert cli.main([*words, "--shots", str(tmp_path / "shots")]) == 0
     assert Shot.from_json((tmp_path / "shots" / "sh010.json").read_text(encoding="utf-8")).look.steps == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(otio_command, "_render", stopped)
+        assert cli.main(words) == 130
+        assert "0 of 1 clips are finished" in (said := capsys.readouterr().err) and "The same command goes on" in said
+    assert not (tmp_path / "out.otio").exists()
     assert cli.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["clips"] == [{"clip": "sh010", "frames": [1003, 1008],

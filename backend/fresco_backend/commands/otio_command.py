@@ -12,7 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fresco_protocol.errors import OutputDenied, OutputIsPlate, ShotError, UsageError
+from fresco_backend.interruption import Terminated
+from fresco_protocol.errors import Interrupted, OutputDenied, OutputIsPlate, ShotError, UsageError
 from fresco_protocol.shot import Rate, Shot
 
 if TYPE_CHECKING:
@@ -142,8 +143,14 @@ def _make(arguments: argparse.Namespace, shots: Sequence[Shot]) -> None:
             plan = plan_shot(shot, Site(device=shot.look.model != "embedded"))
             write_bundle(plan, (arguments.bundle / plan.name).absolute())
     else:
-        for shot in shots:
-            _render(shot, as_json=arguments.json)
+        for count, shot in enumerate(shots):
+            try:
+                _render(shot, as_json=arguments.json)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(
+                    f"interrupted; {count} of {len(shots)} clips are finished, and the timeline is not written yet",
+                    terminated=isinstance(stop, Terminated),
+                    remedy="The same command goes on: finished frames are kept.") from None
 
 
 def _render(shot: Shot, *, as_json: bool) -> None:
