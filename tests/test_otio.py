@@ -331,6 +331,7 @@ def test_a_shot_is_rendered_and_stands_in_the_timeline(
              "--looks", str(tmp_path / "looks.json")]
     assert cli.main([*words, "--shots", str(tmp_path / "shots")]) == 0
     assert Shot.from_json((tmp_path / "shots" / "sh010.json").read_text(encoding="utf-8")).look.steps == 4
+    (tmp_path / "out.otio").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(otio_command, "_render", stopped)
         assert cli.main(words) == 130
