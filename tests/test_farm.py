@@ -8,8 +8,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -231,6 +234,38 @@ def test_an_engine_that_is_not_here_or_fails_is_said(open_shot: Shot, tmp_path: 
     failing.chmod(0o755)
     assert cli.main(["farm", "submit", shot, "-o", str(tmp_path / "b"), "--engine", "deadline-cloud"]) == 69
     assert "deadline-cloud ended with 3" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import argparse, sys
+from fresco_backend.commands.farm_commands import _run
+from fresco_backend.interruption import interruptible
+with interruptible():
+    _run(["sh", "-c", sys.argv[1]], argparse.Namespace(only_print=False, engine="openjd"))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows knows no SIGTERM")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_engine_that_is_interrupted_ends_its_tasks_first(number: int, tmp_path: Path) -> None:
+    """One that is killed leaves them running, and nobody's."""
+    engine = (f"trap 'sleep 1; echo > {tmp_path}/ended; exit 1' TERM; echo > {tmp_path}/began; "
+              "while :; do sleep 0.1; done")
+    rooms = os.pathsep.join(str(Path(__file__).parents[1] / room) for room in ("backend", "protocol"))
+    submitting = subprocess.Popen([sys.executable, "-c", INTERRUPTED, engine], env={**os.environ, "PYTHONPATH": rooms},
+                                  stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "began")
+    submitting.send_signal(number)
+    assert submitting.wait(30) != 0
+    assert (tmp_path / "ended").exists()
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no {path}")
 
 
 def test_a_server_for_the_session_is_started_and_stopped_by_the_job(open_shot: Shot, plan: FarmPlan) -> None:

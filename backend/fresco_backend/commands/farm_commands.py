@@ -173,10 +173,20 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, *, shown: str | No
         sys.stdout.write((shown or shlex.join(words)) + "\n")
         return
     try:
-        ended = subprocess.run(words, check=False)
+        code = _ended(words)
     except FileNotFoundError as error:
         raise UsageError(f'"{words[0]}" is not installed here', remedy="Install it, or take --print") from error
-    if ended.returncode:
-        raise ServerError(f"{arguments.engine} ended with {ended.returncode}", where=shlex.join(words),
+    if code:
+        raise ServerError(f"{arguments.engine} ended with {code}", where=shlex.join(words),
                           remedy="Its own words stand above")
 
+
+def _ended(words: Sequence[str]) -> int:
+    """The exit code of a command. Interrupted, it is told so, and ends what it runs before this process does."""
+    child = subprocess.Popen(words)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
