@@ -139,7 +139,7 @@ def test_bad_input_is_named(
 
 @pytest.mark.parametrize(("number", "code", "words"), [
     (errno.EACCES, "input", "its rights there"), (errno.ESTALE, "input", "See that it is mounted"),
-    (errno.ENOSPC, "disk-full", "Make room")])
+    (errno.ENAMETOOLONG, "input", "the path leads nowhere"), (errno.ENOSPC, "disk-full", "Make room")])
 @pytest.mark.parametrize("verb", [["render", "--dry-run"], ["submit", "--upload"]])
 def test_a_folder_that_the_system_refuses_is_no_bug(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

@@ -41,6 +41,7 @@ exit codes:
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 _FAILING = {getattr(errno, name) for name in ("EIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "ENETUNREACH", "ETIMEDOUT")
             if hasattr(errno, name)}  # a share that is gone
+_NOWHERE = {errno.ENAMETOOLONG, errno.ELOOP}
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -96,6 +97,8 @@ def of_the_system(error: OSError) -> FrescoError | None:
     if error.errno in _FAILING:
         return InputError(f"the disk or the share fails: {why}", where=where,
                           remedy="See that it is mounted and whole, and run the same command again.")
+    if error.errno in _NOWHERE:
+        return InputError(f"the path leads nowhere: {why}", where=where, remedy="Correct it.")
     if error.errno in _FULL:
         return DiskFull(f"the disk is full: {why}", where=where, remedy="Make room and run the same command again.")
     return None
