@@ -58,7 +58,8 @@ def start_server(roots: Sequence[Path] = ()) -> subprocess.Popen[bytes]:
 
 
 if sys.platform == "win32":
-    _DETACHED: dict[str, Any] = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
+    # A console that nobody sees, which its workers share: without any, Windows would open one for each of them.
+    _DETACHED: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
 else:
     _DETACHED: dict[str, Any] = {"start_new_session": True}
 
