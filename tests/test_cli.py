@@ -617,7 +617,7 @@ def test_a_signal_closes_the_render(number: signal.Signals, code: int) -> None:
     process.send_signal(number)
     found, words = ended(process)
     assert found == code
-    assert words.startswith("closed\nfresco: interrupted; 0 frames were delivered")
+    assert words.startswith("closed\nfresco: interrupted; this run has finished 0 frames")
 
 
 @POSIX_ONLY
