@@ -81,6 +81,18 @@ def test_gains_scale_the_latents_alone(latents: Tensor) -> None:
     torch.testing.assert_close(encode(scaled, picture), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_its_transform_is_exact_in_whatever_precision_its_files_are() -> None:
+    gains = (0.3, 0.7, 1.1)
+    exact = DctAutoencoder(luma=1, chroma=1, latent_channels=3, gains=gains)
+    torch.set_default_dtype(torch.float16)  # as diffusers does where it reads such files
+    try:
+        read = DctAutoencoder(luma=1, chroma=1, latent_channels=3, gains=gains)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, value in exact.named_buffers():
+        assert torch.equal(read.get_buffer(name), value), name
+
+
 def test_sizes_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ValueError, match="gains has 3 values for 32"):
         DctAutoencoder(gains=(1.0, 1.0, 1.0))

@@ -105,7 +105,8 @@ class DctAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         if latent_channels != luma + 2 * chroma:
             raise ValueError(f"latent_channels is {latent_channels}, but luma + 2 chroma is {luma + 2 * chroma}")
-        gain = torch.ones(latent_channels) if gains is None else torch.tensor(gains)
+        known = (1.0,) * latent_channels if gains is None else gains
+        gain = torch.tensor(known, dtype=torch.float32)  # said, since diffusers builds networks of half precision in it
         if gain.shape != (latent_channels,):
             raise ValueError(f"gains has {gain.numel()} values for {latent_channels} latent channels")
         gain = gain[:, None, None, None]
