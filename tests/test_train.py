@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import miniature
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fresco_backend.embedded import architecture, captions, train
+from fresco_backend.embedded import architecture, captions, samples, train
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.models import model_store, weights
 from fresco_protocol.shot import Control, ControlKind
@@ -107,15 +108,15 @@ def test_a_killed_training_resumes_to_the_same_bits(
     prepared: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Path(shutil.copytree(prepared, tmp_path / "work"))
-    draw, drawn = train.Pairs.draw, iter(range(2))
+    draw, drawn = samples.Pairs.draw, iter(range(2))
 
-    def killed_in_the_third_step(self: train.Pairs, *arguments: object) -> train.Batch:
+    def killed_in_the_third_step(self: samples.Pairs, *arguments: object) -> samples.Batch:
         if next(drawn, None) is None:
             raise KeyboardInterrupt
         return draw(self, *arguments)  # type: ignore[arg-type]
 
     with miniature.narrow(), monkeypatch.context() as patch:
-        patch.setattr(train.Pairs, "draw", killed_in_the_third_step)
+        patch.setattr(samples.Pairs, "draw", killed_in_the_third_step)
         with pytest.raises(KeyboardInterrupt):
             train.train_diffusion(miniature.options("diffusion", work))
     assert torch.load(work / "diffusion.pt", weights_only=True)["step"] == 2
@@ -147,7 +148,7 @@ def test_the_loss_of_a_perfect_prediction_is_zero(prepared: Path, monkeypatch: p
     with miniature.narrow():
         networks = train.Trainer(prepared, CPU, 5e-4).networks
     rng = np.random.default_rng(0)
-    batch = train.Pairs(prepared, networks.tokenizer).draw(rng, 64, 4)
+    batch = samples.Pairs(prepared, networks.tokenizer).draw(rng, 64, 4)
 
     def perfect(noisy: Tensor, timesteps: Tensor, *_: object, **__: object) -> SimpleNamespace:
         signal = networks.scheduler.alphas_cumprod[timesteps].sqrt()[:, None, None, None]
@@ -159,6 +160,68 @@ def test_the_loss_of_a_perfect_prediction_is_zero(prepared: Path, monkeypatch: p
     monkeypatch.setattr(networks.unet, "forward", lambda noisy, *_, **__: SimpleNamespace(sample=0 * noisy))
     losses, _ = train.diffusion_loss(networks, batch, np.random.default_rng(5))
     assert losses.min() > 1e-3
+
+
+def test_a_share_of_samples_can_be_without_the_controlnet(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with miniature.narrow():
+        networks = train.Trainer(prepared, CPU, 5e-4).networks
+    batch = samples.Pairs(prepared, networks.tokenizer).draw(np.random.default_rng(0), 64, 8)
+    heard: list[Tensor] = []
+
+    def listening(noisy: Tensor, *_: object, **inputs: Any) -> SimpleNamespace:
+        heard.append(inputs["mid_block_additional_residual"].abs().sum(dim=(1, 2, 3)) > 0)
+        return SimpleNamespace(sample=noisy)
+
+    monkeypatch.setattr(networks.unet, "forward", listening)
+    monkeypatch.setattr(networks.controlnet, "forward", lambda noisy, *_, **__: ([noisy], torch.ones_like(noisy)))
+    for unheard in (0.0, 0.5, 1.0):
+        train.diffusion_loss(networks, batch, np.random.default_rng(5), unheard)
+    assert [bool(each.all()) for each in heard] == [True, False, False]
+    assert [bool(each.any()) for each in heard] == [True, True, False]
+
+
+def test_samples_are_windows_of_the_shards_and_mirrored_as_a_whole(prepared: Path) -> None:
+    with miniature.narrow():
+        pairs = samples.Pairs(prepared, train.Trainer(prepared, CPU, 5e-4).networks.tokenizer)
+    pairs.plates = torch.randn(pairs.plates.shape)  # so that no two windows are alike
+    pairs.edges = torch.randint(1, 256, pairs.edges.shape, dtype=torch.uint8)
+    batch = pairs.draw(np.random.default_rng(1), 64, 40)
+    windows = pairs.plates.unfold(2, 8, 1).unfold(3, 8, 1).permute(0, 2, 3, 1, 4, 5)
+    turns = []
+    for plate, edges in zip(batch.plate, batch.edges, strict=True):
+        for turned, latents in enumerate((plate, plate.flip(-1) * pairs.mirror)):
+            for crop, top, left in ((windows - latents).abs().amax(dim=(3, 4, 5)) < 1e-6).nonzero().tolist():
+                part = pairs.edges[crop, :, 8 * top : 8 * top + 64, 8 * left : 8 * left + 64] / 255
+                assert not edges.any() or torch.equal(edges, part.flip(-1) if turned else part)
+                turns.append(turned)
+    assert len(turns) == 40
+    assert 8 < sum(turns) < 32
+    autoencoder = train.load_autoencoder(prepared)
+    picture = torch.rand(1, 3, 64, 64) * 2 - 1
+    latents, mirrored = (autoencoder.encode(each, return_dict=False)[0].mode() for each in (picture, picture.flip(-1)))
+    assert torch.allclose(mirrored, latents.flip(-1) * pairs.mirror, atol=1e-4)
+
+
+def test_a_training_of_some_minutes_cools_down_and_ends_with_them(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, rates = tmp_path / "work", []
+    shutil.copytree(prepared, work)
+    update = train.Trainer.update
+
+    def noted(self: train.Trainer, loss: Tensor, scale: float, count: int) -> None:
+        rates.append(scale)
+        update(self, loss, scale, count)
+
+    monkeypatch.setattr(train.Trainer, "update", noted)
+    with miniature.narrow():
+        options = miniature.options("diffusion", work, "--phases", "64:2:1000000", "--minutes", "0.05")
+        train.train_diffusion(options)
+    assert len(rates) >= 3
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.8
+    assert rates[-1] < 0.5
+    assert torch.load(work / "diffusion.pt", weights_only=True)["samples"] == 2 * len(rates)
 
 
 # Export

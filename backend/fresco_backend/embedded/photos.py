@@ -108,7 +108,8 @@ class Pairs:
     """The pairs of one shard of M crops.
 
     edges: (M, 3, 256, 256) uint8, soft edges of the plates. plate_latents: (M, C, 32, 32) float16.
-    targets: (M, LOOKS_PER_CROP, C, 32, 32) float16. names: the looks of each target. nouns: what each crop shows.
+    targets: (M, looks, C, 32, 32) float16, as many of every crop. names: the looks of each target.
+    nouns: what each crop shows.
     """
 
     edges: NDArray[np.uint8]
@@ -133,7 +134,7 @@ def edges_of(image: Image) -> NDArray[np.uint8]:
     return codes
 
 
-def make_shard(crops: Sequence[Crop], config: dict[str, object], target: Path) -> Path:
+def make_shard(crops: Sequence[Crop], config: dict[str, object], target: Path, looks: int = LOOKS_PER_CROP) -> Path:
     """Render and encode one shard and write it to `target` (a folder of .npy files), atomically."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -141,7 +142,7 @@ def make_shard(crops: Sequence[Crop], config: dict[str, object], target: Path) -
     edges, plate_latents, targets, names = [], [], [], []
     for crop in crops:
         image, rng = read_crop(crop), np.random.default_rng(crop.seed + 1)
-        drawn = [draw_looks(rng) for _ in range(LOOKS_PER_CROP)]
+        drawn = [draw_looks(rng) for _ in range(looks)]
         styled = [stylise(each, image, rng) for each in drawn]
         latents = encode(autoencoder, [image, *styled])
         edges.append(edges_of(image))
@@ -159,9 +160,15 @@ def make_shard(crops: Sequence[Crop], config: dict[str, object], target: Path) -
 
 
 def make_shards(
-    folders: Sequence[Path], autoencoder: DctAutoencoder, work: Path, *, size: int = 250, processes: int = 2
+    folders: Sequence[Path],
+    autoencoder: DctAutoencoder,
+    work: Path,
+    *,
+    size: int = 250,
+    looks: int = LOOKS_PER_CROP,
+    processes: int = 2,
 ) -> None:
-    """Write all shards that `work` does not hold yet, in a seeded order."""
+    """Write all shards that `work` does not hold yet, in a seeded order. looks: targets of each crop."""
     photos = [path for path in list_photos(folders) if not is_held_out(path)]
     crops = [crop for path in photos for crop in crops_of(path)]
     order = np.random.default_rng(0).permutation(len(crops))
@@ -169,7 +176,7 @@ def make_shards(
     config = dict(autoencoder.config)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         pending = [
-            pool.submit(make_shard, chunk, config, work / f"shard_{index:04d}")
+            pool.submit(make_shard, chunk, config, work / f"shard_{index:04d}", looks)
             for index, chunk in enumerate(chunks)
             if not (work / f"shard_{index:04d}").exists()
         ]
@@ -177,10 +184,15 @@ def make_shards(
             print(f"data: {future.result().name} ({done}/{len(pending)})", flush=True)
 
 
+def list_shards(work: Path) -> list[Path]:
+    """The folders of all finished shards."""
+    return sorted(work.glob("shard_????"))
+
+
 def load_shards(work: Path) -> list[Pairs]:
     """All finished shards of a folder, memory-mapped."""
     shards = []
-    for folder in sorted(path for path in work.glob("shard_????")):
+    for folder in list_shards(work):
         labels = json.loads((folder / "labels.json").read_text())
         stored = ("edges", "plate_latents", "targets")
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in stored}

@@ -12,8 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from . import architecture, captions, evaluate, photos
-from .dct import DctAutoencoder, lowest_frequencies
+from .dct import DctAutoencoder
 from .looks import LookName
+from .samples import Batch, Pairs
 
 CHECKPOINT_SECONDS = 180
 LOG_STEPS = 25
@@ -30,8 +30,6 @@ LOG_STEPS = 25
 WHITENING = 0.7
 SPOILT_SHARE = 0.6  # of the autoencoder's samples
 LATENT_ERROR = 0.3  # at most, where a latent channel of natural pictures has a deviation of about 1
-NULL_CAPTION_SHARE = 0.1
-NO_CONTROL_SHARE = 0.1
 PLATE_START_SHARE = 0.75
 STRENGTH = 0.6
 GUIDANCE = 3.0
@@ -150,62 +148,6 @@ def load_autoencoder(work: Path) -> DctAutoencoder:
 # Stage: diffusion and control -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Samples for one step: target and plate latents (N, C, h, w), edges (N, 3, 8h, 8w) in [0, 1], tokens (N, T)."""
-
-    target: Tensor
-    plate: Tensor
-    edges: Tensor
-    tokens: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
-
-
-class Pairs:
-    """Random samples from all shards: a look, a crop on the block grid, perhaps mirrored, and its caption."""
-
-    def __init__(
-        self, work: Path, tokenizer: Callable[..., dict[str, Tensor]], emphasis: Mapping[LookName, float] | None = None
-    ) -> None:
-        self.shards = photos.load_shards(work)
-        self.emphasis = emphasis or {}
-        self.tokenizer = tokenizer
-        self.sizes = np.array([len(shard.nouns) for shard in self.shards])
-        orders = [column for count in (26, 3, 3) for _, column in lowest_frequencies(count)]
-        self.mirror = torch.tensor([-1.0 if column % 2 else 1.0 for column in orders])[:, None, None]
-
-    def draw(self, rng: np.random.Generator, pixels: int, count: int) -> Batch:
-        """`count` samples of pixels x pixels."""
-        columns = [self.one(rng, pixels) for _ in range(count)]
-        targets, plates, edge_maps, texts = zip(*columns, strict=True)
-        tokens = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=architecture.TEXT_LENGTH, return_tensors="pt"
-        )
-        edges = torch.stack(edge_maps)
-        edges[torch.from_numpy(rng.random(count) < NO_CONTROL_SHARE)] = 0
-        return Batch(target=torch.stack(targets), plate=torch.stack(plates), edges=edges, tokens=tokens["input_ids"])
-
-    def one(self, rng: np.random.Generator, pixels: int) -> tuple[Tensor, Tensor, Tensor, str]:
-        shard = self.shards[rng.choice(len(self.shards), p=self.sizes / self.sizes.sum())]
-        index = rng.integers(len(shard.nouns))
-        weights = np.array([max(self.emphasis.get(name, 1.0) for name in names) for names in shard.names[index]])
-        look = int(rng.choice(photos.LOOKS_PER_CROP, p=weights / weights.sum()))
-        side = pixels // 8
-        top, left = rng.integers(photos.SIDE // 8 - side + 1, size=2)
-        window = np.s_[:, top : top + side, left : left + side]
-        target = torch.from_numpy(np.array(shard.targets[index, look][window])).float()
-        plate = torch.from_numpy(np.array(shard.plate_latents[index][window])).float()
-        crop = shard.edges[index, :, top * 8 : top * 8 + pixels, left * 8 : left * 8 + pixels]
-        edges = torch.from_numpy(np.array(crop)).float() / 255
-        if rng.random() < 0.5:
-            target, plate, edges = target.flip(-1) * self.mirror, plate.flip(-1) * self.mirror, edges.flip(-1)
-        known = rng.random() >= NULL_CAPTION_SHARE
-        caption = captions.caption(shard.names[index][look], shard.nouns[index], rng) if known else ""
-        return target, plate, edges, caption
-
-
 def draw_timesteps(rng: np.random.Generator, count: int) -> Tensor:
     """Train time steps, more of them where a translation of a plate spends its steps (below 750)."""
     low, high = rng.integers(0, 750, size=count), rng.integers(750, 1000, size=count)
@@ -227,23 +169,31 @@ def noisy_start(batch: Batch, timesteps: Tensor, signal: Tensor, rng: np.random.
     return torch.lerp(batch.target, batch.plate, share[:, None, None, None].to(batch.target))
 
 
-def diffusion_loss(networks: architecture.Networks, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Loss per sample (N,) of the velocity and the time steps (N,); steps with little noise count less."""
+def diffusion_loss(
+    networks: architecture.Networks, batch: Batch, rng: np.random.Generator, unheard: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Loss per sample (N,) of the velocity and the time steps (N,); steps with little noise count less.
+
+    unheard: share of the samples that the U-Net sees without its ControlNet.
+    """
     timesteps = draw_timesteps(rng, len(batch.target))
     clean = noisy_start(batch, timesteps, networks.scheduler.alphas_cumprod, rng)
     device = batch.target.device
-    noise = torch.from_numpy(rng.standard_normal(batch.target.shape, dtype=np.float32)).to(device)
+    chance = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(batch.target.shape, generator=chance, device=device)
     cumulative = networks.scheduler.alphas_cumprod[timesteps].to(device)
     signal, sigma = (value.sqrt()[:, None, None, None] for value in (cumulative, 1 - cumulative))
     noisy = signal * clean + sigma * noise
     velocity = (signal * noisy - batch.target) / sigma  # the velocity whose x0 is the target, whatever the start was
     timesteps = timesteps.to(device)
+    heard = torch.from_numpy(rng.random(len(noisy)) >= unheard).to(device)[:, None, None, None]
     with torch.autocast(device.type, torch.bfloat16):
         words = networks.text_encoder(batch.tokens).last_hidden_state
         down, middle = networks.controlnet(noisy, timesteps, words, batch.edges, return_dict=False)
         predicted = networks.unet(
-            noisy, timesteps, words, down_block_additional_residuals=down, mid_block_additional_residual=middle
-        ).sample
+            noisy, timesteps, words, down_block_additional_residuals=[each * heard for each in down],
+            mid_block_additional_residual=middle * heard,
+        ).sample  # fmt: skip
     weight = 5 / (cumulative / (1 - cumulative) + 5)
     return weight * (predicted.float() - velocity).square().mean(dim=(1, 2, 3)), timesteps
 
@@ -270,6 +220,8 @@ class Trainer:
         self.modules = nn.ModuleDict(
             {"unet": self.networks.unet, "control": self.networks.controlnet, "text": self.networks.text_encoder}
         ).to(device)
+        if device.type == "cuda":
+            self.modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: value.detach().clone() for name, value in self.modules.named_parameters()}
         parameters = self.modules.parameters()
         self.optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -313,33 +265,57 @@ def photos_nouns(work: Path) -> list[str]:
 
 
 def train_diffusion(options: argparse.Namespace) -> None:
-    """Train U-Net, ControlNet and text encoder together by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down."""
+    """Train U-Net, ControlNet and text encoder together by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down.
+
+    With `--minutes` the whole run has cooled down and ends when they are over, however far the phases are.
+    """
+    began = time.monotonic()
     trainer = Trainer(options.work, options.device, options.rate, options.init)
     emphasis = dict(options.emphasise)
-    pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis)
+    pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
     phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
     ends = np.cumsum([samples for _, _, samples in phases])
-    saved, running, count = time.monotonic(), np.zeros(4), np.zeros(4)
+    saved, figures = time.monotonic(), LossByTime(options.device)
     while trainer.samples < ends[-1]:
         phase = int(np.searchsorted(ends, trainer.samples, side="right"))
         pixels, size, length = phases[phase]
         left = int(ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
+        if options.minutes is not None:
+            left = min(left, 1 - (time.monotonic() - began) / (60 * options.minutes))
+            if left <= 0:
+                break
         rng = np.random.default_rng((1, trainer.step))
-        batch = pairs.draw(rng, pixels, size).to(options.device)
-        losses, timesteps = diffusion_loss(trainer.networks, batch, rng)
+        losses, timesteps = diffusion_loss(trainer.networks, pairs.draw(rng, pixels, size), rng, options.unheard)
         trainer.update(losses.mean(), 0.05 + 0.95 * left, size)
-        quarter = (timesteps.cpu() // 250).numpy()
-        np.add.at(running, quarter, losses.detach().cpu().numpy())
-        np.add.at(count, quarter, 1)
+        figures.add(losses.detach(), timesteps)
         if trainer.step % LOG_STEPS == 0:
-            figures = {f"loss_{250 * q}": float(v) for q, v in enumerate(running / np.maximum(count, 1))}
-            log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, **figures)
-            running, count = np.zeros(4), np.zeros(4)
+            seconds = time.monotonic() - began
+            log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, seconds=seconds,
+                **figures.taken())  # fmt: skip
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             trainer.save()
             saved = time.monotonic()
-            pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis)  # shards made meanwhile join in
+            if len(photos.list_shards(options.work)) > pairs.shards:  # made meanwhile
+                pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
     trainer.save()
+
+
+class LossByTime:
+    """Mean losses by quarters of the time steps, summed where they are: a device need not wait to be read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(2, 4, device=device)
+
+    def add(self, losses: Tensor, timesteps: Tensor) -> None:
+        """Take in losses (N,) at time steps (N,)."""
+        self._sums.index_add_(1, timesteps // 250, torch.stack([losses, torch.ones_like(losses)]))
+
+    def taken(self) -> dict[str, float]:
+        """Give the means since the last time, by name."""
+        sums, counts = self._sums.cpu()
+        self._sums.zero_()
+        means = (sums / counts.clamp(min=1)).tolist()
+        return {f"loss_{250 * quarter}": value for quarter, value in enumerate(means)}
 
 
 def export(options: argparse.Namespace) -> None:
@@ -383,8 +359,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("stage", choices=["data", "autoencoder", "diffusion", "export", "evaluate"])
     result.add_argument("--photos", type=Path, nargs="+", default=[], help="folders of photographs")
     result.add_argument("--work", type=Path, required=True, help="folder of shards and checkpoints")
+    result.add_argument("--looks-per-crop", type=int, default=photos.LOOKS_PER_CROP, help="of the data stage")
+    result.add_argument("--processes", type=int, default=2, help="of the data stage")
     result.add_argument("--steps", type=int, default=6000, help="steps of the autoencoder")
     result.add_argument("--phases", default="128:32:200000,256:16:100000", help="PIXELS:BATCH:SAMPLES,...")
+    result.add_argument("--minutes", type=float, help="of the diffusion stage, cooled down at their end")
+    result.add_argument("--unheard", type=float, default=0.0,
+                        help="share of the diffusion stage's samples that the U-Net sees without its ControlNet")
     result.add_argument("--rate", type=float, default=5e-4, help="learning rate of the diffusion stage")
     result.add_argument("--emphasise", type=look_weight, nargs="*", default=[], metavar="LOOK:WEIGHT",
                         help="looks that are drawn more often in the diffusion stage")
@@ -400,7 +381,10 @@ def main() -> None:
     options = parser().parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.stage == "data":
-        photos.make_shards(options.photos, load_autoencoder(options.work), options.work)
+        photos.make_shards(
+            options.photos, load_autoencoder(options.work), options.work,
+            looks=options.looks_per_crop, processes=options.processes,
+        )  # fmt: skip
     else:
         stages: dict[str, Callable[[argparse.Namespace], object]] = {
             "autoencoder": train_autoencoder, "diffusion": train_diffusion, "export": export,
