@@ -106,6 +106,19 @@ def test_a_gpu_that_torch_does_not_see_is_a_concern(monkeypatch: pytest.MonkeyPa
     assert "NVIDIA" in found.text
 
 
+@pytest.mark.parametrize(("problem", "verdict"), [(None, Verdict.OK), ("no C compiler", Verdict.WARN)])
+def test_a_gpu_says_whether_its_features_are_optimised_the_fast_way(
+    problem: str | None, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fresco_backend.models.weights.choose_device", lambda: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    monkeypatch.setattr("fresco_backend.engine.fused.problem", lambda device, dtype: problem)
+    found = examine("device", CHECKS["device"])
+    assert found.verdict is verdict
+    assert "Some GPU" in found.text
+    assert (problem or "fused") in found.text
+
+
 def test_an_embedded_model_without_or_with_wrong_hashes_fails(tiny_model: Path, tmp_path: Path,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     model = tmp_path / "model"

@@ -15,7 +15,7 @@ HOUSE = sorted(path for room in ("protocol", "backend", "host_plugins", "tests",
                for path in (ROOT / room).rglob("*.py"))
 ENGINE = frozenset({
     "__future__", "collections", "contextlib", "dataclasses", "enum", "functools", "itertools", "math", "typing",
-    "torch", "numpy", "diffusers", "fresco_backend.engine",
+    "torch", "triton", "numpy", "diffusers", "fresco_backend.engine",
 })
 STANDARD = frozenset(sys.stdlib_module_names)
 SUBJECTLESS = frozenset({"utils", "util", "helpers", "helper", "common", "base", "misc", "manager", "tools"})

@@ -104,18 +104,31 @@ def _libraries() -> str | Concern:
 def _device() -> str | Concern:
     import torch
 
+    from fresco_backend.engine import fused
     from fresco_backend.models.weights import choose_device, choose_dtype
 
     device = choose_device()
-    precision = str(choose_dtype(device)).removeprefix("torch.")
+    dtype = choose_dtype(device)
+    precision = str(dtype).removeprefix("torch.")
     if device.type == "cuda":
-        return f"{device}: {torch.cuda.get_device_name(device)}, {precision}"
+        return _cuda(f"{device}: {torch.cuda.get_device_name(device)}, {precision}", fused.problem(device, dtype))
     if device.type == "cpu" and settings.device_name() == "auto" and shutil.which("nvidia-smi"):
         return Concern(text=f"cpu, {precision}, although there is an NVIDIA GPU: torch {torch.__version__} does not "
                             "see it",
                        remedy="Install the build of torch that PyTorch's \"Get started\" page names for your driver.")
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     return f"{device}, {precision}{threads}"
+
+
+def _cuda(name: str, problem: str | None) -> str | Concern:
+    """A GPU, and why its keyframes take several times as long as they need to, if they do."""
+    if problem is None:
+        return f"{name}, fused feature optimisation"
+    return Concern(
+        text=f"{name}, but the feature optimisation is not fused: {problem}",
+        remedy="Results are the same, and keyframes take several times as long. On Linux Triton comes with PyTorch's "
+        "builds for CUDA, and needs a C compiler (gcc) when it is first used.",
+    )
 
 
 def _memory() -> str | Concern:

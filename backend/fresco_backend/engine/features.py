@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fresco_backend.engine import fused
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.losses import Loss, SpatialLoss, SquaredSpatialLoss, TemporalLoss, unit_rows
 from fresco_backend.engine.smoothing import smooth_background
@@ -72,6 +73,7 @@ class OptimisedFeatures:
         self._recording = False
         self._targets: dict[int, Tensor] = {}
         self._temporal: dict[tuple[int, int], TemporalLoss] = {}
+        self._fused: dict[tuple[int, int], fused.Temporal] = {}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -118,9 +120,29 @@ class OptimisedFeatures:
         spared = branches - 1 if self._settings.conditional_only else 0
         optimised = torch.empty_like(features)
         for number, (branch, result) in enumerate(zip(features.split(frames), optimised.split(frames), strict=True)):
-            losses = self._losses(block, branch, number, branches) if number >= spared else []
-            result.copy_(optimise(branch, losses, self._settings))
+            if number < spared:
+                result.copy_(branch)
+            elif fused.usable(features) and not self._settings.spatial_squared:
+                result.copy_(self._by_fused_losses(block, branch, number, branches))
+            else:
+                result.copy_(optimise(branch, self._losses(block, branch, number, branches), self._settings))
         return optimised
+
+    def _by_fused_losses(self, block: int, features: Tensor, branch: int, branches: int) -> Tensor:
+        """The same as `optimise` with `_losses`."""
+        frames, settings, temporal, spatial = self._correspondence.frames, self._settings, None, None
+        if settings.temporal_weight is not None and frames > 1:
+            size = (features.shape[2], features.shape[3])
+            if size not in self._fused:
+                flow = self._correspondence.flow(*size)
+                self._fused[size] = fused.Temporal.of(flow, settings.temporal_weight / branches)
+            temporal = self._fused[size]
+        if settings.spatial_weight is not None:
+            target = self._target(block, features, branches)[branch * frames : (branch + 1) * frames]
+            spatial = fused.Spatial(target=target, weight=settings.spatial_weight / branches)
+        rows = as_rows(features)
+        fused.descend(rows, temporal, spatial, settings.iterations, settings.learning_rate)
+        return adain(rows.mT.reshape(features.shape), features.float(), settings.adain_epsilon).to(features.dtype)
 
     def _losses(self, block: int, features: Tensor, branch: int, branches: int) -> list[Loss]:
         """The losses of one branch, each a mean over all of them."""

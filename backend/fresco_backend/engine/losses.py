@@ -227,7 +227,7 @@ def _valid_taps(here: Tensor, there: Tensor, flow: Tensor, occlusion: Tensor) ->
 
     here, there: (N, L), row numbers of the pixels of the frames that the flow lives on and points into.
     """
-    taps, weights = _bilinear_taps(flow)
+    taps, weights = bilinear_taps(flow)
     taps = there.gather(1, taps.flatten(1)).view_as(taps)
     taps = torch.cat((here[:, :, None], taps), dim=2)
     weights = torch.cat((torch.ones_like(weights[:, :, :1]), -weights), dim=2)
@@ -235,7 +235,7 @@ def _valid_taps(here: Tensor, there: Tensor, flow: Tensor, occlusion: Tensor) ->
     return taps[valid], weights[valid]
 
 
-def _bilinear_taps(flow: Tensor) -> tuple[Tensor, Tensor]:
+def bilinear_taps(flow: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels in raster order and weights, two (N, L, 4), with which `warp` reads; weight 0 outside the frame."""
     height, width = flow.shape[2:]
     x = torch.arange(width, device=flow.device) + flow[:, 0]
