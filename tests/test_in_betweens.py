@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from burnt import write_movie
 from shots import small_shot, write_plate
 
 from fresco_backend.render import in_betweens
@@ -58,3 +59,34 @@ def test_frames_are_made_one_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch
     assert [number for number, _ in frames] == list(job.frames)[1:]
     assert sorted(set(read)) == list(job.frames)
     assert len(read) <= len(job.frames) + 2  # a keyframe is read once for each interval that it bounds
+
+
+def test_intervals_side_by_side_give_the_same_bits(job: Job) -> None:
+    alone = dict(in_betweens.stylised(job, job.frames, KEYS))
+    threads = torch.get_num_threads()
+    together = dict(in_betweens.stylised(job, job.frames, KEYS, workers=3))
+    assert list(together) == list(alone)
+    assert all(torch.equal(together[frame], alone[frame]) for frame in alone)
+    assert torch.get_num_threads() == threads
+
+
+def test_intervals_are_worked_on_side_by_side_where_there_are_threads_and_room(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def workers(threads: int, free: int | None) -> int:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(in_betweens, "free_memory", lambda _device: free)
+        return in_betweens.workers_for(job)
+
+    width, height = job.working.padded
+    each = 4 * in_betweens.BYTES_A_PIXEL * width * height
+    assert [workers(threads, None) for threads in (1, 2, 8, 16, 64)] == [1, 1, 2, 4, 4]
+    assert [workers(64, free) for free in (0, each, 3 * each, 100 * each)] == [1, 1, 3, 4]
+
+
+def test_a_movie_is_read_by_one_thread(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shot = small_shot(write_movie(tmp_path / "plate.mov", range(9)), tiny_model, tmp_path / "out" / "look.####.png")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    job = open_job(shot)
+    assert in_betweens.workers_for(job) == 1
+    job.close()

@@ -346,7 +346,8 @@ class _Run:
     def _stylised(self, frames: Iterable[int], keyframes: Sequence[int]) -> _Images:
         """The stylised frames at working size; None stands for the plate itself, when nothing is denoised."""
         if keyframes:
-            yield from in_betweens.stylised(self.job, frames, keyframes)
+            workers = in_betweens.workers_for(self.job)
+            yield from in_betweens.stylised(self.job, frames, keyframes, workers=workers)
         else:
             yield from ((frame, None) for frame in frames)
 

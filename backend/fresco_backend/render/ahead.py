@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, Full, Queue
+from threading import Event
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
+
+_PATIENCE = 0.05  # seconds until a thread that waits looks whether it still should
 
 
 def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
@@ -21,6 +26,56 @@ def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
         while (found := coming.result()) is not None:
             coming = thread.submit(_next, items)
             yield found[0]
+
+
+def side_by_side(sources: Iterable[Iterator[Item]], workers: int, held: int = 16) -> Generator[Item, None, None]:
+    """The items of the sources, one source after the other; so many of them are worked on at a time, each in a thread.
+
+    Sources are asked for in the caller's thread. Of each no more than `held` items wait to be taken. Errors come where
+    the item would have come. `close()` waits for the items in progress, and no other is begun.
+    """
+    remaining, stopped = iter(sources), Event()
+    lines: deque[_Line[Item]] = deque()
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="side") as threads:
+        try:
+            while True:
+                while len(lines) < workers and (source := next(remaining, None)) is not None:
+                    lines.append(_Line(source, held, stopped))
+                    lines[-1].done = threads.submit(lines[-1].fill)
+                if not lines:
+                    return
+                yield from lines.popleft()
+        finally:
+            stopped.set()
+
+
+class _Line(Generic[Item]):
+    """The items of one source on their way from the thread that makes them to the one that takes them."""
+
+    done: Future[None]
+
+    def __init__(self, source: Iterator[Item], held: int, stopped: Event) -> None:
+        self._source, self._stopped = source, stopped
+        self._items: Queue[tuple[Item]] = Queue(maxsize=held)
+
+    def fill(self) -> None:
+        """Make the items until all are made, or none is wanted any more."""
+        while not self._stopped.is_set() and (found := _next(self._source)) is not None:
+            while not self._stopped.is_set():
+                try:
+                    self._items.put(found, timeout=_PATIENCE)
+                    break
+                except Full:
+                    continue
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            over = self.done.done()  # seen first: nothing is put after it
+            try:
+                yield self._items.get(timeout=0 if over else _PATIENCE)[0]
+            except Empty:
+                if over:
+                    return self.done.result()
 
 
 class Expected(Generic[Key, Item]):
