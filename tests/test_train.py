@@ -267,6 +267,23 @@ def test_a_training_starts_from_an_exported_model(prepared: Path, model: Path) -
     assert trainer.step == 0
 
 
+def test_a_training_goes_on_with_the_words_of_the_model_that_it_starts_from(
+    prepared: Path, model: Path, tmp_path: Path
+) -> None:
+    """Shards made of fewer photographs, or by a newer rule for nouns, know fewer words."""
+    work = Path(shutil.copytree(prepared, tmp_path / "work"))
+    (work / "autoencoder.pt").unlink()
+    assert same(train.load_autoencoder(work, model).state_dict(),
+                {name: value.half().float() for name, value in train.load_autoencoder(prepared).state_dict().items()})
+    (work / "nouns.json").unlink(missing_ok=True)
+    for labels in work.glob("shard_????/labels.json"):
+        content = json.loads(labels.read_text())
+        labels.write_text(json.dumps(content | {"nouns": [None] * len(content["nouns"])}))
+    with miniature.narrow():
+        assert len(train.Trainer(work, CPU, 5e-4, model).networks.tokenizer) == len(
+            train.Trainer(prepared, CPU, 5e-4).networks.tokenizer)  # fmt: skip
+
+
 def test_a_checkpoint_goes_before_an_exported_model(trained: Path, model: Path) -> None:
     with miniature.narrow():
         trainer = train.Trainer(trained, CPU, 5e-4, model)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
 from . import architecture, captions, evaluate, photos
 from .dct import DctAutoencoder
@@ -135,10 +136,15 @@ def train_autoencoder(options: argparse.Namespace) -> None:
             saved = time.monotonic()
 
 
-def load_autoencoder(work: Path) -> DctAutoencoder:
-    """The autoencoder as trained so far."""
-    state = torch.load(work / "autoencoder.pt", weights_only=True)
-    autoencoder: DctAutoencoder = DctAutoencoder(gains=state["gains"])
+def load_autoencoder(work: Path, init: Path | None = None) -> DctAutoencoder:
+    """The autoencoder as trained so far; where no stage trained it, that of the exported model `init`."""
+    path = work / "autoencoder.pt"
+    if init is not None and not path.exists():
+        autoencoder: DctAutoencoder = DctAutoencoder.from_pretrained(init / "vae")
+        autoencoder.float().eval()
+        return autoencoder
+    state = torch.load(path, weights_only=True)
+    autoencoder = DctAutoencoder(gains=state["gains"])
     if "model" in state:
         autoencoder.restoration.load_state_dict(state["model"])
     autoencoder.eval()
@@ -213,7 +219,7 @@ class Trainer:
 
     def __init__(self, work: Path, device: torch.device, rate: float, init: Path | None = None) -> None:
         torch.manual_seed(0)
-        nouns = {word for path in photos_nouns(work) for word in path.split()}
+        nouns = {word for noun in nouns_of(work, init) for word in noun.split()}
         self.networks = architecture.build([*captions.vocabulary(), *nouns])
         if init is not None:
             read_weights(self.networks, init)
@@ -255,13 +261,20 @@ class Trainer:
         return self.networks
 
 
-def photos_nouns(work: Path) -> list[str]:
-    """All class names in the shards, sorted; written once so that the vocabulary never changes under a checkpoint."""
+def nouns_of(work: Path, init: Path | None = None) -> list[str]:
+    """All class names in the shards, sorted, and the words of the model that a training starts from.
+
+    Written once, so that the vocabulary never changes under a checkpoint.
+    """
     path = work / "nouns.json"
     if not path.exists():
-        path.write_text(json.dumps(sorted({noun for s in photos.load_shards(work) for noun in s.nouns if noun})))
-    nouns: list[str] = json.loads(path.read_text())
-    return nouns
+        nouns = {noun for shard in photos.load_shards(work) for noun in shard.nouns if noun}
+        if init is not None:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(init / "tokenizer")
+            nouns |= set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, *captions.vocabulary()}
+        path.write_text(json.dumps(sorted(nouns)))
+    nouns_kept: list[str] = json.loads(path.read_text())
+    return nouns_kept
 
 
 def train_diffusion(options: argparse.Namespace) -> None:
@@ -322,7 +335,7 @@ def export(options: argparse.Namespace) -> None:
     """Write the model folder: the moving average in float16, configs, and the index that names the parts."""
     folder: Path = options.output
     Trainer(options.work, torch.device("cpu"), options.rate).averaged().save(folder)
-    load_autoencoder(options.work).half().save_pretrained(folder / "vae", safe_serialization=True)
+    load_autoencoder(options.work, options.init).half().save_pretrained(folder / "vae", safe_serialization=True)
     index = {
         "_class_name": "StableDiffusionControlNetPipeline",
         "_fresco_controls": ["soft-edge"],
@@ -371,7 +384,8 @@ def parser() -> argparse.ArgumentParser:
                         help="looks that are drawn more often in the diffusion stage")
     result.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     result.add_argument("--output", type=Path, default=Path(__file__).with_name("model"), help="folder for export")
-    result.add_argument("--init", type=Path, help="exported model from which a stage without checkpoint starts")
+    result.add_argument("--init", type=Path,
+                        help="exported model from which a stage without checkpoint starts, and whose autoencoder it takes")
     evaluate.add_options(result)
     return result
 
@@ -382,7 +396,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     if options.stage == "data":
         photos.make_shards(
-            options.photos, load_autoencoder(options.work), options.work,
+            options.photos, load_autoencoder(options.work, options.init), options.work,
             looks=options.looks_per_crop, processes=options.processes,
         )  # fmt: skip
     else:
