@@ -385,7 +385,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     result.add_argument("--output", type=Path, default=Path(__file__).with_name("model"), help="folder for export")
     result.add_argument("--init", type=Path,
-                        help="exported model from which a stage without checkpoint starts, and whose autoencoder it takes")
+                        help="exported model from which a stage without checkpoint starts; its autoencoder, too")
     evaluate.add_options(result)
     return result
 
