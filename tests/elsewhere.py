@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fresco_backend.engine import fused
-from fresco_backend.render import ahead
+from fresco_backend.render import ahead, estimate
 
 DEVICE = torch.device("cuda:0")
 MEMORY = 8 * 2**30
@@ -122,6 +122,7 @@ def pretending() -> Iterator[None]:
             patch.setattr(torch.cuda, name, lambda device=None: 0)
         for name in ("synchronize", "empty_cache"):
             patch.setattr(torch.cuda, name, lambda device=None: None)
+        patch.setattr(estimate, "_matmul_speed", lambda device, dtype: 1e12)  # a CPU takes seconds in half precision
         patch.setattr(fused, "usable", lambda features: False)
         patch.setattr(ahead, "ThreadPoolExecutor", Pool)
         before = torch.__future__.get_overwrite_module_params_on_conversion()
