@@ -278,6 +278,40 @@ def test_deliveries_are_finite_and_the_changes_are_counted(tmp_path: Path) -> No
     assert read_frame(written.path).pixels[1, 1, 0] == 70000.0
 
 
+def test_tall_frames_with_alpha_are_finite_from_top_to_bottom(tmp_path: Path) -> None:
+    source = frame(8, 200, alpha=np.ones((200, 8), np.float32))
+    pixels, alpha = source.pixels.copy(), np.ones((200, 8), np.float32)
+    pixels[[0, 63, 64, 199], 3, 1] = [np.nan, 70000.0, np.inf, -70000.0]
+    alpha[[64, 199], 5] = [np.nan, 0.25]
+    source = replace(source, pixels=pixels, alpha=alpha)
+    written = DeliveryWriter(tmp_path / "out.exr", [1], like=source).write(1, source, JOB)
+    assert (written.replaced, written.clamped) == (3, 2)
+    back = read_frame(written.path)
+    assert back.pixels[[0, 63, 64, 199], 3, 1].tolist() == [0.0, 65504.0, 65504.0, -65504.0]
+    assert back.alpha is not None
+    assert back.alpha[[64, 199], 5].tolist() == [0.0, 0.25]
+    untouched = np.abs(pixels) <= 65504  # False of NaN
+    assert np.array_equal(back.pixels[untouched], pixels[untouched])
+    assert np.array_equal(np.delete(back.alpha, [64, 199], 0), np.delete(alpha, [64, 199], 0))
+
+
+def test_a_frame_holds_nothing_of_the_frame_before(tmp_path: Path) -> None:
+    ids = ExtraChannel(name="id", samples=np.full((16, 24), np.float32(7)), format=BitDepth.HALF)
+    veil = np.full((16, 24), np.float32(0.5))
+    first, second = replace(frame(seed=1, alpha=veil), extra=(ids,)), frame(seed=2, alpha=veil * 0.5)
+    third = replace(second, extra=(replace(ids, samples=ids.samples * 3),))
+    writer = DeliveryWriter(tmp_path / "out.####.exr", range(4), like=first)
+    for number, source in enumerate((first, second, third, first)):
+        back = read_frame(writer.write(number, source, JOB).path)
+        assert back.alpha is not None
+        assert source.alpha is not None
+        assert np.array_equal(back.pixels, source.pixels)
+        assert np.array_equal(back.alpha, source.alpha)
+        assert [channel.samples.tolist() for channel in back.extra] == [
+            channel.samples.tolist() for channel in source.extra
+        ]
+
+
 def test_depth_and_compression_follow_the_plate_or_the_order(tmp_path: Path) -> None:
     source = header(frame(), compression="piz")
     plain = read_frame(DeliveryWriter(tmp_path / "a.exr", [1], like=source).write(1, source, JOB).path)
@@ -321,21 +355,22 @@ def test_extra_channels_are_refused_where_they_would_be_lost(tmp_path: Path) -> 
     assert files(tmp_path) == ["a.jpg"]
 
 
-def test_ids_in_half_keep_every_bit_those_of_no_number_included(tmp_path: Path) -> None:
+@pytest.mark.parametrize("colour", ["RGB", "RGBA"])
+def test_ids_in_half_keep_every_bit_those_of_no_number_included(tmp_path: Path, colour: str) -> None:
     ids = np.resize(np.array([0x7C01, 0x7DFF, 0xFC07, 0x7E01, 0x3C01], np.uint16), (16, 24))
     plate = oiio.ImageOutput.create(str(tmp_path / "plate.exr"))
     assert plate is not None
-    spec = oiio.ImageSpec(24, 16, 4, "half")
-    spec.channelnames, spec.alpha_channel = ("R", "G", "B", "id"), -1
-    samples = np.dstack([frame().pixels.astype(np.float16), ids.view(np.float16)])
+    spec = oiio.ImageSpec(24, 16, len(colour) + 1, "half")
+    spec.channelnames, spec.alpha_channel = (*colour, "id"), colour.find("A")
+    samples = np.dstack([noise(16, 24, len(colour)).astype(np.float16), ids.view(np.float16)])
     assert plate.open(str(tmp_path / "plate.exr"), spec) and plate.write_image(samples) and plate.close()
     source = read_frame(tmp_path / "plate.exr")
     DeliveryWriter(tmp_path / "out.exr", [1], like=source).write(1, source, JOB)
     for name in ("plate.exr", "out.exr"):
         image = oiio.ImageInput.open(str(tmp_path / name))
         assert image is not None
-        stored = np.ascontiguousarray(image.read_image(0, 0, 3, 4, oiio.HALF)).view(np.uint16)[..., 0]
-        assert np.array_equal(stored, ids), name
+        stored = np.ascontiguousarray(image.read_image(0, 0, len(colour), len(colour) + 1, oiio.HALF))
+        assert np.array_equal(stored.view(np.uint16)[..., 0], ids), name
 
 
 def test_a_damaged_write_is_noticed_by_reading_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
-from fresco_backend.files.file_content import fitted, header, part_header, storable
+from fresco_backend.files.file_content import Samples, fitted, header, part_header, storable
 from fresco_backend.files.frame_pattern import PICTURES
 from fresco_backend.files.frames import (
     FloatArray,
@@ -90,6 +90,7 @@ class DeliveryWriter:
         self.pattern = _pattern(path, numbers)
         self.file_type = file_type(path)
         self.encoding = encoding
+        self._room: Samples | None = None  # the samples of the last frame, for those of the next
         self._depth(like)
         refuse_sources([self.pattern.path(number) for number in numbers], sources)
         make_writable(self.pattern.folder)
@@ -119,7 +120,8 @@ class DeliveryWriter:
         part = part_of(path)
         depth = self._depth(frame)
         frame = fitted(frame, self.file_type)
-        samples, replaced, clamped = storable(frame, depth)
+        samples, replaced, clamped = storable(frame, depth, self._room)
+        self._room = samples
         spec = header(frame, self.file_type, depth, self.encoding.compression, job_hash)
         parts: list[tuple[oiio.ImageSpec, Any]] = [(part_header(part), part.samples) for part in frame.parts]
         parts.insert(frame.place, (spec, samples))

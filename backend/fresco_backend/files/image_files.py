@@ -16,7 +16,7 @@ ROWS = 256  # read at once: the most that a codec of EXR packs together
 
 
 def decoded(path: Path) -> list[oiio.ImageSpec]:
-    """The headers of all parts of a file, every sample of which has been decoded; none is kept.
+    """The headers of all parts of a file, all of whose bytes have been decoded; no sample is kept.
 
     In the numbers of the file and a few rows at a time, which takes two thirds of the time of reading a frame, and next
     to no memory. Raises FrameUnreadable.
@@ -36,15 +36,19 @@ def decoded(path: Path) -> list[oiio.ImageSpec]:
 
 
 def _decode(image: oiio.ImageInput, spec: oiio.ImageSpec, place: int, path: Path) -> None:
-    """Decode one part: of a tiled file all at once."""
+    """Decode one part: of a tiled file all at once.
+
+    Of EXR one channel is asked for: its codecs pack all of a row together, so that none can be decoded without the rest.
+    """
     height = spec.height if spec.tile_width else ROWS
+    channels = 1 if image.format_name() == "openexr" else spec.nchannels
     for top in range(spec.y, spec.y + spec.height, height):
         bottom = min(top + height, spec.y + spec.height)
         if spec.tile_width:
-            rows = guarded(lambda: image.read_image(place, 0, 0, spec.nchannels, oiio.UNKNOWN), path)
+            rows = guarded(lambda: image.read_image(place, 0, 0, channels, oiio.UNKNOWN), path)
         else:
             rows = guarded(lambda top=top, bottom=bottom: image.read_scanlines(  # type: ignore[misc]
-                top, bottom, 0, 0, spec.nchannels, oiio.UNKNOWN), path)
+                top, bottom, 0, 0, channels, oiio.UNKNOWN), path)
         if rows is None or image.has_error:
             raise unreadable(path, message(image.geterror))
 
