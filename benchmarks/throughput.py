@@ -1,39 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a 4K half-float EXR sequence costs on its way in and out, against OpenImageIO alone on the same files.
 
-    python benchmarks/throughput.py [--frames 6] [--size 3840x2160] [--compression zip]
+    python benchmarks/throughput.py [--frames 11] [--size 3840x2160] [--compression zip] [--alpha]
 
-Alone: read, write, and for a delivery that is proved to be whole, read back. Fresco: `read_frame` (every channel and
-attribute kept), `DeliveryWriter.write` (cleaned, signed, read back, synced, renamed). One frame after the other; wall
-and CPU seconds of the best of the frames, so that other work on the machine hardly counts.
+Alone: read, write, and for a delivery that is proved to be whole, synced and read back. Fresco: `read_frame` (every
+channel and attribute kept), `DeliveryWriter.write` (cleaned, signed, read back, synced, renamed). Samples come and go
+as float32 each way, with the same compression and threads. Frame by frame all ways take turns, every other time the
+other way round, so that what else the machine does meets all of them: the figures are medians over the frames, the
+percentages medians of those of each frame, with their quartiles.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
-from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.deliveries import DeliveryWriter, Encoding
 from fresco_backend.files.frames import Frame, read_frame
+from fresco_protocol.shot import BitDepth
+
+Samples = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
-def picture(width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """A picture with grain, as a camera gives it: noise does not compress."""
+class Cost(NamedTuple):
+    """What one frame took one way, in seconds."""
+
+    wall: float
+    cpu: float
+
+
+def picture(width: int, height: int, *, alpha: bool) -> Samples:
+    """A picture with grain, as a camera gives it: noise does not compress. With alpha: half of it a soft edge."""
     generator = np.random.default_rng(0)
     ramp = np.linspace(0, 2, width, dtype=np.float32)[None, :, None] * np.ones((height, 1, 3), np.float32)
-    return ramp + generator.standard_normal((height, width, 3), np.float32) * 0.02
+    colour = ramp + generator.standard_normal((height, width, 3), np.float32) * 0.02
+    return np.concatenate([colour, np.minimum(ramp[..., :1], 1)], axis=2) if alpha else colour
 
 
-def write_alone(path: Path, samples: np.ndarray[tuple[int, ...], np.dtype[np.float32]], compression: str) -> None:
+def write_alone(path: Path, samples: Samples, compression: str) -> None:
     """As OpenImageIO's manual writes a file."""
-    spec = oiio.ImageSpec(samples.shape[1], samples.shape[0], 3, oiio.HALF)
+    spec = oiio.ImageSpec(samples.shape[1], samples.shape[0], samples.shape[2], oiio.HALF)
     spec["compression"] = compression
     image = oiio.ImageOutput.create(str(path))
     if image is None:
@@ -42,7 +57,7 @@ def write_alone(path: Path, samples: np.ndarray[tuple[int, ...], np.dtype[np.flo
         raise SystemExit(f"throughput.py: {image.geterror()}")
 
 
-def read_alone(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def read_alone(path: Path) -> Samples:
     image = oiio.ImageInput.open(str(path))
     if image is None:
         raise SystemExit(f"throughput.py: {oiio.geterror()}")
@@ -51,45 +66,58 @@ def read_alone(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.asarray(samples)
 
 
-def best(work: Callable[[int], object], frames: int) -> tuple[float, float]:
-    """Wall and CPU seconds of the quickest frame."""
-    walls, spent = [], []
-    for number in range(frames):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work(number)
-        walls.append(time.perf_counter() - wall)
-        spent.append(time.process_time() - cpu)
-    return min(walls), min(spent)
+def cost(work: Callable[[int], object], number: int) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work(number)
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def report(name: str, ours: tuple[float, float], alone: tuple[float, float]) -> None:
-    of_wall, of_cpu = (100 * other / own for own, other in zip(ours, alone, strict=True))
-    print(f"{name:<22} alone {alone[0]:6.3f} s, {alone[1]:6.3f} CPU-s   Fresco {ours[0]:6.3f} s, {ours[1]:6.3f} CPU-s"
-          f"   {of_wall:4.0f} % of its speed by wall, {of_cpu:4.0f} % by CPU")
+def in_turns(ways: Mapping[str, Callable[[int], object]], frames: int) -> dict[str, list[Cost]]:
+    """What each frame costs each way; a first frame that finds nothing warm is left out."""
+    found: dict[str, list[Cost]] = {name: [] for name in ways}
+    for number in range(-1, frames):
+        for name in ways if number % 2 else reversed(list(ways)):
+            spent = cost(ways[name], max(number, 0))
+            if number >= 0:
+                found[name].append(spent)
+    return found
+
+
+def report(name: str, alone: Sequence[Cost], ours: Sequence[Cost]) -> None:
+    other, own = (Cost(*map(statistics.median, zip(*costs, strict=True))) for costs in (alone, ours))
+    shares = []
+    for kind in ("wall", "cpu"):
+        each = [100 * getattr(a, kind) / getattr(b, kind) for a, b in zip(alone, ours, strict=True)]
+        low, middle, high = statistics.quantiles(each, n=4)
+        shares.append(f"{middle:4.0f} % of its speed by {kind} ({low:.0f} to {high:.0f})")
+    print(
+        f"{name:<17} alone {other.wall:6.3f} s, {other.cpu:6.3f} CPU-s   Fresco {own.wall:6.3f} s,"
+        f" {own.cpu:6.3f} CPU-s  {'  '.join(shares)}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=6, help="(default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=11, help="two or more (default: %(default)s)")
     parser.add_argument("--size", default="3840x2160", help="(default: %(default)s)")
     parser.add_argument("--compression", default="zip", help="(default: %(default)s)")
+    parser.add_argument("--alpha", action="store_true", help="RGBA in place of RGB")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), picture(width, height), options)
+        measure(Path(folder), picture(width, height, alpha=options.alpha), options)
 
 
-def measure(
-    folder: Path, samples: np.ndarray[tuple[int, ...], np.dtype[np.float32]], options: argparse.Namespace
-) -> None:
-    """Write a sequence, then measure both ways on it."""
+def measure(folder: Path, samples: Samples, options: argparse.Namespace) -> None:
+    """Write a sequence, then measure all ways on it."""
     plates, alone, ours = (folder / name for name in ("plate", "alone", "ours"))
     for made in (plates, alone, ours):
         made.mkdir()
     for number in range(options.frames):
         write_alone(plates / f"{number:04d}.exr", samples, options.compression)
     frame: Frame = read_frame(plates / "0000.exr")
-    writer = DeliveryWriter(ours / "####.exr", range(options.frames), like=frame)
+    encoding = Encoding(bit_depth=BitDepth.HALF, compression=options.compression)
+    writer = DeliveryWriter(ours / "####.exr", range(options.frames), like=frame, encoding=encoding)
 
     def proved(number: int) -> None:
         """A delivery that is on the disk as a whole, which is what a render promises."""
@@ -99,12 +127,22 @@ def measure(
             os.fsync(file.fileno())
         read_alone(path)
 
-    ingest = best(lambda number: read_frame(plates / f"{number:04d}.exr"), options.frames)
-    report("ingest", ingest, best(lambda number: read_alone(plates / f"{number:04d}.exr"), options.frames))
-    delivery = best(lambda number: writer.write(number, frame, "0"), options.frames)
-    plain = best(lambda number: write_alone(alone / f"{number:04d}.exr", samples, options.compression), options.frames)
-    report("delivery, unproved", delivery, plain)
-    report("delivery, proved", delivery, best(proved, options.frames))
+    found = in_turns({
+        "read": lambda number: read_alone(plates / f"{number:04d}.exr"),
+        "ingest": lambda number: read_frame(plates / f"{number:04d}.exr"),
+        "write": lambda number: write_alone(alone / f"{number:04d}.exr", samples, options.compression),
+        "delivery": lambda number: writer.write(number, frame, "0"),
+        "proved": proved,
+    }, options.frames)  # fmt: skip
+    report("ingest", found["read"], found["ingest"])
+    report("delivery", found["write"], found["delivery"])
+    report("in and out", both(found["read"], found["write"]), both(found["ingest"], found["delivery"]))
+    report("delivery, proved", found["proved"], found["delivery"])
+
+
+def both(first: Sequence[Cost], second: Sequence[Cost]) -> list[Cost]:
+    """The cost of one after the other, frame by frame."""
+    return [Cost(a.wall + b.wall, a.cpu + b.cpu) for a, b in zip(first, second, strict=True)]
 
 
 if __name__ == "__main__":
