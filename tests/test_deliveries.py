@@ -20,6 +20,7 @@ from plates import frame, header, noise, with_pixels, write_sequence
 
 from fresco_backend.files.deliveries import DeliveryWriter, Encoding
 from fresco_backend.files.frames import ExtraChannel, read_frame
+from fresco_backend.files.image_files import decoded
 from fresco_protocol.errors import DiskFull, FrameUnreadable, OutputDenied, OutputIsPlate, OutputPattern
 from fresco_protocol.shot import BitDepth
 
@@ -67,6 +68,18 @@ def test_a_torn_file_is_not_delivered(tmp_path: Path, extension: str) -> None:
     path = writer.write(1, frame(64, 64), JOB).path
     path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 3])
     assert not writer.is_delivered(1, JOB)
+
+
+def test_a_single_flipped_bit_in_whichever_channel_is_noticed(tmp_path: Path) -> None:
+    depth = ExtraChannel(name="Z", samples=noise(16, 24, seed=9), format=BitDepth.FLOAT)
+    source = replace(frame(alpha=noise(16, 24)), extra=(depth,))
+    path = DeliveryWriter(tmp_path / "out.exr", [1], like=source).write(1, source, JOB).path
+    whole = path.read_bytes()
+    packed = len(whole) * 3 // 4  # the header is far shorter than the rest
+    for place in range(len(whole) - packed, len(whole), packed // 50):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(FrameUnreadable):
+            decoded(path)
 
 
 def test_a_delivery_of_frames_needs_a_frame_field(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def decoded(path: Path) -> list[oiio.ImageSpec]:
 def _decode(image: oiio.ImageInput, spec: oiio.ImageSpec, place: int, path: Path) -> None:
     """Decode one part: of a tiled file all at once.
 
-    Of EXR one channel is asked for: its codecs pack all of a row together, so that none can be decoded without the rest.
+    Of EXR one channel: to read it unpacks whole rows, and what is damaged in another channel shows as well.
     """
     height = spec.height if spec.tile_width else ROWS
     channels = 1 if image.format_name() == "openexr" else spec.nchannels
