@@ -338,6 +338,16 @@ def test_depth_and_compression_follow_the_plate_or_the_order(tmp_path: Path) -> 
     assert png.format is BitDepth.UINT16
 
 
+def test_the_quality_of_a_jpeg_is_the_orders(tmp_path: Path) -> None:
+    source = frame(64, 64, depth=BitDepth.UINT8)
+    sizes = []
+    for quality in (20, 95):
+        encoding = Encoding(compression=f"jpeg:{quality}")
+        writer = DeliveryWriter(tmp_path / f"{quality}.jpg", [1], like=source, encoding=encoding)
+        sizes.append(writer.write(1, source, JOB).path.stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+
+
 @pytest.mark.parametrize(
     ("name", "encoding"),
     [
@@ -347,6 +357,7 @@ def test_depth_and_compression_follow_the_plate_or_the_order(tmp_path: Path) -> 
         ("a.exr", Encoding(bit_depth=BitDepth.UINT8)),
         ("a.png", Encoding(bit_depth=BitDepth.HALF)),
         ("a.jpg", Encoding(bit_depth=BitDepth.UINT16)),
+        ("a.jpg", Encoding(compression="dwaa:45")),
     ],
 )
 def test_what_a_file_type_cannot_store_is_refused_before_rendering(

@@ -162,7 +162,8 @@ class DeliveryWriter:
         if len(found) != len(written) or embedded_job_hash(found[place]) != job_hash or any(
                 self._facts(one) != self._facts(other) for one, (other, _) in zip(found, written, strict=True)):
             raise _why_not(part, spec, "the file does not read back as it was written")
-        wanted, compression = self.encoding.compression, found[place].get_string_attribute("compression")
+        wanted = self.encoding.compression  # JPEG has one codec, which OpenImageIO does not name when it reads
+        compression = "jpeg" if self.file_type == "jpeg" else found[place].get_string_attribute("compression")
         if wanted is not None and wanted.partition(":")[0] != compression:
             raise OutputPattern(f"{self.file_type} has no compression '{wanted}'", where=self.pattern,
                                 remedy="Leave it out to follow the plate, or for EXR choose zip, zips, piz or dwaa")
