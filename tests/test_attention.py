@@ -189,7 +189,7 @@ def test_a_reference_in_eight_bits_guides_like_a_whole_one(
             call(unet)
         exact = call(unet)
     outputs = []
-    for kept in (None, lambda hidden: SimpleNamespace(restored=lambda: hidden)):
+    for kept in (None, lambda hidden: SimpleNamespace(values=hidden, restored=hidden.__getitem__)):
         with monkeypatch.context() as patch, guided_attention(half, window, ALL) as attention:
             if kept is not None:
                 patch.setattr("fresco_backend.engine.attention._Kept.of", kept)

@@ -85,6 +85,19 @@ def test_optimisation_agrees_with_the_reference(
     assert_close_but_for_few(optimise(golden["sample"], losses, settings), golden[f"{name}_out"], mean, nearly_all)
 
 
+def test_optimisation_agrees_with_the_reference_by_sums_of_eight_bits(
+    golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a large layer is optimised on a CPU that multiplies them fast: float32 in three digits."""
+    monkeypatch.setattr("fresco_backend.engine.similarity._multiplies_bytes", lambda: True)
+    monkeypatch.setattr("fresco_backend.engine.similarity.FEWEST", 0)
+    losses, settings = losses_of("full", golden), settings_of(20)
+    rows = as_rows(golden["sample"])
+    values = torch.stack(list(descend(rows, losses, settings))).double()
+    torch.testing.assert_close(values, golden["full_loss"], rtol=2e-5, atol=0)
+    assert_close_but_for_few(rows.mT.reshape(6, 16, 8, 12), golden["full_raw"], 1e-4, 1e-2)
+
+
 def test_the_golden_target_is_the_self_similarity_of_unit_rows(golden: dict[str, Tensor]) -> None:
     for name, corr in (("ref_feature", "corr_s8"), ("ref_feature_s16", "corr_s16")):
         unit = unit_rows(golden[name])

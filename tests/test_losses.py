@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from largest import Largest
+from largest import Held, Largest
 from torch import Tensor
 
 from fresco_backend.engine.flow import Flow, warp
 from fresco_backend.engine.losses import TILE, Loss, SpatialLoss, SquaredSpatialLoss, TemporalLoss, unit_rows
+from fresco_backend.engine.similarity import BLOCK
 
 FRAMES = 3
 
@@ -153,7 +154,25 @@ def test_no_self_similarity_of_a_large_layer_is_ever_whole(monkeypatch: pytest.M
     rows, target = torch.randn(2, 4096, 8), unit_rows(random_features(2, 8, 64, 64))
     with Largest() as largest:
         SpatialLoss(target, 100.0).add_gradient(rows, torch.zeros_like(rows))
-    assert 0 < largest.numel <= TILE * 4096
+    assert 0 < largest.numel <= BLOCK * 4096
+
+
+def test_memory_grows_with_the_pixels_and_not_with_their_square() -> None:
+    kept, most = {}, {}
+    for side in (64, 96, 112, 128):
+        target = unit_rows(random_features(1, 8, side, side).bfloat16())
+        rows = torch.randn(1, side**2, 8)
+        with Held() as held:
+            loss = SpatialLoss(target, 100.0)
+            kept[side] = held.bytes
+            loss.add_gradient(rows, torch.zeros_like(rows))
+            most[side] = held.most
+    assert kept[64] == 16 * 17 // 2 * TILE**2 * 2  # a half and its diagonal, in two bytes
+    for smaller, larger in ((96, 112), (112, 128)):
+        growth = (larger / smaller) ** 2
+        assert kept[larger] > kept[smaller]
+        assert kept[larger] < 1.03 * growth * kept[smaller]
+        assert most[larger] < 1.03 * growth * most[smaller]
 
 
 def test_the_gradient_does_not_need_the_loss() -> None:
@@ -169,10 +188,12 @@ def test_the_gradient_does_not_need_the_loss() -> None:
 
 def test_a_target_that_is_not_kept_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, target = torch.randn(2, 1100, 8), unit_rows(random_features(2, 8, 44, 25).bfloat16())
-    kept, anew = torch.zeros_like(rows), torch.zeros_like(rows)
+    kept = torch.zeros_like(rows)
     loss = SpatialLoss(target, 100.0)
     loss.add_gradient(rows, torch.zeros_like(rows))
     loss.add_gradient(rows, kept)
-    monkeypatch.setattr("fresco_backend.engine.losses.KEPT_BYTES", 0)
-    SpatialLoss(target, 100.0).add_gradient(rows, anew)
-    assert torch.equal(kept, anew)
+    for number in (0, 300_000):  # none of them, or some
+        monkeypatch.setattr("fresco_backend.engine.losses.KEPT_BYTES", number * 2 * 2)
+        anew = torch.zeros_like(rows)
+        SpatialLoss(target, 100.0).add_gradient(rows, anew)
+        assert torch.equal(kept, anew)

@@ -84,6 +84,22 @@ def test_few_rows_are_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (sums - expected)[:, :, 0].norm() < 0.02 * expected[:, :, 0].norm()
 
 
+@pytest.mark.parametrize("height", [TILE, module.BLOCK])
+def test_three_digits_sum_as_exactly_as_float32(height: int) -> None:
+    rows = features(1, length=module.BLOCK + LENGTH)
+    rows[0, 7] *= 1e3  # a row by itself is of unit length, whatever the others are
+    signs = torch.randint(-1, 2, (2, rows.shape[1], rows.shape[1]), generator=torch.Generator().manual_seed(3)).triu()
+    length, bands = rows.norm(dim=2, keepdim=True), [slice(at, at + height) for at in range(0, rows.shape[1], height)]
+    found = module._ExactSums(rows, length, bands, digits=3)
+    upper = (signs + signs.triu(1).mT).float()
+    for band in bands:
+        for frame, matrix in enumerate(upper):
+            found.add(frame, matrix[band, band.start :], band.start)
+    sums = torch.cat([found.of(band) for band in bands], dim=1)
+    expected = upper.double() @ torch.nn.functional.normalize(rows.double(), dim=2)
+    assert ((sums - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-6
+
+
 def test_a_row_and_a_channel_of_zeros_stay_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_multiplies_bytes", lambda: True)
     rows = features(1)

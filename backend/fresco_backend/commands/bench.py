@@ -19,6 +19,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from fresco_backend import kept_memory
 from fresco_backend.commands.bench_models import Shape, Subject, subject
 from fresco_backend.engine.coherence import Coherence, Guide, WindowGuidance, guided
 from fresco_backend.engine.correspondence import Correspondence
@@ -102,6 +103,7 @@ def measure(load: Load, told: Callable[[Stage], None] = lambda stage: None) -> M
     bench = _Bench(subject(load.shape, device, dtype), load, measured, told)
     bench.plain()
     measured.peak_memory_plain = _peak(device)
+    kept_memory.give_back()  # as between the windows of a render
     bench.fresco()
     measured.peak_memory = _peak(device)
     bench.rest()

@@ -83,13 +83,13 @@ class GuidedAttention:
         """Store what a layer sees."""
         self._references[place] = _Kept.of(hidden_states)
 
-    def reference(self, place: int) -> Tensor:
+    def reference(self, place: int) -> _Kept:
         """What a layer saw. Raises RuntimeError when nothing was recorded."""
         if place not in self._references:
             raise RuntimeError(
                 "spatial guidance needs reference hidden states: call the U-Net once within `attention.recording()`"
             )
-        return self._references[place].restored()
+        return self._references[place]
 
     def forget(self) -> None:
         """Let go of what was recorded: no later step compares with it."""
@@ -113,8 +113,8 @@ class _Kept:
         steps = hidden_states.abs().amax(dim=2, keepdim=True).clamp_min(1e-5) / 127
         return cls(values=(hidden_states / steps).round_().clamp_(-127, 127).to(torch.int8), steps=steps)
 
-    def restored(self) -> Tensor:
-        return self.values if self.steps is None else self.values * self.steps
+    def restored(self, rows: slice) -> Tensor:
+        return self.values[rows] if self.steps is None else self.values[rows] * self.steps[rows]
 
 
 @contextmanager
@@ -184,23 +184,26 @@ class _GuidedProcessor:
         self, attn: Any, hidden_states: Tensor, guides: AttentionGuides, correspondence: Correspondence
     ) -> Tensor:
         size = correspondence.feature_size(hidden_states.shape[1])
-        window = _by_window(hidden_states, correspondence.frames)
+        _by_window(hidden_states, correspondence.frames)
         source = self._source(hidden_states, correspondence.frames) if guides.injected else hidden_states
         branches = len(hidden_states) // len(source)
-        query, key = (project(source).repeat(branches, 1, 1) for project in (attn.to_q, attn.to_k))
-        asked = query
-        if guides.spatial is not None:
-            asked = self._by_similarity(attn, query, guides.spatial)
-        if guides.cross_frame:
-            chosen = correspondence.keys(*size)
-            value = attn.to_v(window.index_select(1, chosen))
-            shared = key.view(*window.shape[:2], -1).index_select(1, chosen)
-            mixed = _attend(asked.view(*window.shape[:2], -1), shared, value, attn.heads).view_as(query)
-        else:
-            mixed = _attend(asked, key, attn.to_v(hidden_states), attn.heads)
+        query, key = (_repeated(project(source), branches) for project in (attn.to_q, attn.to_k))
+        mixed = self._attended(attn, hidden_states, query, key)
         if guides.temporal is not None:
             mixed = _along_paths(query, key, mixed, correspondence.paths(*size), attn.heads, guides.temporal)
         return mixed
+
+    def _attended(self, attn: Any, hidden_states: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Values mixed within the frames or across them; what that takes is free again afterwards."""
+        guides, correspondence = self._attention.guides, self._attention.correspondence
+        asked = query if guides.spatial is None else self._by_similarity(attn, query, guides.spatial)
+        if not guides.cross_frame:
+            return _attend(asked, key, attn.to_v(hidden_states), attn.heads)
+        window = _by_window(hidden_states, correspondence.frames)
+        chosen = correspondence.keys(*correspondence.feature_size(hidden_states.shape[1]))
+        value = attn.to_v(window.index_select(1, chosen))
+        shared = key.view(*window.shape[:2], -1).index_select(1, chosen)
+        return _attend(asked.view(*window.shape[:2], -1), shared, value, attn.heads).view_as(query)
 
     def _source(self, hidden_states: Tensor, frames: int) -> Tensor:
         """Give the plate's tokens (N, L, C), of which queries and keys are made."""
@@ -210,12 +213,17 @@ class _GuidedProcessor:
     def _by_similarity(self, attn: Any, query: Tensor, temperature: float) -> Tensor:
         """Queries mixed within each frame by the self-similarity of the reference (FRESCO, equation 7)."""
         reference = self._attention.reference(self._place)
-        if reference.shape[:2] != query.shape[:2]:
+        shape, expected = tuple(reference.values.shape[:2]), tuple(query.shape[:2])
+        if shape != expected:
             raise ValueError(
-                f"reference hidden states are {tuple(reference.shape[:2])} but {tuple(query.shape[:2])} (rows, tokens) "
-                "are denoised: record them with the same window, guidance and size"
+                f"reference hidden states are {shape} but {expected} (rows, tokens) are denoised: record them with the "
+                "same window, guidance and size"
             )
-        return _attend(attn.to_q(reference), attn.to_k(reference), query, attn.heads, temperature=temperature)
+        mixed = torch.empty_like(query)
+        for branch in _branches(query, self._attention.correspondence.frames):
+            tokens = reference.restored(branch)
+            mixed[branch] = _attend(attn.to_q(tokens), attn.to_k(tokens), query[branch], attn.heads, temperature)
+        return mixed
 
 
 def _by_window(rows: Tensor, frames: int) -> Tensor:
@@ -230,19 +238,27 @@ def _along_paths(query: Tensor, key: Tensor, value: Tensor, paths: Paths, heads:
 
     query, key, value: (branches * N, L, C); gives the values' shape. Memory is linear in L.
     """
-    frames, length = paths.index.shape
+    frames = len(paths.index)
     frame = torch.arange(frames, device=paths.index.device)
+    mixed = torch.empty_like(value)
+    for branch in _branches(value, frames):
+        asked, keys, values = (rows[branch][frame, paths.index.T] for rows in (query, key, value))  # L, N, C
+        along = _attend(asked, keys, values, heads, temperature, mask=paths.linked[:, None])
+        mixed[branch] = along[paths.inverse, frame[:, None]]
+    return mixed
 
-    def gathered(rows: Tensor) -> Tensor:
-        return rows.view(-1, frames, *rows.shape[1:])[:, frame, paths.index.T].flatten(0, 1)  # branches * L, N, C
 
-    linked = paths.linked.repeat(value.shape[0] // frames, 1, 1)[:, None]
-    mixed = _attend(gathered(query), gathered(key), gathered(value), heads, temperature=temperature, mask=linked)
-    return mixed.view(-1, length, *mixed.shape[1:])[:, paths.inverse, frame[:, None]].flatten(0, 1)
+def _repeated(rows: Tensor, times: int) -> Tensor:
+    return rows if times == 1 else rows.repeat(times, 1, 1)
+
+
+def _branches(rows: Tensor, frames: int) -> list[slice]:
+    """Each branch of (branches * N, L, C) by itself: what is made of all at once takes as many times the memory."""
+    return [slice(start, start + frames) for start in range(0, len(rows), frames)]
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, heads: int, *, temperature: float = 1.0, mask: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, heads: int, temperature: float = 1.0, *, mask: Tensor | None = None
 ) -> Tensor:
     """softmax(Q K^T / (temperature * sqrt(d))) V for each head; (B, T, C), (B, S, C), (B, S, C) to (B, T, C)."""
     query, key, value = (rows.view(*rows.shape[:2], heads, -1).transpose(1, 2) for rows in (query, key, value))

@@ -8,6 +8,7 @@ outermost, L = h * w. Both losses are L1: their gradients are made of signs, and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +22,14 @@ from fresco_backend.engine.similarity import comparison
 TILE = 256
 """Rows of self-similarity that are looked at together: few enough for the cache, enough for full speed."""
 
+KEPT_PER_POSITION = (96 * 96 + TILE) // 2
+"""Entries of the target's self-similarity that are kept for each position of a frame while one layer is optimised; a
+quarter of the products is saved. All up to 96 x 96 positions, those of 768x768 pixels, where a U-Net takes more memory
+elsewhere. Larger pictures have the rest computed anew, so that memory grows with their pixels.
+"""
+
 KEPT_BYTES = 2**28
-"""What the target's self-similarity may take while one layer is optimised; a quarter of the products is saved."""
+"""What they may take at most, however many frames there are."""
 
 
 class Loss(Protocol):
@@ -120,14 +127,14 @@ class SpatialLoss:
     summed in 32 bits. weight: 100 in the reference.
 
     The matrices are symmetric, and the upper half is looked at by bands of `TILE` rows. The target's are kept between
-    calls where they fit into `KEPT_BYTES`, and computed anew where not: memory is O(B * L * (TILE + C)) beyond that.
+    calls as far as `KEPT_PER_POSITION` and `KEPT_BYTES` go, and computed anew beyond: memory is O(B * L * (TILE + C)).
     """
 
     def __init__(self, target: Tensor, weight: float) -> None:
         self._weight = weight
         self._target = target
         self._bands = [slice(start, start + TILE) for start in range(0, target.shape[1], TILE)]
-        self._kept = self._whole()
+        self._kept = self._keep()
 
     def add_gradient(self, rows: Tensor, gradient: Tensor, *, measured: bool = True) -> Tensor:
         """See `Loss.add_gradient`."""
@@ -152,23 +159,30 @@ class SpatialLoss:
 
     def _wanted(self, frames: slice, band: slice) -> Tensor:
         """The target's self-similarity between a band of its rows and all from there on."""
-        return self._kept[band.start][frames] if self._kept else self._product(frames, band)
+        kept = self._kept.get(band.start)
+        return self._product(frames, band) if kept is None else kept[frames]
 
     def _product(self, frames: slice, band: slice) -> Tensor:
         target = self._target[frames]
         return torch.bmm(target[:, band], target[:, band.start :].mT)
 
-    def _whole(self) -> dict[int, Tensor]:
-        """The target's bands by their first rows, in one piece of memory, which goes back whole; none if too large."""
+    def _keep(self) -> dict[int, Tensor]:
+        """What may be kept of the target's bands, by their first rows: one piece of memory, which goes back whole."""
         frames, length, _ = self._target.shape
-        shapes = [(min(TILE, length - band.start), length - band.start) for band in self._bands]
-        entries = [height * width for height, width in shapes]
-        if frames * sum(entries) * self._target.itemsize > KEPT_BYTES:
-            return {}
+        room = min(KEPT_BYTES // (frames * self._target.itemsize), length * KEPT_PER_POSITION)
+        chosen: list[slice] = []
+        shapes: list[tuple[int, int]] = []
+        for band in self._bands:
+            shape = (min(TILE, length - band.start), length - band.start)
+            if math.prod(shape) <= room:
+                room -= math.prod(shape)
+                chosen.append(band)
+                shapes.append(shape)
+        entries = [math.prod(shape) for shape in shapes]
         pieces = self._target.new_empty(frames, sum(entries)).split(entries, dim=1)
         return {
             band.start: piece.unflatten(1, shape).copy_(self._product(slice(None), band))
-            for band, shape, piece in zip(self._bands, shapes, pieces, strict=True)
+            for band, shape, piece in zip(chosen, shapes, pieces, strict=True)
         }
 
 

@@ -3,7 +3,8 @@
 
 Both matrices are symmetric, and only the upper half is looked at, band by band. What is summed are signs, which are
 exact in eight bits; rows of unit length are nearly so, and a similarity is a sum of hundreds of their products. A CPU
-with VNNI multiplies eight bits twice as fast as bfloat16, and sums them exactly, in any order.
+with VNNI multiplies eight bits twice as fast as bfloat16 and four times as fast as float32, and sums them exactly, in
+any order: a float32 in three digits of eight bits is summed faster than by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from torch import Tensor
 FEWEST = 512
 """Rows from which eight bits are worth their rounding."""
 
+BLOCK = 1024
+"""Rows of signs that are multiplied at once; bands have a height that divides it."""
+
 _LARGEST = 127
+_BASE = 2 * _LARGEST  # half a unit of a digit is the most of the next one
 
 
 class Comparison(Protocol):
@@ -37,10 +42,14 @@ class Comparison(Protocol):
 def comparison(rows: Tensor, length: Tensor, dtype: torch.dtype, bands: Sequence[slice]) -> Comparison:
     """Compare rows (B, L, C) float32, divided by their length (B, L, 1), by the fastest way of their device.
 
-    dtype: the one in which products may be taken; eight bits stand in for bfloat16 alone.
+    dtype: the one in which products may be taken. Eight bits stand in for bfloat16, and for the sums of float32.
     """
-    quick = dtype is torch.bfloat16 and rows.device.type == "cpu" and rows.shape[1] >= FEWEST
-    return (_Bytes if quick and _multiplies_bytes() else _Floats)(rows, length, dtype, bands)
+    quick = rows.device.type == "cpu" and rows.shape[1] >= FEWEST and _multiplies_bytes()
+    if quick and dtype is torch.bfloat16:
+        return _Bytes(rows, length, bands)
+    if quick and dtype is torch.float32:
+        return _FloatsThenBytes(rows, length, bands)
+    return _Floats(rows, length, dtype, bands)
 
 
 class _Floats:
@@ -73,40 +82,119 @@ class _Bytes:
     most, and in units of each channel for the sums, so that none is lost beside a large one.
     """
 
-    def __init__(self, rows: Tensor, length: Tensor, dtype: torch.dtype, bands: Sequence[slice]) -> None:
+    def __init__(self, rows: Tensor, length: Tensor, bands: Sequence[slice]) -> None:
         largest = torch.cat([rows[:, band].abs().amax(dim=2, keepdim=True) for band in bands], dim=1).clamp_min(1e-12)
-        self._alike, self._summed = torch.empty_like(rows, dtype=torch.int8), torch.empty_like(rows, dtype=torch.int8)
+        self._alike = torch.empty_like(rows, dtype=torch.int8)
         self._step = largest / length / _LARGEST
-        self._channel = rows.new_full((len(rows), 1, rows.shape[2]), 1e-12)
         for band in bands:
             self._alike[:, band] = (rows[:, band] * (_LARGEST / largest[:, band])).round_()
-            unit = rows[:, band] / length[:, band]
-            torch.maximum(self._channel, unit.abs_().amax(dim=1, keepdim=True), out=self._channel)
-        self._channel /= _LARGEST
-        for band in bands:
-            self._summed[:, band] = (rows[:, band] / length[:, band]).div_(self._channel).round_()
-        self._sums = torch.zeros_like(rows, dtype=torch.int32)
+        self._sums = _ExactSums(rows, length, bands, digits=1)
 
     def compare(self, wanted: Tensor, across: slice, *, measured: bool) -> Tensor:
         """See `Comparison.compare`."""
         total = torch.zeros(())
-        for frame, step in enumerate(self._step):
-            alike, summed, sums = self._alike[frame], self._summed[frame], self._sums[frame]
+        for frame, (alike, step) in enumerate(zip(self._alike, self._step, strict=True)):
             product = torch._int_mm(alike[across], alike[across.start :].T)
             difference = product * step[across.start :].T
             difference.addcmul_(wanted[frame], step[across].reciprocal(), value=-1)  # in units of this row
             if measured:
                 total += _magnitude(difference * step[across])
-            signs = difference.sign_().to(torch.int8)
-            sums[across] += torch._int_mm(signs, summed[across.start :])
-            beyond = signs[:, len(signs) :]
-            if beyond.shape[1]:
-                sums[across.start + len(signs) :] += torch._int_mm(beyond.T, summed[across])
+            self._sums.add(frame, difference.sign_(), across.start)
         return total
 
     def sums(self, band: slice) -> Tensor:
         """See `Comparison.sums`."""
-        return self._sums[:, band] * self._channel
+        return self._sums.of(band)
+
+
+class _FloatsThenBytes:
+    """By products of float32 for the similarity, and for the sums by three of eight bits, no less exact."""
+
+    def __init__(self, rows: Tensor, length: Tensor, bands: Sequence[slice]) -> None:
+        self._unit = rows / length
+        self._sums = _ExactSums(rows, length, bands, digits=3)
+
+    def compare(self, wanted: Tensor, across: slice, *, measured: bool) -> Tensor:
+        """See `Comparison.compare`."""
+        total = torch.zeros(())
+        for frame, unit in enumerate(self._unit):
+            difference = torch.addmm(wanted[frame], unit[across], unit[across.start :].T, beta=-1)
+            if measured:
+                total += _magnitude(difference)
+            self._sums.add(frame, difference.sign_(), across.start)
+        return total
+
+    def sums(self, band: slice) -> Tensor:
+        """See `Comparison.sums`."""
+        return self._sums.of(band)
+
+
+class _ExactSums:
+    """Sums by signs of rows (B, L, C), divided by their length (B, L, 1), in whole numbers.
+
+    An entry has so many digits, each of eight bits and worth `_BASE` times the next one, in units of its channel. Only
+    the rounding to them is not exact: three are the 24 bits of a float32.
+    """
+
+    def __init__(self, rows: Tensor, length: Tensor, bands: Sequence[slice], *, digits: int) -> None:
+        self._count = digits
+        self._channel = rows.new_full((len(rows), 1, rows.shape[2]), 1e-12)
+        for band in bands:
+            largest = (rows[:, band] / length[:, band]).abs_().amax(dim=1, keepdim=True)
+            torch.maximum(self._channel, largest, out=self._channel)
+        self._channel /= _LARGEST
+        self._digits = rows.new_empty(*rows.shape[:2], digits * rows.shape[2], dtype=torch.int8)
+        for band in bands:
+            rest = (rows[:, band] / length[:, band]).div_(self._channel)
+            for digit in self._digits[:, band].chunk(digits, dim=2):
+                whole = rest.round()
+                digit.copy_(whole)
+                rest.sub_(whole).mul_(_BASE)
+        self._sums = torch.zeros_like(self._digits, dtype=torch.int32)
+        self._open: dict[int, _Block] = {}
+
+    def add(self, frame: int, signs: Tensor, start: int) -> None:
+        """Add what signs (R, L - start) of one frame say, a band from the diagonal on, and what they mirror."""
+        digits, sums = self._digits[frame], self._sums[frame]
+        block = self._open.pop(frame, None) or _Block(start, len(digits))
+        if block.take(signs, start):
+            sums[block.rows] += torch._int_mm(block.signs, digits[block.rows.start :])
+            if len(block.beyond):
+                sums[block.rows.stop :] += torch._int_mm(block.beyond, digits[block.rows])
+        else:
+            self._open[frame] = block
+
+    def of(self, band: slice) -> Tensor:
+        """Give a band of the sums, float32 (B, R, C)."""
+        *more, last = self._sums[:, band].chunk(self._count, dim=2)
+        total = last.float()
+        for digit in reversed(more):
+            total = total.div_(_BASE).add_(digit)
+        return total.mul_(self._channel)
+
+
+class _Block:
+    """Signs of bands that follow each other, from the diagonal on: products of so many rows run at full speed.
+
+    rows: which ones. signs: (R, L - start), eight bits.
+    """
+
+    def __init__(self, start: int, length: int) -> None:
+        self.rows = slice(start, min(start + BLOCK, length))
+        self.signs = torch.empty(self.rows.stop - start, length - start, dtype=torch.int8)
+
+    @property
+    def beyond(self) -> Tensor:
+        """What the signs mirror below their rows, (L - stop, R)."""
+        return self.signs[:, len(self.signs) :].T
+
+    def take(self, signs: Tensor, start: int) -> bool:
+        """Take in a band, (R, L - start), and say whether it was the last one."""
+        first = start - self.rows.start
+        end = first + len(signs)
+        self.signs[first:end, first:] = signs
+        self.signs[end:, first:end] = self.signs[first:end, end : len(self.signs)].T
+        return end == len(self.signs)
 
 
 def _magnitude(difference: Tensor) -> Tensor:
