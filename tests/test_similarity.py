@@ -89,8 +89,8 @@ def test_three_digits_sum_as_exactly_as_float32(height: int) -> None:
     rows = features(1, length=module.BLOCK + LENGTH)
     rows[0, 7] *= 1e3  # a row by itself is of unit length, whatever the others are
     signs = torch.randint(-1, 2, (2, rows.shape[1], rows.shape[1]), generator=torch.Generator().manual_seed(3)).triu()
-    length, bands = rows.norm(dim=2, keepdim=True), [slice(at, at + height) for at in range(0, rows.shape[1], height)]
-    found = module._ExactSums(rows, length, bands, digits=3)
+    unit, bands = unit_rows(rows.mT[..., None]), [slice(at, at + height) for at in range(0, rows.shape[1], height)]
+    found = module._ExactSums(lambda band: unit[:, band], bands, digits=3)
     upper = (signs + signs.triu(1).mT).float()
     for band in bands:
         for frame, matrix in enumerate(upper):
