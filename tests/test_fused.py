@@ -83,7 +83,7 @@ def test_a_whole_descent_ends_at_the_same_loss(size: tuple[int, int, int]) -> No
 
 def test_a_self_similarity_too_large_to_be_kept_or_to_lie_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     first, _, whole = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3)
-    monkeypatch.setattr(fused, "KEPT_BYTES", 0)
+    monkeypatch.setattr(losses, "KEPT_BYTES", 0)
     anew = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3)[2]
     monkeypatch.setattr(fused, "SIGNS_BYTES", 144 * 128 * 2)
     banded = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3)[2]

@@ -18,11 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fresco_backend.engine import losses
 from fresco_backend.engine.flow import Flow
-from fresco_backend.engine.losses import SpatialLoss, TemporalLoss, bilinear_taps
-
-KEPT_BYTES = 2**28
-"""What the target's self-similarity may take while one layer is optimised; a third of the products is saved."""
 
 AGREED = 0.1
 """How far it may lie from the plain losses, of what these move: a difference near 0 has its sign by rounding."""
@@ -70,7 +67,7 @@ def disagreement(device: torch.device, dtype: torch.dtype) -> float:
     plain, ours = first.clone(), first.clone()
     gradient = plain.grad = torch.zeros_like(plain)
     adam = torch.optim.Adam([plain], lr=_PROOF_RATE)
-    terms = (TemporalLoss(flow, 2.0), SpatialLoss(target, 100.0))
+    terms = (losses.TemporalLoss(flow, 2.0), losses.SpatialLoss(target, 100.0))
     for _ in range(3):
         gradient.zero_()
         for term in terms:
@@ -101,8 +98,8 @@ class Temporal:
         """Prepare it; flow: at the features' size."""
         frames, length = flow.frames, flow.size[0] * flow.size[1]
         first = torch.arange(frames, device=flow.forward.device)[:, None, None] * length
-        ahead, ahead_weights = bilinear_taps(flow.forward)
-        behind, behind_weights = bilinear_taps(flow.backward)
+        ahead, ahead_weights = losses.bilinear_taps(flow.forward)
+        behind, behind_weights = losses.bilinear_taps(flow.backward)
         # A pair's backward flow lives on its second frame.
         taps = torch.stack([ahead + first.roll(-1, 0), (behind + first).roll(1, 0)]).view(2, -1, 4)
         weights = torch.stack([ahead_weights, behind_weights.roll(1, 0)]).view(2, -1, 4)
@@ -150,10 +147,11 @@ class Spatial:
         return max(1, min(frames, SIGNS_BYTES // (length**2 * self.target.itemsize)))
 
     def kept(self) -> list[Tensor]:
-        """The target's tiles by bands, (N, T, BLOCK, BLOCK) each; none where they are too large."""
-        kernels, frames = _kernels(), len(self.target)
-        tiles = sum(len(band.tiles) for band in self.bands)
-        if frames * tiles * kernels.BLOCK**2 * self.target.itemsize > KEPT_BYTES:
+        """The target's tiles by bands, (N, T, BLOCK, BLOCK) each: a third of the products. None if too large."""
+        kernels, (frames, length, _) = _kernels(), self.target.shape
+        entries = sum(len(band.tiles) for band in self.bands) * kernels.BLOCK**2
+        room = min(losses.KEPT_BYTES // (frames * self.target.itemsize), length * losses.KEPT_PER_POSITION)
+        if entries > room:
             return []
         kept = []
         for band in self.bands:
