@@ -171,7 +171,7 @@ def test_a_flow_that_does_not_return_is_not_believed_even_where_colours_agree() 
         return (there + 20, back) if other == 0 else (there, back)
 
     (image,) = propagate([2], pair, flat.plate, flow)
-    assert image.abs().max() < 0.04
+    assert image.abs().max() < 0.1  # believed, it would be 0.375
 
 
 def test_where_neither_keyframe_is_believed_they_are_mixed_by_distance_and_not_by_chance() -> None:

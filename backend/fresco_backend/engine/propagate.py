@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """In-betweens: stylised frames made from the one or two stylised keyframes beside them and the plate's motion.
 
-A keyframe is carried to the frame along the flow (`long_flow`). Two of them are mixed by how near and how valid each
-is, with the contrast of their fine detail kept and seams closed (`seams`). Valid is where the plate looks alike and
-where going there and back returns. What changed in the plate since (light, small shifts) is added through the local
-relation of style to plate, and that relation alone paints what no keyframe shows: no patches are searched for.
+A keyframe is carried to the frame along the flow (`long_flow`). Two of them are mixed by how near each is in time and
+how much better its plate fits than the other's, with the contrast of their fine detail kept and seams closed (`seams`).
+They are believed where the plate looks alike and where going there and back returns. What changed in the plate since
+(light, small shifts) is added through the local relation of style to plate, and that relation alone paints what no
+keyframe shows: no patches are searched for.
 Images are float32 (3, H, W) in [-1, 1], display-referred sRGB.
 """
 
@@ -23,15 +24,19 @@ from fresco_backend.engine.seams import closed
 COLOUR_TOLERANCE = 0.1
 """Mean difference of plate colours, in units of [-1, 1], at which a match is worth 1/e."""
 
-RETURN_TOLERANCE = 6.0
+RETURN_TOLERANCE = 10.0
 """Distance in pixels, beyond 5 % of the motion, by which going there and back may miss at the same worth."""
 
-DOUBT = 0.1
+DOUBT = 0.03
 """Worth at which a carried style gives way to a painted one, which is right in colour and poor in detail."""
 
-INDECISION = 0.1
-"""Worth of both sides together at which they are mixed half by worth, half by distance alone: below it worth is chance,
-and shares that follow it flicker."""
+PREFERENCE = 4
+"""Power of the plate's unlikeness by which one side is preferred. Its ratio counts: of two bad matches the less bad one
+is mostly taken, and two of a kind are mixed by distance, however good or bad they are."""
+
+NOISE = 0.2
+"""Unlikeness of the plate, colours and gradients together in units of [-1, 1], below which a preference fades: that
+of a grain or a codec would mottle even ground."""
 
 DETAIL_OF_CHANGE = 0.3
 """How much of the plate's change in fine detail is taken over. Most of it is noise, and flow that misses by a pixel;
@@ -80,11 +85,15 @@ def propagate(frames: Iterable[int], keys: Sequence[StyledKey], plate: Plate, fl
 
 @dataclass(frozen=True, kw_only=True)
 class _Carried:
-    """A keyframe seen from another frame: style and plate (3, H, W), worth (1, H, W) in (0, 1]."""
+    """A keyframe seen from another frame: style and plate (3, H, W), worth (1, H, W) in (0, 1].
+
+    claim: its part of a mixture against that of another side, (1, H, W), of any scale.
+    """
 
     style: Tensor
     plate: Tensor
     worth: Tensor
+    claim: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +115,8 @@ class _Relation:
 
 @torch.no_grad()
 def _rebuild(here: Tensor, carried: Sequence[_Carried], nearness: Sequence[float]) -> Tensor:
-    shares = _shares(torch.stack([side.worth for side in carried]), here.new_tensor(nearness).view(-1, 1, 1, 1))
+    claims = torch.stack([side.claim for side in carried]) * here.new_tensor(nearness).view(-1, 1, 1, 1)
+    shares = claims / claims.sum(0)
     style = _mix([side.style for side in carried], shares)
     plate = (torch.stack([side.plate for side in carried]) * shares).sum(0)
     trust = 1 - torch.stack([1 - side.worth for side in carried]).prod(0)
@@ -115,12 +125,6 @@ def _rebuild(here: Tensor, carried: Sequence[_Carried], nearness: Sequence[float
     support = _enlarge(_box(_reduce(trust), NEAR), here)
     painted = wide.paint(here).lerp(near.paint(here), support / (support + 0.05))
     return painted.lerp(moved, trust / (trust + DOUBT) * (1 + DOUBT)).clamp(-1, 1)
-
-
-def _shares(worth: Tensor, nearness: Tensor) -> Tensor:
-    """Give each side's part of the mixture, (K, 1, H, W), their sum 1: by distance, and worth as far as it tells."""
-    weighted, together = worth * nearness, worth.sum(0).square()
-    return nearness.lerp(weighted / weighted.sum(0), together / (together + INDECISION**2))
 
 
 def _believed(change: Tensor) -> Tensor:
@@ -133,12 +137,18 @@ def _carry(here: Tensor, plate: Tensor, style: Tensor, there: Tensor, back: Tens
     """Give a keyframe as the frame sees it along the flow `there`; `back` tells how far that can be believed."""
     inside = clamped(there)
     carried_plate, carried_style, returning = (_warp(image, inside) for image in (plate, style, back))
-    colour = _blur((here - carried_plate).abs().mean(0, keepdim=True), 1.5)
+    difference = here - carried_plate
+    colour = _blur(_mean(difference), 1.5)
+    unlike = colour + _blur(_gradient(difference), 1.5)
     miss = _length(there + returning) / (1 + 0.05 * _length(there))
-    worth = torch.exp(-((colour / COLOUR_TOLERANCE) ** 2) - (miss / RETURN_TOLERANCE) ** 2)
     outside = _length(inside - there) > 1
+    worth = torch.exp(-((colour / COLOUR_TOLERANCE) ** 2) - (miss / RETURN_TOLERANCE) ** 2)
+    claim = (1 - (1 - _LEAST_WORTH) * outside) / ((unlike + NOISE) ** PREFERENCE * (1 + miss))
     return _Carried(
-        style=carried_style, plate=carried_plate, worth=worth.masked_fill(outside, 0).clamp(min=_LEAST_WORTH)
+        style=carried_style,
+        plate=carried_plate,
+        worth=worth.masked_fill(outside, 0).clamp(min=_LEAST_WORTH),
+        claim=claim,
     )
 
 
@@ -188,6 +198,17 @@ def _fit(plate: Tensor, style: Tensor, trust: Tensor, radius: int) -> _Relation:
 def _outer(first: Tensor, second: Tensor) -> Tensor:
     """Give all products of channels, (9, h, w)."""
     return (first[:, None] * second[None]).flatten(0, 1)
+
+
+def _mean(difference: Tensor) -> Tensor:
+    """Give the mean size of all channels, (1, H, W)."""
+    return difference.abs().mean(0, keepdim=True)
+
+
+def _gradient(difference: Tensor) -> Tensor:
+    """Give the mean size of the steps to the right and down, (1, H, W)."""
+    across = functional.pad(_mean(difference.diff(dim=2)), (0, 1))
+    return across + functional.pad(_mean(difference.diff(dim=1)), (0, 0, 0, 1))
 
 
 def _length(vectors: Tensor) -> Tensor:
