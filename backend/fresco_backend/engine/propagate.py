@@ -27,7 +27,7 @@ COLOUR_TOLERANCE = 0.1
 RETURN_TOLERANCE = 10.0
 """Distance in pixels, beyond 5 % of the motion, by which going there and back may miss at the same worth."""
 
-DOUBT = 0.03
+DOUBT = 0.06
 """Worth at which a carried style gives way to a painted one, which is right in colour and poor in detail."""
 
 PREFERENCE = 4
