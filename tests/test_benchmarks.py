@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import coherence
 import numpy as np
 import pytest
 import results
+import throughput
 import torch
 import what_decides
 from plates import frame, with_pixels
@@ -70,6 +72,20 @@ def test_the_table_has_a_line_for_the_plate_and_each_variant(
     assert full[4] > 0
     assert all(0 <= row[3] <= 100 for row in (plate, plain, full, edit))
     assert edit[0] not in (plain[0], full[0])
+
+
+@pytest.mark.parametrize("more", [(), ("--alpha",)])
+def test_throughput_tells_each_way_against_the_library_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--frames", "2", "--size", "96x80", *more])
+    throughput.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  alone")[0].strip() for line in lines] == [
+        "ingest", "delivery", "in and out", "delivery, proved"]  # fmt: skip
+    shares = [float(share) for line in lines for share in re.findall(r"([\d.]+) % of its speed", line)]
+    assert len(shares) == 8
+    assert min(shares) > 0
 
 
 def test_what_a_variant_says_reaches_the_engine(demo: coherence.Clip, tiny_model: Path, tmp_path: Path) -> None:
