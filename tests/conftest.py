@@ -9,6 +9,7 @@ from pathlib import Path
 
 # The hub's library reads this when it is imported: a test that reaches for the network fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is: there is no GPU that its kernels could run on
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start; see `_one_thread`
 
 import pytest

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fused feature optimisation against the plain one, on the CPU through Triton's interpreter."""
-
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are imported
+"""The fused feature optimisation against the plain one, on the CPU through Triton's interpreter (`conftest`)."""
 
 import pytest
 
