@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -181,21 +182,23 @@ def descend(
     flat = rows.view(-1, channels)
     moments = torch.zeros_like(flat), torch.zeros_like(flat)
     signs = None if temporal is None else torch.empty(2, *flat.shape, dtype=torch.int8, device=rows.device)
-    weights = [0.0 if spatial is None else 2 * spatial.weight / (frames * length**2)]
-    weights += [0.0 if temporal is None else temporal.weight / rows.numel()]
+    by_sums = 0.0 if spatial is None else 2 * spatial.weight / (frames * length**2)
+    by_signs = 0.0 if temporal is None else temporal.weight / rows.numel()
     tapped = None if temporal is None else (signs, temporal.starts, temporal.entries, temporal.shares)
     unit = None if spatial is None else _unit(rows, spatial.target.dtype)
-    kept = [] if spatial is None else spatial.kept()
-    for iteration in range(1, iterations + 1):
-        step_size = learning_rate / (1 - 0.9**iteration)
-        correction = math.sqrt(1 - 0.999**iteration)
-        if temporal is not None:
-            kernels.warp_signs(flat, temporal.taps, temporal.weights, temporal.valid, signs)
-        for some, sums in _sums(rows, unit, spatial, kept):
-            kernels.update(
-                flat, moments, None if unit is None else unit.view_as(flat), sums, tapped, some.start * length,
-                (some.stop - some.start) * length, weights=weights, step_size=step_size, correction=correction,
-            )  # fmt: skip
+    with torch.cuda.device(rows.device) if rows.is_cuda else nullcontext():  # Triton launches on the current one
+        kept = [] if spatial is None else spatial.kept()
+        for iteration in range(1, iterations + 1):
+            step_size = learning_rate / (1 - 0.9**iteration)
+            correction = math.sqrt(1 - 0.999**iteration)
+            if temporal is not None:
+                kernels.warp_signs(flat, temporal.taps, temporal.weights, temporal.valid, signs)
+            for some, sums in _sums(rows, unit, spatial, kept):
+                kernels.update(
+                    flat, moments, None if unit is None else unit.view_as(flat), sums, tapped, some.start * length,
+                    (some.stop - some.start) * length, weights=(by_sums, by_signs), step_size=step_size,
+                    correction=correction,
+                )  # fmt: skip
 
 
 def _sums(
