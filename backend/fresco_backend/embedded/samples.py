@@ -35,6 +35,7 @@ class Pairs:
     """Random samples from all shards: a look, a crop on the block grid, perhaps mirrored, and its caption.
 
     All shards are held on the device, so that a fast one does not wait for samples. shards: how many there were.
+    Raises ValueError where there are none, or some have other numbers of looks.
     """
 
     def __init__(
@@ -45,6 +46,9 @@ class Pairs:
         device: torch.device | None = None,
     ) -> None:
         shards = photos.load_shards(work)
+        if len(looks := {shard.targets.shape[1] for shard in shards}) != 1:
+            found = "no shard" if not looks else f"shards of {' and '.join(map(str, sorted(looks)))} looks a crop"
+            raise ValueError(f"{work} holds {found}: make all of them by the data stage, with one --looks-per-crop")
         self.shards, self.tokenizer, self.device = len(shards), tokenizer, device or torch.device("cpu")
         self.names = [names for shard in shards for names in shard.names]
         self.nouns = [noun for shard in shards for noun in shard.nouns]

@@ -309,6 +309,7 @@ def train_diffusion(options: argparse.Namespace) -> None:
             trainer.save()
             saved = time.monotonic()
             if len(photos.list_shards(options.work)) > pairs.shards:  # made meanwhile
+                del pairs  # the device need not have room for both
                 pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
     trainer.save()
 
