@@ -126,8 +126,8 @@ def _cuda(name: str, problem: str | None) -> str | Concern:
         return f"{name}, fused feature optimisation"
     return Concern(
         text=f"{name}, but the feature optimisation is not fused: {problem}",
-        remedy="Results are the same, and keyframes take several times as long. On Linux Triton comes with PyTorch's "
-        "builds for CUDA, and needs a C compiler (gcc) when it is first used.",
+        remedy="Keyframes are as good, and take several times as long. On Linux Triton comes with PyTorch's builds for "
+        "CUDA, and when it is first used it needs a C compiler and Python's headers (gcc and python3-dev).",
     )
 
 

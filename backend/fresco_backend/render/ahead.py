@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on the next item while the caller is busy with the last: frames are read and made while others are written."""
+"""Items made in threads while the caller is busy with others: frames are read and made while some are written."""
 
 from __future__ import annotations
 
