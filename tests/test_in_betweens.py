@@ -78,8 +78,8 @@ def test_intervals_are_worked_on_side_by_side_where_there_are_threads_and_room(
         monkeypatch.setattr(in_betweens, "free_memory", lambda _device: free)
         return in_betweens.workers_for(job)
 
-    width, height = job.working.padded
-    each = 4 * in_betweens.BYTES_A_PIXEL * width * height
+    seen, plate = (width * height for width, height in (job.working.padded, job.plate.size))
+    each = 4 * (in_betweens.BYTES_A_PIXEL * seen + in_betweens.BYTES_A_PLATE_PIXEL * plate)
     assert [workers(threads, None) for threads in (1, 2, 8, 16, 64)] == [1, 1, 2, 4, 4]
     assert [workers(64, free) for free in (0, each, 3 * each, 100 * each)] == [1, 1, 3, 4]
 
