@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused feature optimisation against the plain one, on the CPU through Triton's interpreter (`conftest`)."""
 
+from math import isnan, nan
+from typing import Any
+
 import pytest
 
 pytest.importorskip("triton", minversion="3.9", reason="older ones cannot interpret with NumPy 2.4")
@@ -32,9 +35,9 @@ def features(frames: int, size: tuple[int, int, int], seed: int) -> Tensor:
 
 
 def both_ways(
-    size: tuple[int, int, int], *, temporal: bool, spatial: bool, iterations: int = 1
+    size: tuple[int, int, int], *, temporal: bool, spatial: bool, iterations: int = 1, **limits: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows at first, by the plain losses, and fused."""
+    """Rows at first, by the plain losses, and fused. limits: of `fused.Spatial`."""
     frames = 2
     first = as_rows(features(frames, size, 0))
     target = losses.unit_rows(features(frames, size, 1).float())
@@ -46,7 +49,7 @@ def both_ways(
         pass
     fused.descend(
         ours, fused.Temporal.of(flow, 2.0) if temporal else None,
-        fused.Spatial(target=target.half(), weight=100.0) if spatial else None, iterations, 0.2,
+        fused.Spatial(target=target.half(), weight=100.0, **limits) if spatial else None, iterations, 0.2,
     )  # fmt: skip
     return first, plain, ours
 
@@ -77,16 +80,19 @@ def test_a_whole_descent_ends_at_the_same_loss(size: tuple[int, int, int]) -> No
     assert (plain - ours).abs().mean() < 0.06 * (plain - first).abs().mean()
 
 
-def test_a_self_similarity_too_large_to_be_kept_or_to_lie_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_self_similarity_too_large_to_be_kept_or_to_lie_in_one_piece() -> None:
     first, _, whole = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3)
-    monkeypatch.setattr(losses, "KEPT_BYTES", 0)
-    anew = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3)[2]
-    monkeypatch.setattr(fused, "SIGNS_BYTES", 144 * 128 * 2)
-    banded = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3)[2]
+    anew = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3, kept_bytes=0)[2]
+    banded = both_ways(SIZES[1], temporal=False, spatial=True, iterations=3, kept_bytes=0, signs_bytes=144 * 128 * 2)[2]
     moved = (whole - first).abs().mean()
     assert (whole - anew).abs().mean() < 0.03 * moved
     assert (whole - banded).abs().mean() < 0.03 * moved
     assert not torch.equal(whole, banded)  # another order of sums: it went another way
+
+
+def test_a_proof_that_gives_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, _size, channels, _anew: nan if channels > 72 else 0.01)
+    assert isnan(fused.disagreement(torch.device("cpu"), torch.float16))
 
 
 def test_it_is_not_for_a_cpu_nor_for_full_precision() -> None:
@@ -96,7 +102,16 @@ def test_it_is_not_for_a_cpu_nor_for_full_precision() -> None:
 
 
 def test_kernels_are_proved_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    signs, proved = kernels.similarity_signs, []
+
+    def noted(unit: Tensor, *given: Any, kept: bool) -> None:
+        proved.append((unit.shape[2] % kernels.DEPTH == 0, kept))
+        signs(unit, *given, kept=kept)
+
+    monkeypatch.setattr(kernels, "similarity_signs", noted)
     assert fused.disagreement(torch.device("cpu"), torch.float16) < 0.5 * fused.AGREED
+    assert set(proved) == {(False, True), (True, True), (True, False)}, "as real networks have them, too"
+    monkeypatch.setattr(fused, "_PROOFS", fused._PROOFS[:1])
     update = kernels.update
     monkeypatch.setattr(kernels, "update", lambda *given, **more: update(*given, **more | {"weights": (0.0, 1e-9)}))
     assert fused.disagreement(torch.device("cpu"), torch.float16) > 2 * fused.AGREED

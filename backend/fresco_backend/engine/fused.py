@@ -30,6 +30,12 @@ _PROOF_RATE = 0.2
 SIGNS_BYTES = 2**26
 """What the signs of the self-similarities' difference may take: of some frames, or of a band of one frame's rows."""
 
+_PROOFS = (((12, 13), 72, False), ((9, 16), 128, False), ((9, 16), 128, True))
+"""Features' size and channels, and whether in bands whose target is computed anew. Triton compiles each to programs of
+its own: channels that are not full, and those that are, as in real networks, which are loaded by other instructions
+and take two or three times the shared memory.
+"""
+
 
 def usable(features: Tensor) -> bool:
     """Whether this way is open to features of that device and precision."""
@@ -55,11 +61,15 @@ def problem(device: torch.device, dtype: torch.dtype) -> str | None:
     return None if apart <= AGREED else f"it does not agree with the plain losses here ({apart:.0%} apart)"
 
 
-@torch.no_grad()
 def disagreement(device: torch.device, dtype: torch.dtype) -> float:
     """How far both ways lie apart after three steps of Adam on noise, as a share of what the plain one moved."""
-    chance = torch.Generator().manual_seed(0)
-    frames, size, channels = 2, (12, 13), 72  # tiles, channels and blocks that are not full
+    apart = [_apart(device, dtype, size, channels, anew) for size, channels, anew in _PROOFS]
+    return float(torch.tensor(apart).max())  # unlike `max`, NaN where any of them is
+
+
+@torch.no_grad()
+def _apart(device: torch.device, dtype: torch.dtype, size: tuple[int, int], channels: int, anew: bool) -> float:
+    chance, frames = torch.Generator().manual_seed(0), 2
     first, style = (torch.randn(frames, size[0] * size[1], channels, generator=chance).to(device) for _ in range(2))
     target = torch.nn.functional.normalize(first + style, dim=2).to(dtype)
     motion = [torch.randn(frames, 2, *size, generator=chance).to(device) for _ in range(2)]
@@ -74,7 +84,9 @@ def disagreement(device: torch.device, dtype: torch.dtype) -> float:
         for term in terms:
             term.add_gradient(plain, gradient, measured=False)
         adam.step()
-    descend(ours, Temporal.of(flow, 2.0), Spatial(target=target, weight=100.0), 3, _PROOF_RATE)
+    limits = {"signs_bytes": 0, "kept_bytes": 0} if anew else {}
+    spatial = Spatial(target=target, weight=100.0, **limits)
+    descend(ours, Temporal.of(flow, 2.0), spatial, 3, _PROOF_RATE)
     return float((ours - plain).abs().mean() / (plain - first).abs().mean())
 
 
@@ -118,10 +130,15 @@ class Temporal:
 
 @dataclass(frozen=True, kw_only=True)
 class Spatial:
-    """The spatial loss (`losses.SpatialLoss`). target: (N, L, C), unit rows in halves. weight: of the loss."""
+    """The spatial loss (`losses.SpatialLoss`). target: (N, L, C), unit rows in halves. weight: of the loss.
+
+    signs_bytes, kept_bytes: what signs, and what is kept of the target, may take.
+    """
 
     target: Tensor
     weight: float
+    signs_bytes: int = SIGNS_BYTES
+    kept_bytes: int = losses.KEPT_BYTES
 
     @cached_property
     def bands(self) -> list[_Band]:
@@ -129,10 +146,10 @@ class Spatial:
         length, device = self.target.shape[1], self.target.device
         kernels = _kernels()
         count = kernels.tiles_of(length)
-        if length**2 * self.target.itemsize <= SIGNS_BYTES:
+        if length**2 * self.target.itemsize <= self.signs_bytes:
             rows, columns = torch.triu_indices(count, count, device=device).int()
             return [_Band(first=0, height=length, tiles=torch.stack([rows, columns], dim=1))]
-        most = max(1, SIGNS_BYTES // (length * self.target.itemsize * kernels.BLOCK))
+        most = max(1, self.signs_bytes // (length * self.target.itemsize * kernels.BLOCK))
         bands = []
         for start in range(0, count, most):
             grid = torch.cartesian_prod(
@@ -145,13 +162,13 @@ class Spatial:
     def together(self) -> int:
         """How many frames are looked at at once."""
         frames, length, _ = self.target.shape
-        return max(1, min(frames, SIGNS_BYTES // (length**2 * self.target.itemsize)))
+        return max(1, min(frames, self.signs_bytes // (length**2 * self.target.itemsize)))
 
     def kept(self) -> list[Tensor]:
         """The target's tiles by bands, (N, T, BLOCK, BLOCK) each: a third of the products. None if too large."""
         kernels, (frames, length, _) = _kernels(), self.target.shape
         entries = sum(len(band.tiles) for band in self.bands) * kernels.BLOCK**2
-        room = min(losses.KEPT_BYTES // (frames * self.target.itemsize), length * losses.KEPT_PER_POSITION)
+        room = min(self.kept_bytes // (frames * self.target.itemsize), length * losses.KEPT_PER_POSITION)
         if entries > room:
             return []
         kept = []
