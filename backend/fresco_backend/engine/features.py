@@ -122,7 +122,7 @@ class OptimisedFeatures:
         for number, (branch, result) in enumerate(zip(features.split(frames), optimised.split(frames), strict=True)):
             if number < spared:
                 result.copy_(branch)
-            elif fused.usable(features) and not self._settings.spatial_squared:
+            elif not self._settings.spatial_squared and fused.usable(features):
                 result.copy_(self._by_fused_losses(block, branch, number, branches))
             else:
                 result.copy_(optimise(branch, self._losses(block, branch, number, branches), self._settings))
