@@ -86,12 +86,12 @@ def parts(correspondence: Correspondence, channels: int, side: int, device: torc
     tapped = (signs, temporal.starts, temporal.entries, temporal.shares)
     moments, together, band = (torch.zeros_like(flat), torch.zeros_like(flat)), spatial.together(), spatial.bands[0]
     matrix, sums = unit.new_empty(together, length, length), unit.view(-1, channels)
-    kept, some = spatial.kept()[0][:together], unit[:together]
+    some, ways = unit[:together], [("kept", each[:together]) for each in spatial.kept()[:1]]  # none where too large
     share = frames / together
     step = {"weights": (1e-3, 1e-3), "step_size": 1e-6, "correction": 1.0}
     warped = milliseconds(lambda: kernels.warp_signs(flat, temporal.taps, temporal.weights, temporal.valid, signs))
     print(f"signs along the flow {warped:.3f} ms")
-    for name, other in (("kept", kept), ("anew", target[:together])):
+    for name, other in [*ways, ("anew", target[:together])]:
         spent = milliseconds(lambda other=other, name=name: kernels.similarity_signs(  # type: ignore[misc]
             some, other, band.tiles, matrix, 0, kept=name == "kept"))  # fmt: skip
         print(f"signs of the difference, target {name} {share * spent:.3f} ms")
