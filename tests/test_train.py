@@ -162,6 +162,14 @@ def test_the_loss_of_a_perfect_prediction_is_zero(prepared: Path, monkeypatch: p
     assert losses.min() > 1e-3
 
 
+def test_losses_are_told_by_quarters_of_the_time_steps_since_the_last_time() -> None:
+    figures = train.LossByTime(CPU)
+    figures.add(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 249, 999]))
+    figures.add(torch.tensor([6.0]), torch.tensor([500]))
+    assert figures.taken() == {"loss_0": 2.0, "loss_250": 0.0, "loss_500": 6.0, "loss_750": 5.0}
+    assert set(figures.taken().values()) == {0.0}
+
+
 def test_a_share_of_samples_can_be_without_the_controlnet(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with miniature.narrow():
         networks = train.Trainer(prepared, CPU, 5e-4).networks

@@ -326,9 +326,9 @@ class LossByTime:
 
     def taken(self) -> dict[str, float]:
         """Give the means since the last time, by name."""
-        sums, counts = self._sums.cpu()
-        self._sums.zero_()
+        sums, counts = self._sums
         means = (sums / counts.clamp(min=1)).tolist()
+        self._sums.zero_()
         return {f"loss_{250 * quarter}": value for quarter, value in enumerate(means)}
 
 
