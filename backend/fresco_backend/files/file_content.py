@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from fresco_backend.files.canvas import cut
-from fresco_backend.files.frames import HALF_MAX, JOB_HASH, STRIP, FloatArray, Frame, Part, cleaned, passed_on
+from fresco_backend.files.frames import HALF_MAX, JOB_HASH, FloatArray, Frame, Part, cleaned, passed_on
 from fresco_protocol.errors import OutputPattern
 from fresco_protocol.shot import BitDepth
 
 Samples = FloatArray | NDArray[np.float16]
 
+STRIP = 64  # rows of a frame that several passes go over while they are in the processor's cache
 SUBIMAGE = "oiio:subimagename"
 _LOSSY = ("dwaa", "dwab", "b44", "b44a")  # coded once more, what was kept of the plate would change
 _PROJECT = 199  # characters of DPX's name of a project (SMPTE ST 268)

@@ -12,20 +12,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 from numpy.typing import NDArray
 
-from fresco_backend.files.image_files import guarded, message, opened, unreadable
+from fresco_backend.files.image_files import guarded, opened, parts, strips, unreadable
 from fresco_protocol.errors import FrameUnreadable, InputError
 from fresco_protocol.shot import BitDepth
 
 FloatArray = NDArray[np.float32]
 
 HALF_MAX = 65504.0
-STRIP = 64  # rows of a frame that several passes go over while they are in the processor's cache
 JOB_HASH = "fresco:job_hash"
 
 # Passed on to the same kind of file these do harm: the ACES flag makes OpenEXR refuse every compression, and the
@@ -197,10 +196,21 @@ def read_frame(path: Path) -> Frame:
     Raises FrameUnreadable for a file that is damaged, deep, without colour, or that holds channels which could not be
     written again unharmed; InputError when several layers of it could be meant.
     """
-    images = _read(path)
-    place = _picture(images, path)
-    parts = tuple(Part(metadata=image.spec, samples=image.samples) for image in images[:place] + images[place + 1 :])
-    return replace(_frame(images[place], path), parts=parts, place=place)
+    image = opened(path)
+    try:
+        picture: Frame | None = None
+        others: list[Part] = []
+        for spec in parts(image, path):
+            kind = _require_plain(spec, path)
+            if picture is None and kind == oiio.FLOAT and _holds_colour(spec, path):
+                picture = replace(_picture(image, spec, path), place=len(others))
+            else:
+                others.append(Part(metadata=spec, samples=_all(image, spec, kind, path)))
+    finally:
+        image.close()
+    if picture is None:
+        raise unreadable(path, f"it has no colour, only {', '.join(others[0].metadata.channelnames)}")
+    return replace(picture, parts=tuple(others))
 
 
 def read_channels(path: Path) -> Channels:
@@ -209,60 +219,23 @@ def read_channels(path: Path) -> Channels:
     A part whose data window is not that of the first one is left out. A channel of a later part whose name is taken is
     called "part.channel". Raises FrameUnreadable as `read_frame` does.
     """
-    images = _read(path)
-    spec = oiio.ImageSpec(images[0].spec)
-    found: dict[str, FloatArray] = {}
-    for image in images:
-        if data_window(image.spec) != data_window(spec):
-            continue
-        for place, name in enumerate(image.spec.channelnames):
-            whole = f"{image.spec.get_string_attribute('oiio:subimagename')}.{name}"
-            found[whole if name in found else name] = image.samples[:, :, place].view(np.float32)
-        for attribute in image.spec.extra_attribs:
-            if attribute.name.startswith("cryptomatte/"):
-                spec.attribute(attribute.name, attribute.value)
-    return Channels(by_name=found, metadata=spec)
-
-
-class _Image(NamedTuple):
-    spec: oiio.ImageSpec
-    samples: FloatArray | NDArray[np.uint32]
-    file_type: str
-
-
-def _read(path: Path) -> list[_Image]:
-    """All parts of a file."""
     image = opened(path)
     try:
-        found = [_part(image, 0, path)]
-        while image.seek_subimage(len(found), 0):
-            found.append(_part(image, len(found), path))
-        message(image.geterror)  # the search for one part more ends in an error
-        if len(found) < found[0].spec.get_int_attribute("oiio:subimages", 1):
-            raise unreadable(path, f"part {len(found) + 1} of it is damaged")
-        return found
+        images = [(spec, _all(image, spec, _require_plain(spec, path), path)) for spec in parts(image, path)]
     finally:
         image.close()
-
-
-def _part(image: oiio.ImageInput, place: int, path: Path) -> _Image:
-    spec = image.spec()
-    kind = _require_plain(spec, path)
-    samples = guarded(lambda: image.read_image(place, 0, 0, spec.nchannels, kind), path)
-    if samples is None or image.has_error:
-        raise unreadable(path, message(image.geterror))
-    shaped = np.asarray(samples).reshape(spec.height, spec.width, spec.nchannels)
-    return _Image(spec, shaped, image.format_name())
-
-
-def _picture(images: Sequence[_Image], path: Path) -> int:
-    """The first part that holds colour; a file without any is refused for what its first part lacks."""
-    for place, image in enumerate(images):
-        with suppress(FrameUnreadable):
-            if image.samples.dtype == np.float32:
-                colour_channels(image.spec.channelnames, path)
-                return place
-    return 0
+    first = oiio.ImageSpec(images[0][0])
+    found: dict[str, FloatArray] = {}
+    for spec, samples in images:
+        if data_window(spec) != data_window(first):
+            continue
+        for place, name in enumerate(spec.channelnames):
+            whole = f"{spec.get_string_attribute('oiio:subimagename')}.{name}"
+            found[whole if name in found else name] = samples[:, :, place].view(np.float32)
+        for attribute in spec.extra_attribs:
+            if attribute.name.startswith("cryptomatte/"):
+                first.attribute(attribute.name, attribute.value)
+    return Channels(by_name=found, metadata=first)
 
 
 def embedded_job_hash(spec: oiio.ImageSpec) -> str | None:
@@ -314,41 +287,59 @@ def _require_plain(spec: oiio.ImageSpec, path: Path) -> oiio.BASETYPE:
     return oiio.FLOAT
 
 
-def _frame(image: _Image, path: Path) -> Frame:
-    spec, samples, file_type = image
-    if samples.dtype != np.float32:
-        raise unreadable(path, f"it has no colour, only {', '.join(spec.channelnames)}")
-    samples = samples.view(np.float32)
+def _holds_colour(spec: oiio.ImageSpec, path: Path) -> bool:
+    with suppress(FrameUnreadable):
+        colour_channels(spec.channelnames, path)
+        return True
+    return False
+
+
+def _picture(image: oiio.ImageInput, spec: oiio.ImageSpec, path: Path) -> Frame:
+    """The part where a file stands as a frame without other parts."""
     names = tuple(spec.channelnames)
     colour, alpha = colour_channels(names, path)
     formats = [BitDepth(str(spec.channelformat(index))) for index in range(len(names))]
     whole = colour if alpha is None else (*colour, alpha)
-    rest = [index for index in range(len(names)) if index not in colour and index != alpha]
+    rest = [index for index in range(len(names)) if index not in whole]
+    single = [(index,) for index in (*whole[len(colour):], *rest)]
+    pixels, *others = _read(image, spec, oiio.FLOAT, [colour, *single], path)
+    planes = [samples[:, :, 0] for samples in others]
     return Frame(
-        pixels=_in_order(samples, colour),
+        pixels=pixels,
         channels=tuple(names[index] for index in colour),
-        alpha=None if alpha is None else np.ascontiguousarray(samples[:, :, alpha]),
+        alpha=None if alpha is None else planes.pop(0),
         alpha_name="A" if alpha is None else names[alpha],
         associated=not spec.get_int_attribute("oiio:UnassociatedAlpha"),
-        extra=tuple(ExtraChannel(name=names[index], samples=np.ascontiguousarray(samples[:, :, index]),
-                                 format=formats[index]) for index in rest),
-        format=_wider([formats[index] for index in whole]), file_type=file_type, metadata=spec)
+        extra=tuple(ExtraChannel(name=names[index], samples=samples, format=formats[index])
+                    for index, samples in zip(rest, planes, strict=True)),
+        format=_wider([formats[index] for index in whole]), file_type=image.format_name(), metadata=spec)
+
+
+def _read(image: oiio.ImageInput, spec: oiio.ImageSpec, kind: oiio.BASETYPE, groups: Sequence[Sequence[int]],
+          path: Path) -> list[NDArray[Any]]:
+    """Channels of the part where a file stands, each group in an array of its own, (H, W, channels of the group).
+
+    No array of all channels stands between: where memory is fresh, a second one costs as much as half of the decoding.
+    """
+    shape, number = (spec.height, spec.width), np.uint32 if kind == oiio.UINT else np.float32
+    found = guarded(lambda: [np.empty((*shape, len(group)), number) for group in groups], path)
+    for rows, samples in strips(image, spec, spec.nchannels, kind, path):
+        for target, group in zip(found, groups, strict=True):
+            if tuple(group) == tuple(range(spec.nchannels)):
+                target[rows] = samples
+                continue
+            for place, channel in enumerate(group):  # one by one, which is twice as fast as all at once
+                target[rows, :, place] = samples[:, :, channel]
+    return found
+
+
+def _all(image: oiio.ImageInput, spec: oiio.ImageSpec, kind: oiio.BASETYPE, path: Path) -> NDArray[Any]:
+    return _read(image, spec, kind, [range(spec.nchannels)], path)[0]
 
 
 def _wider(formats: Sequence[BitDepth]) -> BitDepth:
     """The format that holds colour and alpha where a file stores them unlike, halves and floats."""
     return BitDepth.FLOAT if BitDepth.FLOAT in formats else formats[0]
-
-
-def _in_order(samples: FloatArray, channels: Sequence[int]) -> FloatArray:
-    """The channels of a file in this order; the very array where it holds just these."""
-    if tuple(channels) == tuple(range(samples.shape[2])):
-        return samples
-    found = np.empty((*samples.shape[:2], len(channels)), np.float32)
-    for top in range(0, len(found), STRIP):
-        for place, channel in enumerate(channels):  # one by one, which is twice as fast as all at once
-            found[top : top + STRIP, :, place] = samples[top : top + STRIP, :, channel]
-    return found
 
 
 def colour_channels(names: Sequence[str], path: Path) -> tuple[tuple[int, ...], int | None]:
