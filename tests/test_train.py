@@ -212,14 +212,14 @@ def test_samples_are_windows_of_the_shards_and_mirrored_as_a_whole(prepared: Pat
 
 def test_shards_of_other_numbers_of_looks_are_refused_in_words(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no shard"):
-        samples.Pairs(tmp_path, SimpleNamespace)
+        samples.Pairs(tmp_path, lambda texts, **_: {})
     shard = sorted(prepared.glob("shard_????"))[0]
     for number in range(2):
         shutil.copytree(shard, tmp_path / f"shard_000{number}")
     targets = np.load(shard / "targets.npy")
     np.save(tmp_path / "shard_0001" / "targets.npy", np.concatenate([targets, targets], axis=1))
     with pytest.raises(ValueError, match="shards of 3 and 6 looks a crop"):
-        samples.Pairs(tmp_path, SimpleNamespace)
+        samples.Pairs(tmp_path, lambda texts, **_: {})
 
 
 def test_a_training_of_some_minutes_cools_down_and_ends_with_them(
