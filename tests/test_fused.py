@@ -91,7 +91,7 @@ def test_a_self_similarity_too_large_to_be_kept_or_to_lie_in_one_piece() -> None
 
 
 def test_a_proof_that_gives_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, _size, channels, _anew: nan if channels > 72 else 0.01)
+    monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, _size, _channels, anew: nan if anew else 0.01)
     assert isnan(fused.disagreement(torch.device("cpu"), torch.float16))
 
 
@@ -109,6 +109,9 @@ def test_kernels_are_proved_before_they_are_used(monkeypatch: pytest.MonkeyPatch
         signs(unit, *given, kept=kept)
 
     monkeypatch.setattr(kernels, "similarity_signs", noted)
+    monkeypatch.setattr(fused, "_PROOF_STEPS", 2)  # the interpreter takes its time
+    assert all(channels > kernels.CHUNK and height * width > kernels.BLOCK
+               for (height, width), channels, _ in fused._PROOFS)  # fmt: skip
     assert fused.disagreement(torch.device("cpu"), torch.float16) < 0.5 * fused.AGREED
     assert set(proved) == {(False, True), (True, True), (True, False)}, "as real networks have them, too"
     monkeypatch.setattr(fused, "_PROOFS", fused._PROOFS[:1])
@@ -134,6 +137,46 @@ def test_what_cannot_be_proved_is_not_used_and_says_why(
     problem = fused.problem(torch.device("cuda:7"), torch.float16)
     fused.problem.cache_clear()
     assert problem is None if said is None else problem is not None and said in problem
+
+
+def test_windows_that_move_alike_do_not_see_each_other() -> None:
+    flow = moving(2, 4, 5)
+    alone, both = fused.Temporal.of(flow, 2.0), fused.Temporal.of(flow, 2.0, windows=2)
+    rows, entries = 2 * 4 * 5, len(alone.entries)
+    assert torch.equal(both.taps, torch.cat([alone.taps, alone.taps + rows], dim=1))
+    assert torch.equal(both.weights, torch.cat([alone.weights] * 2, dim=1))
+    assert torch.equal(both.valid, torch.cat([alone.valid] * 2, dim=1))
+    assert torch.equal(both.starts, torch.cat([alone.starts[:-1], alone.starts + entries]))
+    # Differences of the second kind come after those of the first in both windows.
+    ahead = alone.entries + torch.where(alone.entries < rows, 0, rows)
+    assert torch.equal(both.entries, torch.cat([ahead, ahead + rows]))
+    assert torch.equal(both.shares, torch.cat([alone.shares] * 2))
+
+
+@pytest.mark.parametrize(("bytes_", "at_once"), [(fused.SMALL_BYTES, [4]), (0, [2, 2])])
+def test_small_features_of_all_branches_are_optimised_at_once(
+    bytes_: int, at_once: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And large ones of each by itself, each against its own reference; both ways weigh the losses alike."""
+    seen: list[tuple[Tensor, float, float]] = []
+
+    def noted(rows: Tensor, temporal: fused.Temporal, spatial: fused.Spatial, *_: object) -> None:
+        seen.append((spatial.target, temporal.weight / rows.numel(), spatial.weight / len(rows)))
+
+    monkeypatch.setattr(fused, "SMALL_BYTES", bytes_)
+    monkeypatch.setattr(fused, "usable", lambda _: True)
+    monkeypatch.setattr(fused, "descend", noted)
+    correspondence = Correspondence(frames=torch.zeros(2, 3, 64, 64), flow=moving(2, 64, 64))
+    optimised = OptimisedFeatures(correspondence, FeatureOptimisation())
+    reference = torch.cat([features(2, SIZES[0], seed) for seed in (1, 2)])
+    with optimised.recording():
+        optimised.at(0, reference)
+    same = optimised.at(0, reference)
+    assert [len(target) for target, _, _ in seen] == at_once
+    assert torch.equal(torch.cat([target for target, _, _ in seen]), losses.unit_rows(reference))
+    weights = {(round(temporal * 1e9), round(spatial * 1e9)) for _, temporal, spatial in seen}
+    assert weights == {(round(1.0 / (2 * 64 * 24) * 1e9), round(50.0 / 2 * 1e9))}
+    assert torch.allclose(same.float(), reference.float(), atol=4e-3)  # nothing descended; statistics are its own
 
 
 def test_a_u_net_gets_the_same_features_either_way(monkeypatch: pytest.MonkeyPatch) -> None:

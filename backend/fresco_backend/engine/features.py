@@ -73,7 +73,7 @@ class OptimisedFeatures:
         self._recording = False
         self._targets: dict[int, Tensor] = {}
         self._temporal: dict[tuple[int, int], TemporalLoss] = {}
-        self._fused: dict[tuple[int, int], fused.Temporal] = {}
+        self._fused: dict[tuple[int, int, int], fused.Temporal] = {}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -109,40 +109,50 @@ class OptimisedFeatures:
         return smooth_background(features, self._correspondence, self._background)
 
     def _optimised(self, block: int, features: Tensor) -> Tensor:
-        """Each branch of guidance by itself, which is the same and takes a part of the memory."""
-        frames = self._correspondence.frames
+        """Each branch of guidance by itself, which is the same and takes a part of the memory; small ones together."""
+        frames, settings = self._correspondence.frames, self._settings
         if features.shape[0] % frames:
             expected = f"a multiple of the window's {frames} frames"
             raise ValueError(f"the U-Net's batch must be {expected}, found {features.shape[0]}")
-        if self._settings.spatial_weight is None and (self._settings.temporal_weight is None or frames == 1):
+        if settings.spatial_weight is None and (settings.temporal_weight is None or frames == 1):
             return features
         branches = features.shape[0] // frames
-        spared = branches - 1 if self._settings.conditional_only else 0
+        first = branches - 1 if settings.conditional_only else 0
         optimised = torch.empty_like(features)
-        for number, (branch, result) in enumerate(zip(features.split(frames), optimised.split(frames), strict=True)):
-            if number < spared:
-                result.copy_(branch)
-            elif not self._settings.spatial_squared and fused.usable(features):
-                result.copy_(self._by_fused_losses(block, branch, number, branches))
+        optimised[: first * frames] = features[: first * frames]
+        by_fused = not settings.spatial_squared and fused.usable(features)
+        small = by_fused and 4 * features[first * frames :].numel() <= fused.SMALL_BYTES
+        together = branches - first if small else 1
+        for branch in range(first, branches, together):
+            some = slice(branch * frames, (branch + together) * frames)
+            if by_fused:
+                self._by_fused_losses(block, features[some], branch, branches, optimised[some])
             else:
-                result.copy_(optimise(branch, self._losses(block, branch, number, branches), self._settings))
+                losses = self._losses(block, features[some], branch, branches)
+                optimised[some] = optimise(features[some], losses, settings)
         return optimised
 
-    def _by_fused_losses(self, block: int, features: Tensor, branch: int, branches: int) -> Tensor:
-        """The same as `optimise` with `_losses`."""
+    def _by_fused_losses(self, block: int, features: Tensor, branch: int, branches: int, result: Tensor) -> None:
+        """The same as `optimise` with `_losses`, of some branches, written to `result`."""
         frames, settings, temporal, spatial = self._correspondence.frames, self._settings, None, None
+        windows = features.shape[0] // frames
+        share = windows / branches
         if settings.temporal_weight is not None and frames > 1:
             size = (features.shape[2], features.shape[3])
-            if size not in self._fused:
+            if (*size, windows) not in self._fused:
                 flow = self._correspondence.flow(*size)
-                self._fused[size] = fused.Temporal.of(flow, settings.temporal_weight / branches)
-            temporal = self._fused[size]
+                self._fused[*size, windows] = fused.Temporal.of(flow, settings.temporal_weight * share, windows)
+            temporal = self._fused[*size, windows]
         if settings.spatial_weight is not None:
-            target = self._target(block, features, branches)[branch * frames : (branch + 1) * frames]
-            spatial = fused.Spatial(target=target, weight=settings.spatial_weight / branches)
+            target = self._target(block, features, windows, branches)[branch * frames : (branch + windows) * frames]
+            spatial = fused.Spatial(target=target, weight=settings.spatial_weight * share)
         rows = as_rows(features)
+        mean, deviation = _of_rows(rows, settings.adain_epsilon)
         fused.descend(rows, temporal, spatial, settings.iterations, settings.learning_rate)
-        return adain(rows.mT.reshape(features.shape), features.float(), settings.adain_epsilon).to(features.dtype)
+        new_mean, new_deviation = _of_rows(rows, _VARIANCE_EPSILON)
+        scale = deviation / new_deviation
+        returned = torch.addcmul(mean - new_mean * scale, rows, scale)
+        result.copy_(returned.mT.unflatten(2, features.shape[2:]))
 
     def _losses(self, block: int, features: Tensor, branch: int, branches: int) -> list[Loss]:
         """The losses of one branch, each a mean over all of them."""
@@ -151,7 +161,7 @@ class OptimisedFeatures:
         if settings.temporal_weight is not None and frames > 1:
             losses.append(self._temporal_loss(features, settings.temporal_weight / branches))
         if settings.spatial_weight is not None:
-            target = self._target(block, features, branches)[branch * frames : (branch + 1) * frames]
+            target = self._target(block, features, 1, branches)[branch * frames : (branch + 1) * frames]
             loss = SquaredSpatialLoss if settings.spatial_squared else SpatialLoss
             losses.append(loss(target, settings.spatial_weight / branches))
         return losses
@@ -162,13 +172,15 @@ class OptimisedFeatures:
             self._temporal[height, width] = TemporalLoss(self._correspondence.flow(height, width), weight)
         return self._temporal[height, width]
 
-    def _target(self, block: int, features: Tensor, branches: int) -> Tensor:
+    def _target(self, block: int, features: Tensor, windows: int, branches: int) -> Tensor:
+        """The reference of all branches, of which `features` are those of some windows."""
         if block not in self._targets:
             raise RuntimeError(
                 "the spatial loss needs reference features: call the U-Net once within `features.recording()`"
             )
         target = self._targets[block]
-        expected = (branches * features.shape[0], features.shape[2] * features.shape[3], features.shape[1])
+        rows = features.shape[0] // windows * branches
+        expected = (rows, features.shape[2] * features.shape[3], features.shape[1])
         if target.shape != expected:
             raise ValueError(
                 f"reference features of up-block {block} are {tuple(target.shape)} but {expected} (rows, positions, "
@@ -251,6 +263,12 @@ def _statistics(features: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     mean = features.mean(dim=(2, 3), keepdim=True)
     squares = (features - mean).square_().sum(dim=(2, 3), keepdim=True)
     variance = squares / max(positions - 1, 1)  # one position has no unbiased variance
+    return mean, (variance + epsilon).sqrt()
+
+
+def _of_rows(rows: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The same of rows (N, L, C), where one pass is the faster way; (N, 1, C) each."""
+    variance, mean = torch.var_mean(rows, dim=1, keepdim=True, correction=min(1, rows.shape[1] - 1))
     return mean, (variance + epsilon).sqrt()
 
 

@@ -27,13 +27,17 @@ AGREED = 0.1
 
 _PROOF_RATE = 0.2
 
-SIGNS_BYTES = 2**26
+SIGNS_BYTES = 2**27
 """What the signs of the self-similarities' difference may take: of some frames, or of a band of one frame's rows."""
 
-_PROOFS = (((12, 13), 72, False), ((9, 16), 128, False), ((9, 16), 128, True))
+SMALL_BYTES = 2**26
+"""Features (float32) of which all branches of guidance are optimised at once: small ones wait for launches."""
+
+_PROOF_STEPS = 3
+_PROOFS = (((12, 13), 200, False), ((9, 16), 256, False), ((9, 16), 256, True))
 """Features' size and channels, and whether in bands whose target is computed anew. Triton compiles each to programs of
 its own: channels that are not full, and those that are, as in real networks, which are loaded by other instructions
-and take two or three times the shared memory.
+and take two or three times the shared memory. All have more than one tile, and more channels than a warp takes at once.
 """
 
 
@@ -62,7 +66,7 @@ def problem(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def disagreement(device: torch.device, dtype: torch.dtype) -> float:
-    """How far both ways lie apart after three steps of Adam on noise, as a share of what the plain one moved."""
+    """How far both ways lie apart after some steps of Adam on noise, as a share of what the plain one moved."""
     apart = [_apart(device, dtype, size, channels, anew) for size, channels, anew in _PROOFS]
     return float(torch.tensor(apart).max())  # unlike `max`, NaN where any of them is
 
@@ -79,14 +83,14 @@ def _apart(device: torch.device, dtype: torch.dtype, size: tuple[int, int], chan
     gradient = plain.grad = torch.zeros_like(plain)
     adam = torch.optim.Adam([plain], lr=_PROOF_RATE)
     terms = (losses.TemporalLoss(flow, 2.0), losses.SpatialLoss(target, 100.0))
-    for _ in range(3):
+    for _ in range(_PROOF_STEPS):
         gradient.zero_()
         for term in terms:
             term.add_gradient(plain, gradient, measured=False)
         adam.step()
     limits = {"signs_bytes": 0, "kept_bytes": 0} if anew else {}
     spatial = Spatial(target=target, weight=100.0, **limits)
-    descend(ours, Temporal.of(flow, 2.0), spatial, 3, _PROOF_RATE)
+    descend(ours, Temporal.of(flow, 2.0), spatial, _PROOF_STEPS, _PROOF_RATE)
     return float((ours - plain).abs().mean() / (plain - first).abs().mean())
 
 
@@ -107,8 +111,8 @@ class Temporal:
     weight: float
 
     @classmethod
-    def of(cls, flow: Flow, weight: float) -> Temporal:
-        """Prepare it; flow: at the features' size."""
+    def of(cls, flow: Flow, weight: float, windows: int = 1) -> Temporal:
+        """Prepare it; flow: at the features' size. windows: how many follow each other that move the same way."""
         frames, length = flow.frames, flow.size[0] * flow.size[1]
         first = torch.arange(frames, device=flow.forward.device)[:, None, None] * length
         ahead, ahead_weights = losses.bilinear_taps(flow.forward)
@@ -117,10 +121,13 @@ class Temporal:
         taps = torch.stack([ahead + first.roll(-1, 0), (behind + first).roll(1, 0)]).view(2, -1, 4)
         weights = torch.stack([ahead_weights, behind_weights.roll(1, 0)]).view(2, -1, 4)
         valid = torch.stack([flow.forward_occlusion, flow.backward_occlusion.roll(1, 0)]).view(2, -1) == 0
+        beyond = torch.arange(windows, device=taps.device)[:, None, None] * (frames * length)
+        taps = (taps[:, None] + beyond).flatten(1, 2)
+        weights, valid = weights.repeat(1, windows, 1), valid.repeat(1, windows)
         entries = torch.arange(valid.numel(), device=taps.device).view(2, -1, 1).expand_as(taps)
         used = valid[:, :, None] & (weights != 0)
         ordered, order = taps[used].sort(stable=True)
-        pixels = torch.arange(frames * length + 1, device=taps.device)
+        pixels = torch.arange(windows * frames * length + 1, device=taps.device)
         return cls(
             taps=taps.int(), weights=weights.contiguous(), valid=valid.to(torch.uint8),
             starts=torch.searchsorted(ordered, pixels).int(), entries=entries[used][order].int(),
@@ -235,15 +242,17 @@ def _sums(
 def _signed_sums(unit: Tensor, others: list[Tensor], bands: list[_Band], kept: bool) -> Tensor:
     """S times unit rows (F, L, C), for S the signs of the difference of both self-similarities."""
     kernels, (frames, length, _) = _kernels(), unit.shape
+    width = kernels.tiles_of(length) * kernels.BLOCK  # whole tiles, of which the rest means nothing
     if len(bands) == 1:
-        signs = unit.new_empty(frames, length, length)
+        signs = unit.new_empty(frames, width, width)
         kernels.similarity_signs(unit, others[0], bands[0].tiles, signs, 0, kept=kept)
-        return torch.bmm(signs, unit)
+        return torch.bmm(signs[:, :length, :length], unit)
     sums = torch.zeros_like(unit, dtype=torch.float32)
     for band, other in zip(bands, others, strict=True):
         onward, last = unit[:, band.first :], band.first + band.height
-        signs = unit.new_empty(frames, band.height, length - band.first)
-        kernels.similarity_signs(unit, other, band.tiles, signs, band.first, kept=kept)
+        whole = unit.new_empty(frames, kernels.tiles_of(band.height) * kernels.BLOCK, width - band.first)
+        kernels.similarity_signs(unit, other, band.tiles, whole, band.first, kept=kept)
+        signs = whole[:, : band.height, : length - band.first]
         sums[:, band.first : last] += torch.bmm(signs, onward)
         sums[:, last:] += torch.bmm(signs[:, :, band.height :].mT, onward[:, : band.height])
     return sums

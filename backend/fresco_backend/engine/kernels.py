@@ -17,6 +17,15 @@ BLOCK = 128
 DEPTH = 64
 """Channels that a product takes at once."""
 
+CHUNK = 128
+"""Channels of a row that a warp updates at once: four a thread, which reads all types in one piece."""
+
+NEIGHBOURS = 4
+"""Rows that one program compares along the flow, one after the other: they read the same ones, while these are near."""
+
+ENTRIES = 8
+"""Of a row's differences, how many are fetched at once: as many as there are where two frames' flows are smooth."""
+
 
 def tiles_of(length: int) -> int:
     """How many tiles lie side by side in a self-similarity of `length` rows."""
@@ -30,9 +39,10 @@ def warp_signs(rows: Tensor, taps: Tensor, weights: Tensor, valid: Tensor, signs
     valid: (2, R) uint8. signs: (2, R, C) int8.
     """
     count, channels = rows.shape
-    _warp_signs[(count,)](
-        rows, taps, weights, valid, signs, count, channels, BLOCK_C=_power(channels), num_warps=_warps(channels)
-    )
+    _warp_signs[(triton.cdiv(count, NEIGHBOURS),)](
+        rows, taps, weights, valid, signs, count, channels,
+        NEIGHBOURS=NEIGHBOURS, BLOCK_C=_power(channels), num_warps=_warps(channels),
+    )  # fmt: skip
 
 
 def similarity(rows: Tensor, tiles: Tensor, kept: Tensor) -> None:
@@ -51,14 +61,15 @@ def similarity_signs(unit: Tensor, other: Tensor, tiles: Tensor, signs: Tensor, 
     """Write signs of the difference of two self-similarities.
 
     unit: (F, L, C), rows of unit length in halves. tiles: (T, 2) int32, rows and columns in units of BLOCK. other: what
-    `similarity` kept of the other (F, T, BLOCK, BLOCK), or with kept False its own rows (F, L, C). signs: (F, R, L - O)
-    in halves, of which the first row and column is `origin`; R = L with origin 0 is mirrored below its diagonal.
+    `similarity` kept of the other (F, T, BLOCK, BLOCK), or with kept False its own rows (F, L, C). signs: (F, R, S) in
+    halves, whole tiles from row and column `origin` on, of which those beyond the last row mean nothing; a whole square
+    is mirrored below its diagonal.
     """
     frames, length, channels = unit.shape
     height, width = signs.shape[1:]
     _similarity_signs[(len(tiles), frames)](
         unit, other, tiles, signs, len(tiles), length, channels, origin, height, width,
-        KEPT=kept, MIRRORED=height == length, BLOCK=BLOCK, DEPTH=DEPTH, EVEN=channels % DEPTH == 0,
+        KEPT=kept, MIRRORED=origin == 0 and height == width, BLOCK=BLOCK, DEPTH=DEPTH, EVEN=channels % DEPTH == 0,
         num_warps=8, num_stages=3,
     )  # fmt: skip
 
@@ -78,7 +89,8 @@ def update(
     _update[(count,)](
         rows, *moments, unit if unit is not None else rows, sums if sums is not None else rows, signs, starts, entries,
         shares, rows.shape[0], channels, first, *weights, step_size, correction,
-        SPATIAL=sums is not None, TEMPORAL=temporal is not None, BLOCK_C=_power(channels), num_warps=_warps(channels),
+        SPATIAL=sums is not None, TEMPORAL=temporal is not None, CHUNKS=triton.cdiv(channels, CHUNK), CHUNK=CHUNK,
+        ENTRIES=ENTRIES, num_warps=1,
     )  # fmt: skip
 
 
@@ -87,26 +99,28 @@ def _power(channels: int) -> int:
 
 
 def _warps(channels: int) -> int:
-    return 4 if channels <= 1024 else 8
+    """So many that each of their threads has four channels: it reads all types in one piece, and keeps its layout."""
+    return min(16, max(1, _power(channels) // 128))
 
 
 @triton.jit
-def _warp_signs(rows, taps, weights, valid, signs, count, channels, BLOCK_C: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
+def _warp_signs(rows, taps, weights, valid, signs, count, channels, NEIGHBOURS: tl.constexpr,
+                BLOCK_C: tl.constexpr):  # fmt: skip
     channel = tl.arange(0, BLOCK_C)
     inside = channel < channels
-    own = tl.load(rows + row * channels + channel, mask=inside, other=0.0)
-    for kind in tl.static_range(2):
-        entry = kind * count.to(tl.int64) + row
-        difference = tl.zeros_like(own)
-        if tl.load(valid + entry) != 0:
-            difference += own
+    first = tl.program_id(0).to(tl.int64) * NEIGHBOURS
+    for row in range(first, tl.minimum(first + NEIGHBOURS, count)):
+        own = tl.load(rows + row * channels + channel, mask=inside, other=0.0)
+        for kind in tl.static_range(2):
+            entry = kind * count.to(tl.int64) + row
+            compared = tl.load(valid + entry).to(tl.int32) * channels  # how many of its channels: all, or none
+            difference = own
             for corner in tl.static_range(4):
                 tap = tl.load(taps + entry * 4 + corner).to(tl.int64)
-                there = tl.load(rows + tap * channels + channel, mask=inside, other=0.0)
+                there = tl.load(rows + tap * channels + channel, mask=channel < compared, other=0.0)
                 difference -= tl.load(weights + entry * 4 + corner) * there
-        sign = (difference > 0).to(tl.int8) - (difference < 0).to(tl.int8)
-        tl.store(signs + entry * channels + channel, sign, mask=inside)
+            sign = (difference > 0).to(tl.int8) - (difference < 0).to(tl.int8)
+            tl.store(signs + entry * channels + channel, tl.where(channel < compared, sign, 0), mask=inside)
 
 
 @triton.jit
@@ -147,59 +161,84 @@ def _similarity_signs(unit, other, tiles, signs, count, length, channels, origin
                       KEPT: tl.constexpr, MIRRORED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
                       EVEN: tl.constexpr):  # fmt: skip
     tile, frame = tl.program_id(0), tl.program_id(1)
-    i, j = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
+    i, j = tl.load(tiles + 2 * tile).to(tl.int64), tl.load(tiles + 2 * tile + 1).to(tl.int64)
     within = tl.arange(0, BLOCK)
-    difference = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
-    if not KEPT:
-        difference = -_product(other, frame, i, j, difference, length, channels, BLOCK, DEPTH, EVEN)
-    difference = _product(unit, frame, i, j, difference, length, channels, BLOCK, DEPTH, EVEN)
     if KEPT:
         place = other + (frame.to(tl.int64) * count + tile) * BLOCK * BLOCK
-        difference -= tl.load(place + within[:, None] * BLOCK + within[None, :]).to(tl.float32)
+        difference = -tl.load(place + within[:, None] * BLOCK + within[None, :]).to(tl.float32)
+    else:
+        zeros = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
+        difference = -_product(other, frame, i, j, zeros, length, channels, BLOCK, DEPTH, EVEN)
+    difference = _product(unit, frame, i, j, difference, length, channels, BLOCK, DEPTH, EVEN)
     sign = (difference > 0).to(signs.dtype.element_ty) - (difference < 0).to(signs.dtype.element_ty)
-    across, down = i * BLOCK + within - origin, j * BLOCK + within - origin
+    row, column = i * BLOCK - origin, j * BLOCK - origin
     whole = signs + frame.to(tl.int64) * height * width
-    allowed = (across[:, None] < height) & (down[None, :] < width)
-    tl.store(whole + across[:, None] * width + down[None, :], sign, mask=allowed)
+    at = within[:, None] * width + within[None, :]
+    tl.store(whole + row * width + column + at, sign)
     if MIRRORED:  # noqa: SIM102, known when it is compiled, and the other is not
         if i != j:
-            mirrored = whole + down[:, None] * width + across[None, :]
-            tl.store(mirrored, tl.trans(sign), mask=(down[:, None] < height) & (across[None, :] < width))
+            tl.store(whole + column * width + row + at, tl.trans(sign))
 
 
 @triton.jit
 def _update(rows, first_moment, second_moment, unit, sums, signs, starts, entries, shares, count, channels, first,
             spatial, temporal, step_size, correction,
-            SPATIAL: tl.constexpr, TEMPORAL: tl.constexpr, BLOCK_C: tl.constexpr):  # fmt: skip
-    index = tl.program_id(0)
-    row = (first + index).to(tl.int64)
-    channel = tl.arange(0, BLOCK_C)
-    inside = channel < channels
-    at = row * channels + channel
-    value = tl.load(rows + at, mask=inside, other=0.0)
-    gradient = tl.zeros_like(value)
+            SPATIAL: tl.constexpr, TEMPORAL: tl.constexpr, CHUNKS: tl.constexpr, CHUNK: tl.constexpr,
+            ENTRIES: tl.constexpr):  # fmt: skip
+    """A warp does a row, some channels at a time: no threads wait for each other, and many rows are on their way."""
+    index = tl.program_id(0).to(tl.int64)
+    row, within = first + index, tl.arange(0, CHUNK)
+    along, across = 0.0, 0.0  # the spatial gradient: how much of the sum, and how much of the row
     if SPATIAL:
-        length = tl.maximum(tl.sqrt(tl.sum(value * value)), 1e-12)
-        direction = value / length
-        sum_ = tl.load(sums + index.to(tl.int64) * channels + channel, mask=inside, other=0.0).to(tl.float32)
-        gradient += (sum_ - direction * tl.sum(direction * sum_)) * (spatial / length)
+        square, product = tl.zeros((CHUNK,), tl.float32), tl.zeros((CHUNK,), tl.float32)
+        for chunk in tl.static_range(CHUNKS):
+            channel = chunk * CHUNK + within
+            inside = channel < channels
+            value = tl.load(rows + row * channels + channel, mask=inside, other=0.0)
+            square += value * value
+            product += value * tl.load(sums + index * channels + channel, mask=inside, other=0.0).to(tl.float32)
+        length = tl.maximum(tl.sqrt(tl.sum(square)), 1e-12)
+        along = spatial / length
+        across = along * (tl.sum(product) / length / length)
+    begin, end = 0, 0
     if TEMPORAL:
-        other = (count.to(tl.int64) + row) * channels + channel
-        total = tl.load(signs + at, mask=inside, other=0).to(tl.float32)
-        total += tl.load(signs + other, mask=inside, other=0).to(tl.float32)
-        for number in range(tl.load(starts + row), tl.load(starts + row + 1)):
-            entry = tl.load(entries + number).to(tl.int64)
-            sign = tl.load(signs + entry * channels + channel, mask=inside, other=0).to(tl.float32)
-            total -= tl.load(shares + number) * sign
-        gradient += temporal * total
-    mean = tl.load(first_moment + at, mask=inside, other=0.0)
-    square = tl.load(second_moment + at, mask=inside, other=0.0)
-    mean += (gradient - mean) * 0.1
-    square = square * 0.999 + gradient * gradient * 0.001
-    value -= step_size * mean / (tl.sqrt(square) / correction + 1e-8)
-    tl.store(rows + at, value, mask=inside)
-    tl.store(first_moment + at, mean, mask=inside)
-    tl.store(second_moment + at, square, mask=inside)
+        begin, end = tl.load(starts + row), tl.load(starts + row + 1)
+    changed = tl.zeros((CHUNK,), tl.float32)
+    for chunk in range(CHUNKS):
+        channel = chunk * CHUNK + within
+        inside = channel < channels
+        at = row * channels + channel
+        value = tl.load(rows + at, mask=inside, other=0.0)
+        mean = tl.load(first_moment + at, mask=inside, other=0.0)
+        variance = tl.load(second_moment + at, mask=inside, other=0.0)
+        gradient = tl.zeros_like(value)
+        if SPATIAL:
+            sum_ = tl.load(sums + index * channels + channel, mask=inside, other=0.0).to(tl.float32)
+            gradient += along * sum_ - across * value
+        if TEMPORAL:
+            total = tl.load(signs + at, mask=inside, other=0).to(tl.float32)
+            total += tl.load(signs + count.to(tl.int64) * channels + at, mask=inside, other=0).to(tl.float32)
+            for some in range(begin, end, ENTRIES):
+                for number in tl.static_range(ENTRIES):
+                    there = some + number < end
+                    entry = tl.load(entries + some + number, mask=there, other=0).to(tl.int64)
+                    share = tl.load(shares + some + number, mask=there, other=0.0)
+                    used = channel < tl.where(there, channels, 0)
+                    sign = tl.load(signs + entry * channels + channel, mask=used, other=0)
+                    total -= share * sign.to(tl.float32)
+            gradient += temporal * total
+        mean += (gradient - mean) * 0.1
+        variance = variance * 0.999 + gradient * gradient * 0.001
+        value -= step_size * mean / (tl.sqrt(variance) / correction + 1e-8)
+        tl.store(rows + at, value, mask=inside)
+        tl.store(first_moment + at, mean, mask=inside)
+        tl.store(second_moment + at, variance, mask=inside)
+        changed += value * value
     if SPATIAL:
-        length = tl.maximum(tl.sqrt(tl.sum(value * value)), 1e-12)
-        tl.store(unit + at, (value / length).to(unit.dtype.element_ty), mask=inside)
+        length = tl.maximum(tl.sqrt(tl.sum(changed)), 1e-12)
+        for chunk in tl.static_range(CHUNKS):
+            channel = chunk * CHUNK + within
+            inside = channel < channels
+            at = row * channels + channel
+            value = tl.load(rows + at, mask=inside, other=0.0)
+            tl.store(unit + at, (value / length).to(unit.dtype.element_ty), mask=inside)
