@@ -91,7 +91,7 @@ def test_a_self_similarity_too_large_to_be_kept_or_to_lie_in_one_piece() -> None
 
 
 def test_a_proof_that_gives_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, _size, _channels, anew: nan if anew else 0.01)
+    monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, _size, _channels, limits: nan if limits else 0.01)
     assert isnan(fused.disagreement(torch.device("cpu"), torch.float16))
 
 
@@ -109,11 +109,12 @@ def test_kernels_are_proved_before_they_are_used(monkeypatch: pytest.MonkeyPatch
         signs(unit, *given, kept=kept)
 
     monkeypatch.setattr(kernels, "similarity_signs", noted)
-    monkeypatch.setattr(fused, "_PROOF_STEPS", 2)  # the interpreter takes its time
+    monkeypatch.setattr(fused, "_PROOF_STEPS", 1)  # the interpreter takes its time
     assert all(channels > kernels.CHUNK and height * width > kernels.BLOCK
                for (height, width), channels, _ in fused._PROOFS)  # fmt: skip
     assert fused.disagreement(torch.device("cpu"), torch.float16) < 0.5 * fused.AGREED
     assert set(proved) == {(False, True), (True, True), (True, False)}, "as real networks have them, too"
+    assert [len(limits) for _, _, limits in fused._PROOFS] == [0, 0, 1, 2]
     monkeypatch.setattr(fused, "_PROOFS", fused._PROOFS[:1])
     update = kernels.update
     monkeypatch.setattr(kernels, "update", lambda *given, **more: update(*given, **more | {"weights": (0.0, 1e-9)}))

@@ -72,8 +72,8 @@ class OptimisedFeatures:
         self._background = background
         self._recording = False
         self._targets: dict[int, Tensor] = {}
-        self._temporal: dict[tuple[int, int], TemporalLoss] = {}
-        self._fused: dict[tuple[int, int, int], fused.Temporal] = {}
+        self._temporal: dict[tuple[int, int, int], TemporalLoss] = {}
+        self._fused: dict[tuple[int, int, int, int], fused.Temporal] = {}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -138,11 +138,12 @@ class OptimisedFeatures:
         windows = features.shape[0] // frames
         share = windows / branches
         if settings.temporal_weight is not None and frames > 1:
-            size = (features.shape[2], features.shape[3])
-            if (*size, windows) not in self._fused:
-                flow = self._correspondence.flow(*size)
-                self._fused[*size, windows] = fused.Temporal.of(flow, settings.temporal_weight * share, windows)
-            temporal = self._fused[*size, windows]
+            height, width = features.shape[2:]
+            key = (height, width, windows, branches)
+            if key not in self._fused:
+                flow = self._correspondence.flow(height, width)
+                self._fused[key] = fused.Temporal.of(flow, settings.temporal_weight * share, windows)
+            temporal = self._fused[key]
         if settings.spatial_weight is not None:
             target = self._target(block, features, windows, branches)[branch * frames : (branch + windows) * frames]
             spatial = fused.Spatial(target=target, weight=settings.spatial_weight * share)
@@ -159,18 +160,19 @@ class OptimisedFeatures:
         frames, settings = self._correspondence.frames, self._settings
         losses: list[Loss] = []
         if settings.temporal_weight is not None and frames > 1:
-            losses.append(self._temporal_loss(features, settings.temporal_weight / branches))
+            losses.append(self._temporal_loss(features, settings.temporal_weight, branches))
         if settings.spatial_weight is not None:
             target = self._target(block, features, 1, branches)[branch * frames : (branch + 1) * frames]
             loss = SquaredSpatialLoss if settings.spatial_squared else SpatialLoss
             losses.append(loss(target, settings.spatial_weight / branches))
         return losses
 
-    def _temporal_loss(self, features: Tensor, weight: float) -> TemporalLoss:
+    def _temporal_loss(self, features: Tensor, weight: float, branches: int) -> TemporalLoss:
         height, width = features.shape[2:]
-        if (height, width) not in self._temporal:
-            self._temporal[height, width] = TemporalLoss(self._correspondence.flow(height, width), weight)
-        return self._temporal[height, width]
+        key = (height, width, branches)
+        if key not in self._temporal:
+            self._temporal[key] = TemporalLoss(self._correspondence.flow(height, width), weight / branches)
+        return self._temporal[key]
 
     def _target(self, block: int, features: Tensor, windows: int, branches: int) -> Tensor:
         """The reference of all branches, of which `features` are those of some windows."""

@@ -34,10 +34,16 @@ SMALL_BYTES = 2**26
 """Features (float32) of which all branches of guidance are optimised at once: small ones wait for launches."""
 
 _PROOF_STEPS = 3
-_PROOFS = (((12, 13), 200, False), ((9, 16), 256, False), ((9, 16), 256, True))
-"""Features' size and channels, and whether in bands whose target is computed anew. Triton compiles each to programs of
-its own: channels that are not full, and those that are, as in real networks, which are loaded by other instructions
-and take two or three times the shared memory. All have more than one tile, and more channels than a warp takes at once.
+_PROOFS: tuple[tuple[tuple[int, int], int, dict[str, int]], ...] = (
+    ((12, 13), 200, {}),
+    ((9, 16), 320, {}),
+    ((9, 16), 320, {"kept_bytes": 0}),
+    ((9, 16), 320, {"kept_bytes": 0, "signs_bytes": 0}),
+)
+"""Features' size and channels, and limits of `Spatial`: with none, with the target computed anew, and in bands as well.
+Triton compiles each to programs of its own: channels that fill no vector, and those that do, as in real networks,
+which are loaded by other instructions and take two or three times the shared memory. All have more than one tile, and
+more channels than a warp takes at once, the last of which are not full.
 """
 
 
@@ -67,16 +73,20 @@ def problem(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def disagreement(device: torch.device, dtype: torch.dtype) -> float:
     """How far both ways lie apart after some steps of Adam on noise, as a share of what the plain one moved."""
-    apart = [_apart(device, dtype, size, channels, anew) for size, channels, anew in _PROOFS]
+    apart = [_apart(device, dtype, *proof) for proof in _PROOFS]
     return float(torch.tensor(apart).max())  # unlike `max`, NaN where any of them is
 
 
 @torch.no_grad()
-def _apart(device: torch.device, dtype: torch.dtype, size: tuple[int, int], channels: int, anew: bool) -> float:
+def _apart(
+    device: torch.device, dtype: torch.dtype, size: tuple[int, int], channels: int, limits: dict[str, int]
+) -> float:
     chance, frames = torch.Generator().manual_seed(0), 2
     first, style = (torch.randn(frames, size[0] * size[1], channels, generator=chance).to(device) for _ in range(2))
     target = torch.nn.functional.normalize(first + style, dim=2).to(dtype)
-    motion = [torch.randn(frames, 2, *size, generator=chance).to(device) for _ in range(2)]
+    places = torch.meshgrid(*(torch.arange(side) - side / 2 for side in size), indexing="ij")
+    inward = -0.7 * torch.stack(places[::-1])  # pixels in the middle are met by dozens of others
+    motion = [(inward + torch.randn(frames, 2, *size, generator=chance)).to(device) for _ in range(2)]
     holes = [(torch.rand(frames, *size, generator=chance) < 0.2).float().to(device) for _ in range(2)]
     flow = Flow(forward=motion[0], backward=motion[1], forward_occlusion=holes[0], backward_occlusion=holes[1])
     plain, ours = first.clone(), first.clone()
@@ -88,7 +98,6 @@ def _apart(device: torch.device, dtype: torch.dtype, size: tuple[int, int], chan
         for term in terms:
             term.add_gradient(plain, gradient, measured=False)
         adam.step()
-    limits = {"signs_bytes": 0, "kept_bytes": 0} if anew else {}
     spatial = Spatial(target=target, weight=100.0, **limits)
     descend(ours, Temporal.of(flow, 2.0), spatial, _PROOF_STEPS, _PROOF_RATE)
     return float((ours - plain).abs().mean() / (plain - first).abs().mean())
@@ -96,9 +105,10 @@ def _apart(device: torch.device, dtype: torch.dtype, size: tuple[int, int], chan
 
 @dataclass(frozen=True, kw_only=True)
 class Temporal:
-    """The temporal loss (`losses.TemporalLoss`) of a window: what each pixel is compared with, and its transpose.
+    """The temporal loss (`losses.TemporalLoss`) of windows: what each pixel is compared with, and its transpose.
 
-    taps, weights: (2, R, 4); valid: (2, R) uint8; R = N * L pixels, frame after frame, and the frame after and before.
+    taps, weights: (2, R, 4); valid: (2, R) uint8; R pixels, frame after frame of window after window, and the frame
+    after and before.
     starts: (R + 1,), entries, shares: of each pixel the differences that it is in as a tap. weight: of the loss.
     """
 
@@ -162,6 +172,7 @@ class Spatial:
             grid = torch.cartesian_prod(
                 torch.arange(start, min(start + most, count), device=device), torch.arange(start, count, device=device)
             ).int()
+            grid = grid[grid[:, 1] >= grid[:, 0]]
             first = start * kernels.BLOCK
             bands.append(_Band(first=first, height=min(most * kernels.BLOCK, length - first), tiles=grid))
         return bands
@@ -172,7 +183,7 @@ class Spatial:
         return max(1, min(frames, self.signs_bytes // (length**2 * self.target.itemsize)))
 
     def kept(self) -> list[Tensor]:
-        """The target's tiles by bands, (N, T, BLOCK, BLOCK) each: a third of the products. None if too large."""
+        """The target's tiles by bands, (N, T, BLOCK, BLOCK) each: a third of the products. Empty if too large."""
         kernels, (frames, length, _) = _kernels(), self.target.shape
         entries = sum(len(band.tiles) for band in self.bands) * kernels.BLOCK**2
         room = min(self.kept_bytes // (frames * self.target.itemsize), length * losses.KEPT_PER_POSITION)
@@ -187,7 +198,8 @@ class Spatial:
 
 @dataclass(frozen=True, kw_only=True)
 class _Band:
-    """Rows first .. first + height of a self-similarity. tiles: (T, 2) int32, its tiles' rows and columns."""
+    """Rows first .. first + height of a self-similarity. tiles: (T, 2) int32, rows and columns of its tiles that are on
+    the diagonal or right of it."""
 
     first: int
     height: int

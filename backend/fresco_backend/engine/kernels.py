@@ -62,15 +62,14 @@ def similarity_signs(unit: Tensor, other: Tensor, tiles: Tensor, signs: Tensor, 
 
     unit: (F, L, C), rows of unit length in halves. tiles: (T, 2) int32, rows and columns in units of BLOCK. other: what
     `similarity` kept of the other (F, T, BLOCK, BLOCK), or with kept False its own rows (F, L, C). signs: (F, R, S) in
-    halves, whole tiles from row and column `origin` on, of which those beyond the last row mean nothing; a whole square
-    is mirrored below its diagonal.
+    halves, whole tiles from row and column `origin` on, of which those beyond the last row mean nothing. Tiles are on
+    the diagonal or right of it; what lies left of it in these rows is their mirror.
     """
     frames, length, channels = unit.shape
     height, width = signs.shape[1:]
     _similarity_signs[(len(tiles), frames)](
         unit, other, tiles, signs, len(tiles), length, channels, origin, height, width,
-        KEPT=kept, MIRRORED=origin == 0 and height == width, BLOCK=BLOCK, DEPTH=DEPTH, EVEN=channels % DEPTH == 0,
-        num_warps=8, num_stages=3,
+        KEPT=kept, BLOCK=BLOCK, DEPTH=DEPTH, EVEN=channels % DEPTH == 0, num_warps=8, num_stages=3,
     )  # fmt: skip
 
 
@@ -99,7 +98,7 @@ def _power(channels: int) -> int:
 
 
 def _warps(channels: int) -> int:
-    """So many that each of their threads has four channels: it reads all types in one piece, and keeps its layout."""
+    """So many that each of their threads has four channels, from 128 to 2048 of them, and reads these in one piece."""
     return min(16, max(1, _power(channels) // 128))
 
 
@@ -158,8 +157,7 @@ def _similarity(rows, tiles, kept, count, length, channels, BLOCK: tl.constexpr,
 
 @triton.jit
 def _similarity_signs(unit, other, tiles, signs, count, length, channels, origin, height, width,
-                      KEPT: tl.constexpr, MIRRORED: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
-                      EVEN: tl.constexpr):  # fmt: skip
+                      KEPT: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
     tile, frame = tl.program_id(0), tl.program_id(1)
     i, j = tl.load(tiles + 2 * tile).to(tl.int64), tl.load(tiles + 2 * tile + 1).to(tl.int64)
     within = tl.arange(0, BLOCK)
@@ -175,9 +173,8 @@ def _similarity_signs(unit, other, tiles, signs, count, length, channels, origin
     whole = signs + frame.to(tl.int64) * height * width
     at = within[:, None] * width + within[None, :]
     tl.store(whole + row * width + column + at, sign)
-    if MIRRORED:  # noqa: SIM102, known when it is compiled, and the other is not
-        if i != j:
-            tl.store(whole + column * width + row + at, tl.trans(sign))
+    if (i != j) & (column < height):
+        tl.store(whole + column * width + row + at, tl.trans(sign))
 
 
 @triton.jit
