@@ -90,6 +90,24 @@ def test_a_self_similarity_too_large_to_be_kept_or_to_lie_in_one_piece() -> None
     assert not torch.equal(whole, banded)  # another order of sums: it went another way
 
 
+@pytest.mark.parametrize("rows_of_tiles", [1, 2, 3])
+def test_signs_of_each_band_are_whole(rows_of_tiles: int) -> None:
+    """Left of the diagonal as well, where they are mirrored; some tiles are not full."""
+    unit, target = (losses.unit_rows(features(1, (20, 15, 64), seed)) for seed in (0, 1))
+    whole = unit.float() @ unit.float().mT - target.float() @ target.float().mT
+    room = rows_of_tiles * kernels.BLOCK * unit.shape[1] * unit.itemsize
+    bands = fused.Spatial(target=target, weight=1.0, signs_bytes=room).bands
+    assert [band.height for band in bands] == {1: [128, 128, 44], 2: [256, 44], 3: [300]}[rows_of_tiles]
+    for band in bands:
+        signs = unit.new_full((1, -(-band.height // kernels.BLOCK) * kernels.BLOCK, 384 - band.first), 7)
+        kernels.similarity_signs(unit, target, band.tiles, signs, band.first, kept=False)
+        expected = whole[:, band.first : band.first + band.height, band.first :]
+        found = signs[:, : band.height, : 300 - band.first].float()
+        assert set(found.unique().tolist()) <= {-1.0, 0.0, 1.0}
+        clear = expected.abs() > 1e-4  # nearer to 0 the sign is rounding's
+        assert torch.equal(found[clear], expected.sign()[clear])
+
+
 def test_a_proof_that_gives_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, _size, _channels, limits: nan if limits else 0.01)
     assert isnan(fused.disagreement(torch.device("cpu"), torch.float16))
