@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the documentation's pictures from the demo shot and the embedded model: `docs/make_pictures.py [PART ...]`.
 
-Parts: method, looks, demo (of the demo's delivery: `make demo` first). None is all.
+Parts: method, looks, demo (of the demo's delivery: `make demo` first), report (of its page: `fresco report
+demo/shot.json` first; Chromium draws it, and `.[test]` drives that). None is all.
 """
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -103,6 +106,25 @@ def draw_demo() -> None:
                    quality=60, method=6)  # fmt: skip
 
 
+def draw_report() -> None:
+    """The page of the demo shot in a browser, the wipe over one of its keyframes."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless", "--no-sandbox", "--hide-scrollbars"):
+        options.add_argument(argument)
+    window = {"width": 1100, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))) as chrome:
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+        chrome.get((DOCS.parent / "out" / "demo" / "harbour.mp4.report.html").as_uri())
+        chrome.execute_script(
+            "for (const [name, value] of [['frame', arguments[0]], ['wipe', arguments[1]]]) {"
+            "  const slider = document.getElementById(name);"
+            "  slider.value = value; slider.dispatchEvent(new Event('input')); }", KEYFRAMES[-1] - KEYFRAMES[0], 45,
+        )  # fmt: skip
+        save(Image.open(io.BytesIO(chrome.get_screenshot_as_png())).convert("RGB"), "report.webp")
+
+
 def draw_looks(folder: Path) -> None:
     """One frame of the demo in every look, with the prompt below, as two sheets."""
     prompts = {style.phrases[0]: style.name in MEDIA for style in LOOKS.values()}
@@ -140,7 +162,8 @@ def sheet(stills: dict[str, Pixels], columns: int = 3) -> Image.Image:
 
 def main() -> None:
     """Draw the parts that the command line names."""
-    parts = {"method": draw_method, "looks": lambda: draw_looks(DOCS.parent / "out" / "docs"), "demo": draw_demo}
+    parts = {"method": draw_method, "looks": lambda: draw_looks(DOCS.parent / "out" / "docs"), "demo": draw_demo,
+             "report": draw_report}  # fmt: skip
     for name in sys.argv[1:] or parts:
         parts[name]()
 
