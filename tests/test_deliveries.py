@@ -53,6 +53,16 @@ def test_the_job_of_a_plate_that_was_a_delivery_is_not_inherited(tmp_path: Path,
     assert writer.is_delivered(1, "11" * 32)
 
 
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_a_scan_is_shown_as_the_plate_or_as_the_plate_is_stored(tmp_path: Path, tag: int) -> None:
+    """By the numbers of SMPTE ST 268, which stand at byte 768 of the file; width and height are never exchanged."""
+    plate = header(frame(depth=BitDepth.UINT8, file_type="jpeg"), Orientation=tag)
+    path = DeliveryWriter(tmp_path / "a.####.dpx", [1], like=plate).write(1, plate, "0").path
+    content = path.read_bytes()
+    code = int.from_bytes(content[768:770], "big" if content.startswith(b"SDPX") else "little")
+    assert code == {1: 0, 2: 1, 3: 3, 4: 2}.get(tag, 0)
+
+
 def test_a_dpx_has_room_for_its_job_beside_a_long_name_of_a_project(tmp_path: Path) -> None:
     source = frame(depth=BitDepth.UINT16, file_type="dpx")
     source.metadata.attribute("DocumentName", "a project " * 25)

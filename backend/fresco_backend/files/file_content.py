@@ -127,8 +127,21 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
         raise OutputPattern(f"{_SHORT} would cut the 32-bit channels of the plate, ids among them", where=type_name,
                             remedy="Choose zip or piz, which keep every bit")
     _choose_compression(spec, type_name, compression, same)
+    if type_name == "dpx":
+        _orient_scan(spec)
     _sign(spec, type_name, job_hash)
     return spec
+
+
+def _orient_scan(spec: oiio.ImageSpec) -> None:
+    """OpenImageIO 3.2 reads the orientations of DPX by SMPTE ST 268 and writes them by Exif's numbers less one: of two
+    pairs each stands for the other. Those that exchange width and height it writes so that they are another picture.
+    """
+    stated = spec.get_int_attribute("Orientation", 1)
+    if stated in (3, 4):
+        spec["Orientation"] = 7 - stated
+    elif stated > 4:
+        spec.erase_attribute("Orientation")
 
 
 def _stored(kind: BitDepth, type_name: str) -> BitDepth:
