@@ -218,6 +218,41 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
         assert pixel_aspect(movie.read(1)) == 2.0
 
 
+def pictures_that_are_turned(folder: Path, tag: int, extension: str) -> Path:
+    """A sequence of two pictures of 64 x 48 whose tag tells viewers how to turn them."""
+    stored = np.broadcast_to(picture(5)[:, :, :1].astype(np.float32) / 255, (48, 64, 3)).copy()
+    stored[:12] = (1, 0, 0)
+    kind = {"exr": "openexr", "tif": "tiff"}[extension]
+    like = plates.header(plates.with_pixels(plates.frame(64, 48, depth=BitDepth.FLOAT, file_type=kind), stored),
+                         Orientation=tag, PixelAspectRatio=2.0)
+    writer = DeliveryWriter(folder / f"plate.####.{extension}", [1, 2], like=like)
+    for number in (1, 2):
+        writer.write(number, like, "0")
+    return folder / f"plate.####.{extension}"
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_pictures_that_viewers_turn_make_an_upright_movie(tag: int, tiny_model: Path, tmp_path: Path) -> None:
+    plate = pictures_that_are_turned(tmp_path, tag, "tif")
+    shot = with_plate(small_shot(plate, tiny_model, tmp_path / "out.mov"), rate=NTSC)
+    warned = [event.code for event in rendered(with_look(shot, strength=0.0)) if isinstance(event, Warned)]
+    assert ("turned" in warned) is (tag != 1)
+    shown = oiio.ImageBufAlgo.reorient(oiio.ImageBuf(str(tmp_path / "plate.0001.tif"))).get_pixels(oiio.FLOAT)
+    with closing(MovieReader(tmp_path / "out.mov")) as made:
+        assert made.read(1).pixels.shape == shown.shape
+        assert np.abs(made.read(1).pixels - shown).mean() < 0.04
+        assert pixel_aspect(made.read(1)) == (2.0 if tag < 5 else 0.5)
+
+
+def test_a_tag_of_an_exr_turns_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    plate = pictures_that_are_turned(tmp_path, 6, "exr")
+    shot = with_plate(small_shot(plate, tiny_model, tmp_path / "out.mov"), rate=NTSC)
+    events = rendered(with_look(shot, strength=0.0))
+    assert "turned" not in [event.code for event in events if isinstance(event, Warned)]
+    with closing(MovieReader(tmp_path / "out.mov")) as made:
+        assert made.size == (64, 48)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_a_movie_has_the_same_bytes_on_any_number_of_cores(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (6, 240, 320, 3), np.uint8)

@@ -83,6 +83,15 @@ def pixel_aspect(frame: Frame) -> float:
     return stated if 0.25 <= stated <= 4 else 1.0
 
 
+def orientation(frame: Frame) -> int:
+    """How viewers turn a picture before they show it, by the tag Orientation of TIFF 6.0 and Exif: 1 is not at all.
+
+    Of EXR it is 1: there the tag is a guest that neither viewers nor editing programs look at.
+    """
+    stated = frame.metadata.get_int_attribute("Orientation", 1)
+    return stated if 1 < stated <= 8 and frame.file_type != "openexr" else 1
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Channels:
     """Everything in an image file by its name, each (H, W), whether it is a picture or not.

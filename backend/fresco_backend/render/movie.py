@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from fresco_backend.events import Advanced, Event, Stage, Warned
 from fresco_backend.files.deliveries import DeliveryWriter
-from fresco_backend.files.frames import Frame, pixel_aspect, read_frame
+from fresco_backend.files.frames import Frame, orientation, pixel_aspect, read_frame
 from fresco_backend.files.movie_delivery import write_movie
 from fresco_backend.files.movies import MovieReader, Sound
 from fresco_backend.render.job import Job
 from fresco_protocol.errors import UsageError
 
+# Turns by 90 degrees against the clock and whether left and right are exchanged before, by the orientation of Exif.
+_UPRIGHT = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False), 7: (3, True),
+            8: (1, False)}
 _TIMECODE = re.compile(r"(\d\d:\d\d:\d\d)([:;.])(\d\d)")
 
 
@@ -30,8 +33,8 @@ def assemble(job: Job, pictures: DeliveryWriter) -> Iterator[Event]:
     sound = _sound(job)
     if sound is None and isinstance(job.plate, MovieReader) and job.plate.has_audio:
         yield Warned(code="sound-left-out", text="the plate's sound does not fit the movie's frames and rate: left out")
-    frames = (_picture(pictures.path(number)) for number in job.frames)
-    written = write_movie(Path(job.shot.delivery.sequence), frames, job.rate, sound, pixel_aspect(job.like),
+    frames = (_picture(pictures.path(number), orientation(job.like)) for number in job.frames)
+    written = write_movie(Path(job.shot.delivery.sequence), frames, job.rate, sound, _pixel_aspect(job.like),
                           _timecode(job))
     yield Advanced(stage=Stage.MOVIE, done=written, total=len(job.frames))
 
@@ -65,6 +68,15 @@ def _of_header(frame: Frame) -> str:
     return f"{text[:-3]};{text[-2:]}" if drops else text
 
 
-def _picture(path: Path) -> NDArray[np.uint8]:
+def _picture(path: Path, stored: int) -> NDArray[np.uint8]:
+    """Codes (H, W, 3) of a delivered picture, upright. stored: the orientation of the plate, which no movie states."""
     codes: NDArray[np.uint8] = np.rint(read_frame(path).pixels * 255).astype(np.uint8)
+    turns, mirrored = _UPRIGHT[stored]
+    codes = np.rot90(codes[:, ::-1] if mirrored else codes, turns)
     return np.repeat(codes, 3, axis=2) if codes.shape[2] == 1 else codes
+
+
+def _pixel_aspect(like: Frame) -> float:
+    """The width of an upright pixel over its height."""
+    stored = pixel_aspect(like)
+    return 1 / stored if _UPRIGHT[orientation(like)][0] % 2 else stored

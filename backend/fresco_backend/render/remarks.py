@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fresco_backend.events import Warned
+from fresco_backend.files.frames import orientation
 from fresco_backend.files.movies import MovieReader
 from fresco_backend.models.vocabulary import unknown_text
 from fresco_backend.models.weights import tokenizer_of
@@ -23,6 +24,10 @@ def texts(job: Job) -> set[str]:
 def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
     """The warnings about a job that has something left to do. denoises: whether the model will be asked."""
     look, tiles = job.shot.look, job.tiles
+    if orientation(job.like) != 1:
+        yield Warned(code="turned", text="the plate's pictures are stored lying or mirrored, and a tag (Orientation "
+                     f"{orientation(job.like)}) tells viewers to turn them: the model sees them as they are stored. "
+                     "Turn the files first, for example with oiiotool --autoorient")
     if look.strength and not job.strength:
         yield Warned(code="no-step", text=f"strength {look.strength:g} of {look.steps} steps is less than half a step: "
                      "the delivery is the plate. Take more steps or a higher strength")
