@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from fresco_backend.pixels.color import (
     srgb_decode,
     srgb_encode,
     to_engine,
+    unknown_colours,
 )
 from fresco_backend.pixels.color_config import color_space, is_linear
 from fresco_backend.pixels.highlights import Showing
+from fresco_backend.pixels.profile import space_of
 from fresco_protocol.errors import ColorError
 from fresco_protocol.shot import BitDepth, Highlights, Rendering
 
@@ -244,6 +247,50 @@ def test_a_profile_tells_the_space_of_a_picture(name: str, description: str, spa
     source.metadata.attribute("ICCProfile", oiio.TypeDesc(f"uint8[{len(profile)}]"), np.frombuffer(profile, np.uint8))
     plate = read_frame(DeliveryWriter(tmp_path / name, [1], like=source).write(1, source, "0").path)
     assert str(plate_space(plate)) == space
+
+
+def profile_of(primaries: tuple[tuple[float, ...], ...], gamma: float) -> bytes:
+    """A profile of the kind that displays have, without a name."""
+    tags = {name: b"XYZ " + bytes(4) + struct.pack(">3i", *(round(number * 65536) for number in numbers))
+            for name, numbers in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)))
+    head, body, start = b"", b"", 132 + 12 * len(tags)
+    for name, content in tags.items():
+        head, body = head + name + struct.pack(">II", start + len(body), len(content)), body + content
+    facts = struct.pack(">I", 132 + len(head) + len(body)) + bytes(8) + b"mntrRGB XYZ ".ljust(24, b"\0") + b"acsp"
+    return facts + bytes(88) + struct.pack(">I", len(tags)) + head + body
+
+
+# Of ICC profiles, under D50: Apple's Display P3; Rec. ITU-R BT.2020; sRGB of HP and Microsoft, of 1998.
+P3 = ((0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407))
+REC2020 = ((0.67348, 0.27904, -0.00193), (0.16566, 0.67534, 0.02998), (0.12505, 0.04561, 0.79686))
+OLD_SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141))
+
+
+@pytest.mark.parametrize(("primaries", "gamma", "space", "unknown"), [
+    (P3, 2.2, "sRGB Encoded P3-D65", False), (OLD_SRGB, 2.2, "sRGB Encoded Rec.709 (sRGB)", False),
+    (REC2020, 2.2, "sRGB Encoded Rec.709 (sRGB)", True), (OLD_SRGB, 1.0, "sRGB Encoded Rec.709 (sRGB)", True)])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
+def test_a_profile_is_known_by_its_numbers_and_an_unknown_one_is_told(
+        name: str, primaries: tuple[tuple[float, ...], ...], gamma: float, space: str, unknown: bool,
+        tmp_path: Path) -> None:
+    profile = profile_of(primaries, gamma)
+    source = frame(depth=BitDepth.UINT8, file_type=file_type(name))
+    source.metadata.attribute("ICCProfile", oiio.TypeDesc(f"uint8[{len(profile)}]"), np.frombuffer(profile, np.uint8))
+    plate = read_frame(DeliveryWriter(tmp_path / name, [1], like=source).write(1, source, "0").path)
+    assert str(plate_space(plate)) == space
+    assert unknown_colours(plate) == ("the ICC profile 'without a name'" if unknown else None)
+
+
+def test_no_damage_to_a_profile_is_an_error() -> None:
+    whole = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert space_of(whole) == "srgb_rec709_scene"
+    random = np.random.default_rng(0)
+    for place in range(0, len(whole), 3):
+        space_of(whole[:place])
+        damaged = bytearray(whole)
+        damaged[place : place + 4] = random.bytes(4)
+        space_of(bytes(damaged))
 
 
 def test_a_profile_of_the_plates_space_is_not_passed_on_to_another(tmp_path: Path) -> None:

@@ -189,6 +189,15 @@ def test_an_interlaced_plate_is_said_before_it_is_rendered(
     assert [warning.code for warning in planned.warnings] == codes
 
 
+@pytest.mark.parametrize(("named", "codes"), [(None, ["unknown-colours"]), ("sRGB", [])])
+def test_colours_that_have_no_name_are_told_unless_somebody_names_them(
+        named: str | None, codes: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    """Of wide colours under the usual curve, as television has them."""
+    movie = encode(tmp_path / "plate.mov", range(1, 4), options={"x264-params": "colorprim=bt2020"})
+    shot = with_plate(small_shot(movie, tiny_model, tmp_path / "out.mov"), frames=None, color_space=named)
+    assert [warning.code for warning in pipeline.plan(shot).warnings] == codes
+
+
 @pytest.mark.parametrize("wish", [{"bit_depth": BitDepth.HALF}, {"compression": "prores"}])
 def test_a_movie_of_other_bits_than_it_gets_is_refused(wish: dict[str, Any], plain: Shot) -> None:
     with pytest.raises(OutputPattern, match=r"H\.264 of 8 bits"):
@@ -220,7 +229,7 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
 
 def pictures_that_are_turned(folder: Path, tag: int, extension: str) -> Path:
     """A sequence of two pictures of 64 x 48 whose tag tells viewers how to turn them."""
-    stored = np.broadcast_to(picture(5)[:, :, :1].astype(np.float32) / 255, (48, 64, 3)).copy()
+    stored = np.asarray(picture(5) / 255, np.float32)
     stored[:12] = (1, 0, 0)
     kind = {"exr": "openexr", "tif": "tiff"}[extension]
     like = plates.header(plates.with_pixels(plates.frame(64, 48, depth=BitDepth.FLOAT, file_type=kind), stored),
@@ -237,7 +246,8 @@ def test_pictures_that_viewers_turn_make_an_upright_movie(tag: int, tiny_model: 
     shot = with_plate(small_shot(plate, tiny_model, tmp_path / "out.mov"), rate=NTSC)
     warned = [event.code for event in rendered(with_look(shot, strength=0.0)) if isinstance(event, Warned)]
     assert ("turned" in warned) is (tag != 1)
-    shown = oiio.ImageBufAlgo.reorient(oiio.ImageBuf(str(tmp_path / "plate.0001.tif"))).get_pixels(oiio.FLOAT)
+    upright = oiio.ImageBufAlgo.reorient(oiio.ImageBuf(str(tmp_path / "plate.0001.tif")))
+    shown = np.asarray(upright.get_pixels(oiio.FLOAT))
     with closing(MovieReader(tmp_path / "out.mov")) as made:
         assert made.read(1).pixels.shape == shown.shape
         assert np.abs(made.read(1).pixels - shown).mean() < 0.04

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fresco_backend.files import movie_delivery, movies
 from fresco_backend.files.movie_delivery import check_movie, write_movie
 from fresco_backend.files.movies import MovieReader, Sound, is_movie
-from fresco_backend.pixels.color import plate_space
+from fresco_backend.pixels.color import plate_space, unknown_colours
 from fresco_protocol.errors import (
     FrameSize,
     FrameUnreadable,
@@ -219,13 +219,17 @@ def test_colour_follows_the_matrix_of_the_file(tmp_path: Path) -> None:
     assert MovieReader(tmp_path / "a.mp4").read(2).pixels * 255 == pytest.approx(red, abs=3)
 
 
-@pytest.mark.parametrize(("curve", "primaries", "space"), [
-    (ColorTrc.SMPTE2084, ColorPrimaries.BT2020, "Rec.2100-PQ - Display"),
-    (ColorTrc.SMPTE2084, ColorPrimaries.SMPTE432, "ST2084-P3-D65 - Display"),
-    (ColorTrc.ARIB_STD_B67, ColorPrimaries.BT2020, "Rec.2100-HLG - Display"),
-    (ColorTrc.BT709, ColorPrimaries.BT709, "sRGB Encoded Rec.709 (sRGB)")])
-def test_a_movie_in_hdr_has_the_colour_space_that_it_declares(tmp_path: Path, curve: ColorTrc,
-                                                              primaries: ColorPrimaries, space: str) -> None:
+@pytest.mark.parametrize(("curve", "primaries", "space", "unknown"), [
+    (ColorTrc.SMPTE2084, ColorPrimaries.BT2020, "Rec.2100-PQ - Display", False),
+    (ColorTrc.SMPTE2084, ColorPrimaries.SMPTE432, "ST2084-P3-D65 - Display", False),
+    (ColorTrc.ARIB_STD_B67, ColorPrimaries.BT2020, "Rec.2100-HLG - Display", False),
+    (ColorTrc.BT709, ColorPrimaries.SMPTE432, "sRGB Encoded P3-D65", False),
+    (ColorTrc.BT709, ColorPrimaries.BT709, "sRGB Encoded Rec.709 (sRGB)", False),
+    (ColorTrc.BT709, ColorPrimaries.SMPTE170M, "sRGB Encoded Rec.709 (sRGB)", False),
+    (ColorTrc.SMPTE428, ColorPrimaries.SMPTE432, "sRGB Encoded Rec.709 (sRGB)", True),
+    (ColorTrc.BT709, ColorPrimaries.BT2020, "sRGB Encoded Rec.709 (sRGB)", True)])
+def test_a_movie_has_the_colour_space_that_it_declares_or_says_that_it_is_unknown(
+        tmp_path: Path, curve: ColorTrc, primaries: ColorPrimaries, space: str, unknown: bool) -> None:
     with av.open(str(tmp_path / "a.mov"), "w") as movie:
         stream = movie.add_stream("prores_ks", rate=24)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv422p10le"
@@ -233,7 +237,9 @@ def test_a_movie_in_hdr_has_the_colour_space_that_it_declares(tmp_path: Path, cu
         movie.mux(stream.encode(VideoFrame.from_ndarray(picture(1), format="rgb24").reformat(
             format="yuv422p10le", dst_color_trc=curve, dst_color_primaries=primaries)))
         movie.mux(stream.encode(None))
-    assert str(plate_space(MovieReader(tmp_path / "a.mov").read(1))) == space
+    plate = MovieReader(tmp_path / "a.mov").read(1)
+    assert str(plate_space(plate)) == space
+    assert (unknown_colours(plate) is not None) is unknown
 
 
 def test_bad_movies_are_named(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ _CACHED = 8  # decoded pictures kept, for callers that step back by a frame or t
 _UNSAID = 2  # AVCOL_SPC_UNSPECIFIED
 # Curves of Rec. ITU-R BT.2100, which telephones and graders write: names of the Color Interop Forum.
 _HDR: dict[int, str] = {ColorTrc.SMPTE2084: "pq_rec2020_display", ColorTrc.ARIB_STD_B67: "hlg_rec2020_display"}
-_PQ_OF_P3 = "pq_p3d65_display"
+_PQ_OF_P3, _P3 = "pq_p3d65_display", "srgb_p3d65_scene"
+_USUAL_CURVES = (ColorTrc.BT709, ColorTrc.UNSPECIFIED, ColorTrc.SMPTE170M, ColorTrc.IEC61966_2_1, ColorTrc.BT2020_10,
+                 ColorTrc.BT2020_12)  # whose codes are shown as sRGB's are
 _NEAR = 48  # frames; up to here decoding on is cheaper than a jump to the key frame before
 _EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
@@ -304,6 +306,8 @@ def _frame(picture: VideoFrame, rate: Fraction, pixel_aspect: Fraction | None) -
     depth = BitDepth.UINT16 if deep else BitDepth.UINT8
     header = oiio.ImageSpec(samples.shape[1], samples.shape[0], samples.shape[2], depth.value)
     header.attribute("FramesPerSecond", oiio.TypeDesc("rational"), (rate.numerator, rate.denominator))
+    header.attribute("CICP", oiio.TypeDesc("int[4]"),  # ITU-T H.273: primaries, curve, no matrix any more, full range
+                     (int(picture.color_primaries), int(picture.color_trc), 0, 1))
     space = _space(picture)
     if space is not None:
         header.attribute("oiio:ColorSpace", space)
@@ -316,9 +320,12 @@ def _frame(picture: VideoFrame, rate: Fraction, pixel_aspect: Fraction | None) -
 
 
 def _space(picture: VideoFrame) -> str | None:
-    """The colour space that a movie in PQ or HLG declares; None for every other: its codes are shown as sRGB's are."""
-    if picture.color_trc == ColorTrc.SMPTE2084 and picture.color_primaries == ColorPrimaries.SMPTE432:
-        return _PQ_OF_P3
+    """The colour space that a movie in PQ, HLG or Display P3 declares; None for every other, which is taken as sRGB."""
+    if picture.color_primaries == ColorPrimaries.SMPTE432:
+        if picture.color_trc in _USUAL_CURVES:
+            return _P3
+        if picture.color_trc == ColorTrc.SMPTE2084:
+            return _PQ_OF_P3
     return _HDR.get(picture.color_trc)
 
 

@@ -26,6 +26,7 @@ from fresco_backend.pixels.color_config import (
     to_aces,
 )
 from fresco_backend.pixels.highlights import Showing
+from fresco_backend.pixels.profile import space_of
 from fresco_backend.pixels.transfer import srgb_decode as srgb_decode
 from fresco_backend.pixels.transfer import srgb_encode as srgb_encode
 from fresco_protocol.errors import ColorError
@@ -43,9 +44,12 @@ _CHROMATICITIES = {
     "lin_ap0_scene": (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767),
 }
 
+_DESCRIPTION = "ICCProfile:profile_description"
 # Descriptions of ICC profiles that are no sRGB: what Apple's programs and photographers' write. Beside them OpenImageIO
 # names sRGB, as of every PNG and JPEG.
 _PROFILES = {"display p3": "srgb_p3d65_scene", "adobe rgb": "g22_adobergb_scene"}
+# Primaries in the numbers of ITU-T H.273 that are taken as Rec. 709's, as players do: of old television, and none.
+_USUAL_PRIMARIES = (0, 1, 2, 4, 5, 6, 7)
 
 
 def plate_space(frame: Frame) -> ColorSpace:
@@ -53,9 +57,9 @@ def plate_space(frame: Frame) -> ColorSpace:
 
     Raises ColorError when it declares a space that is unknown, because to guess would be to shift its colours.
     """
-    profile = frame.metadata.get_string_attribute("ICCProfile:profile_description").lower()
-    profiled = next((space for name, space in _PROFILES.items() if profile.startswith(name)), None)
-    declared = profiled or frame.metadata.get_string_attribute("oiio:ColorSpace")
+    profiled = _profiled(frame)
+    declared = profiled if profiled != SRGB else None
+    declared = declared or frame.metadata.get_string_attribute("oiio:ColorSpace")
     if declared:
         return _declared(declared)
     found = frame.metadata.getattribute("chromaticities")
@@ -67,6 +71,26 @@ def plate_space(frame: Frame) -> ColorSpace:
     stated = " ".join(f"{number:.4g}" for number in found)
     raise ColorError(f"no colour space is known by the chromaticities {stated}", where="plate.color_space",
                      remedy="Name the space of the file: --color-space NAME")
+
+
+def unknown_colours(frame: Frame) -> str | None:
+    """What a frame says of its colours that has no name here, so that they are taken as sRGB; None: nothing does."""
+    if frame.file_type == "openexr" or plate_space(frame) != color_space(SRGB):
+        return None
+    codes = frame.metadata.getattribute("CICP")
+    if codes is not None and codes[0] not in _USUAL_PRIMARIES:
+        return f"primaries {codes[0]} and curve {codes[1]} of ITU-T H.273"
+    if frame.metadata.getattribute("ICCProfile") is None or _profiled(frame):
+        return None
+    return f"the ICC profile '{frame.metadata.get_string_attribute(_DESCRIPTION) or 'without a name'}'"
+
+
+def _profiled(frame: Frame) -> str | None:
+    """The colour space that the ICC profile of a frame means, sRGB included; None where it has none, or another."""
+    description = frame.metadata.get_string_attribute(_DESCRIPTION).lower()
+    profile = frame.metadata.getattribute("ICCProfile")
+    named = next((space for name, space in _PROFILES.items() if description.startswith(name)), None)
+    return named or (None if profile is None else space_of(bytes(profile)))
 
 
 def _declared(name: str) -> ColorSpace:

@@ -10,6 +10,7 @@ from fresco_backend.files.frames import orientation
 from fresco_backend.files.movies import MovieReader
 from fresco_backend.models.vocabulary import unknown_text
 from fresco_backend.models.weights import tokenizer_of
+from fresco_backend.pixels.color import unknown_colours
 from fresco_backend.render import prompts
 from fresco_backend.render.inversions import needs_inversion
 from fresco_backend.render.job import Job
@@ -24,6 +25,10 @@ def texts(job: Job) -> set[str]:
 def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
     """The warnings about a job that has something left to do. denoises: whether the model will be asked."""
     look, tiles = job.shot.look, job.tiles
+    stated = None if job.shot.plate.color_space else unknown_colours(job.like)
+    if stated:
+        yield Warned(code="unknown-colours", text=f"the plate states colours that have no name here ({stated}), and "
+                     "they are taken as sRGB. Name their space (--color-space NAME), or convert the plate first")
     if orientation(job.like) != 1:
         yield Warned(code="turned", text="the plate's pictures are stored lying or mirrored, and a tag (Orientation "
                      f"{orientation(job.like)}) tells viewers to turn them: the model sees them as they are stored. "
