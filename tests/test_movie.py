@@ -189,6 +189,15 @@ def test_an_interlaced_plate_is_said_before_it_is_rendered(
     assert [warning.code for warning in planned.warnings] == codes
 
 
+def test_a_plate_of_no_constant_rate_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    """Frames that were lost: those after them come too early."""
+    path = encode(tmp_path / "whole.ts", range(1, 41), options={"g": "10", "bf": "0"})
+    content = path.read_bytes()
+    (tmp_path / "plate.ts").write_bytes(content[: len(content) // 2 // 188 * 188] + content[-len(content) // 8 :])
+    shot = with_plate(small_shot(tmp_path / "plate.ts", tiny_model, tmp_path / "out.mov"), frames=None)
+    assert [warning.code for warning in pipeline.plan(shot).warnings] == ["uneven"]
+
+
 @pytest.mark.parametrize(("named", "codes"), [(None, ["unknown-colours"]), ("sRGB", [])])
 def test_colours_that_have_no_name_are_told_unless_somebody_names_them(
         named: str | None, codes: list[str], tiny_model: Path, tmp_path: Path) -> None:

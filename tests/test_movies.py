@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -423,6 +424,23 @@ def test_a_full_disk_leaves_no_movie(tmp_path: Path) -> None:
 def test_movies_are_told_from_sequences() -> None:
     assert is_movie("a/b.MOV")
     assert not is_movie("a/b.%04d.exr")
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.mkv"])
+def test_frames_that_stray_from_the_rate_are_told(tmp_path: Path, name: str) -> None:
+    """Ten frames at 25 a second, then ten at 12.5; Matroska rounds each time to milliseconds."""
+    with av.open(str(tmp_path / name), "w") as movie:
+        stream = movie.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for place in range(20):
+            shown = VideoFrame.from_ndarray(picture(place + 1), format="rgb24").reformat(format="yuv420p")
+            shown.pts, shown.time_base = max(place, 2 * place - 10), Fraction(1, 25)
+            movie.mux(stream.encode(shown))
+        movie.mux(stream.encode(None))
+    with closing(MovieReader(tmp_path / name)) as reader:
+        assert float(reader.straying) == pytest.approx(10 / float(reader.rate) - 10 / 25, abs=0.002)
+    with closing(MovieReader(encode(tmp_path / f"even-{name}", range(1, 72)))) as even:
+        assert even.straying < Fraction(1, 500)
 
 
 def test_the_mean_rate_is_taken_where_the_header_disagrees_with_the_time_stamps(tmp_path: Path) -> None:

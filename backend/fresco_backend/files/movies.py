@@ -110,6 +110,16 @@ class MovieReader:
         """Whether the movie says of any of the frames to render that it holds two fields of different moments."""
         return any(self._index[number - 1].interlaced for number in self.numbers)
 
+    @property
+    def straying(self) -> Fraction:
+        """Seconds by which the frames to render lie at most from where the rate puts them, counted from the first.
+
+        Telephones and recorders of screens write frames when they have one, and a damaged file lacks some.
+        """
+        first = self.numbers[0]
+        start = self._seconds(first)
+        return max(abs(self._seconds(number) - start - (number - first) / self.rate) for number in self.numbers)
+
     def source(self, _number: int) -> Path:
         """The file that a frame is read from."""
         return self.path

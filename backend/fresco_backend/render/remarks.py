@@ -25,14 +25,7 @@ def texts(job: Job) -> set[str]:
 def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
     """The warnings about a job that has something left to do. denoises: whether the model will be asked."""
     look, tiles = job.shot.look, job.tiles
-    stated = None if job.shot.plate.color_space else unknown_colours(job.like)
-    if stated:
-        yield Warned(code="unknown-colours", text=f"the plate states colours that have no name here ({stated}), and "
-                     "they are taken as sRGB. Name their space (--color-space NAME), or convert the plate first")
-    if orientation(job.like) != 1:
-        yield Warned(code="turned", text="the plate's pictures are stored lying or mirrored, and a tag (Orientation "
-                     f"{orientation(job.like)}) tells viewers to turn them: the model sees them as they are stored. "
-                     "Turn the files first, for example with oiiotool --autoorient")
+    yield from _of_plate(job)
     if look.strength and not job.strength:
         yield Warned(code="no-step", text=f"strength {look.strength:g} of {look.steps} steps is less than half a step: "
                      "the delivery is the plate. Take more steps or a higher strength")
@@ -48,3 +41,20 @@ def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
     unknown = unknown_text(tokenizer, texts(job), look.model) if tokenizer is not None else None
     if unknown:
         yield Warned(code="unknown-words", text=unknown)
+
+
+def _of_plate(job: Job) -> Iterator[Warned]:
+    """What is said of a plate whatever becomes of it: when, in which colours and which way up its frames are shown."""
+    plate = job.plate
+    if isinstance(plate, MovieReader) and plate.straying > 1 / plate.rate:
+        yield Warned(code="uneven", text="the movie's frames are not evenly spaced in time: delivered at "
+                     f"{float(plate.rate):.5g} a second, they lie up to {float(plate.straying):.2f} seconds from where "
+                     "the plate shows them, and from its sound. Give the plate a constant rate first")
+    stated = None if job.shot.plate.color_space else unknown_colours(job.like)
+    if stated:
+        yield Warned(code="unknown-colours", text=f"the plate states colours that have no name here ({stated}), and "
+                     "they are taken as sRGB. Name their space (--color-space NAME), or convert the plate first")
+    if orientation(job.like) != 1:
+        yield Warned(code="turned", text="the plate's pictures are stored lying or mirrored, and a tag (Orientation "
+                     f"{orientation(job.like)}) tells viewers to turn them: the model sees them as they are stored. "
+                     "Turn the files first, for example with oiiotool --autoorient")
