@@ -17,7 +17,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -211,6 +211,35 @@ def test_deep_and_transparent_pixel_formats_keep_their_bits(tmp_path: Path) -> N
     assert clear.alpha.min() > 0.99
     lossless = MovieReader(encode(tmp_path / "c.mkv", [3], codec="ffv1", pix_fmt="bgr0")).read(1)
     assert np.array_equal(np.round(lossless.pixels * 255), picture(3))
+
+
+def plain_picture(layout: str, planes: tuple[int, ...], full: bool) -> VideoFrame:
+    """A picture of one colour, by the codes of its planes, of 16 bits each."""
+    made = VideoFrame(64, 48, layout)
+    for plane, code in zip(made.planes, planes, strict=True):
+        plane.update(np.full(plane.buffer_size // 2, code, np.uint16).tobytes())
+    made.colorspace, made.color_range = Colorspace.ITU709, ColorRange.JPEG if full else ColorRange.MPEG
+    return made
+
+
+@pytest.mark.parametrize(("layout", "planes", "full", "light", "alpha"), [
+    ("yuv422p10le", (940, 512, 512), False, 1, None), ("yuv422p10le", (502, 512, 512), False, 0.5, None),
+    ("yuv420p10le", (64, 512, 512), False, 0, None), ("yuv422p10le", (1019, 512, 512), False, 1, None),
+    ("yuva444p12le", (3760, 2048, 2048, 4095), False, 1, 1), ("yuva444p10le", (502, 512, 512, 0), False, 0.5, 0),
+    ("yuv444p16le", (60160, 32768, 32768), False, 1, None), ("yuv420p10le", (1023, 512, 512), True, 1, None),
+    ("yuv444p12le", (2048, 2048, 2048), True, 2048 / 4095, None), ("gray10le", (1023,), True, 1, None),
+    ("gray12le", (1024,), True, 1024 / 4095, None), ("gbrp10le", (1023, 1023, 1023), False, 1, None)])
+def test_white_is_white_and_opaque_is_opaque_whatever_the_bits(
+        layout: str, planes: tuple[int, ...], full: bool, light: float, alpha: float | None) -> None:
+    """By the codes of Rec. ITU-R BT.709 and BT.2100: 940 of 10 bits is white in legal range, 1023 in full range."""
+    shown = movies._frame(plain_picture(layout, planes, full), NTSC, None)
+    assert shown.pixels == pytest.approx(np.full((48, 64, 3), light), abs=5e-5)
+    assert shown.pixels.max() <= 1
+    if light == 1:
+        assert shown.pixels.min() == 1
+    assert (shown.alpha is None) is (alpha is None)
+    if shown.alpha is not None:
+        assert shown.alpha.min() == shown.alpha.max() == alpha
 
 
 def test_colour_follows_the_matrix_of_the_file(tmp_path: Path) -> None:

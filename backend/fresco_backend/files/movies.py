@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from fresco_backend.files.frames import Channels, FloatArray, Frame, Size, Window
 from fresco_backend.files.sequences import frames_text
@@ -311,10 +313,11 @@ def _frame(picture: VideoFrame, rate: Fraction, pixel_aspect: Fraction | None) -
     layout = ("rgba64le" if clear else "rgb48le") if deep else ("rgba" if clear else "rgb24")
     codes = picture.reformat(format=layout, src_colorspace=_matrix(picture), dst_color_range=ColorRange.JPEG,
                              interpolation=_EXACT).to_ndarray()
-    samples: FloatArray = codes.astype(np.float32) / np.float32(65535 if deep else 255)
-    samples = np.ascontiguousarray(np.rot90(samples, picture.rotation // 90))
+    codes = np.rot90(codes, picture.rotation // 90)
+    white, opaque = _whites(picture) if deep else (255, 255)
+    pixels = _share(codes[:, :, :3], white)
     depth = BitDepth.UINT16 if deep else BitDepth.UINT8
-    header = oiio.ImageSpec(samples.shape[1], samples.shape[0], samples.shape[2], depth.value)
+    header = oiio.ImageSpec(codes.shape[1], codes.shape[0], codes.shape[2], depth.value)
     header.attribute("FramesPerSecond", oiio.TypeDesc("rational"), (rate.numerator, rate.denominator))
     header.attribute("CICP", oiio.TypeDesc("int[4]"),  # ITU-T H.273: primaries, curve, no matrix any more, full range
                      (int(picture.color_primaries), int(picture.color_trc), 0, 1))
@@ -324,9 +327,30 @@ def _frame(picture: VideoFrame, rate: Fraction, pixel_aspect: Fraction | None) -
     if pixel_aspect:
         upright = picture.rotation // 90 % 2 == 0
         header.attribute("PixelAspectRatio", float(pixel_aspect if upright else 1 / pixel_aspect))
-    return Frame(pixels=np.ascontiguousarray(samples[:, :, :3]), channels=("R", "G", "B"), associated=False,
-                 alpha=np.ascontiguousarray(samples[:, :, 3]) if clear else None, format=depth, file_type="movie",
+    return Frame(pixels=pixels, channels=("R", "G", "B"), associated=False,
+                 alpha=_share(codes[:, :, 3], opaque) if clear else None, format=depth, file_type="movie",
                  metadata=header)
+
+
+def _share(codes: NDArray[Any], white: int) -> FloatArray:
+    """Codes as a share of white, in [0, 1]."""
+    samples: FloatArray = np.ascontiguousarray(codes, np.float32) / np.float32(white)
+    return np.minimum(samples, 1, out=samples)
+
+
+def _whites(picture: VideoFrame) -> tuple[int, int]:
+    """The codes of 16 bits that libswscale makes of white and of an opaque alpha.
+
+    It makes 255 of legal white and shifts that by 8 bits; those of full range, of greys and of alpha it shifts upwards
+    and fills none below. Taken for 65535 they would be a white of 0.996, and an opaque alpha of 0.999.
+    """
+    layout = picture.format
+    if layout.is_rgb or layout.name.startswith("xyz"):
+        return 65535, 65535
+    bits = min(layout.components[0].bits, 16)
+    shifted = ((1 << bits) - 1) << 16 - bits
+    legal = len(layout.components) > 2 and picture.color_range != ColorRange.JPEG
+    return 65280 if legal else shifted, shifted
 
 
 def _space(picture: VideoFrame) -> str | None:
