@@ -16,7 +16,7 @@ from fresco_backend.files.frames import Channels, FloatArray
 from fresco_backend.pixels.color import from_engine
 from fresco_backend.pixels.color_config import color_space
 from fresco_backend.pixels.cryptomatte import _name_hash, coverage, objects
-from fresco_backend.pixels.mattes import channel_samples, composite, shaped
+from fresco_backend.pixels.mattes import channel_samples, composite, overlooked, shaped
 from fresco_protocol.errors import MatteError
 from fresco_protocol.shot import Matte
 
@@ -99,6 +99,16 @@ def test_an_unknown_object_names_the_nearest_ones() -> None:
     assert coverage(crypto().by_name, crypto().metadata, "nobody") is None
     with pytest.raises(MatteError, match="object: hero"):
         channel_samples(crypto(), named("heros"))
+
+
+def test_a_channel_beside_an_opaque_alpha_is_overlooked_unless_somebody_names_one() -> None:
+    opaque, white = np.ones((2, 2), np.float32), np.eye(2, dtype=np.float32)
+    drawn, full = (image({"R": red, "G": red, "B": red, "A": opaque}) for red in (white, opaque))
+    assert overlooked([full, drawn, full], named()) == "R"
+    assert overlooked([full, drawn], named("A")) is None
+    assert overlooked([full, full], named()) is None, "white everywhere, by whichever channel"
+    assert overlooked([drawn, image({"R": white, "A": white})], named()) is None, "this alpha says something"
+    assert overlooked([image({"Y": white})], named()) is None
 
 
 def test_a_matte_is_widened_narrowed_and_softened() -> None:

@@ -14,7 +14,7 @@ import pytest
 from shots import delivered, rendered, small_shot, with_delivery, with_plate, write_plate
 
 import tiny
-from fresco_backend import cli
+from fresco_backend import cli, pipeline
 from fresco_backend.commands.report_command import report
 from fresco_backend.events import Planned
 from fresco_backend.files.frames import read_frame
@@ -94,6 +94,15 @@ def test_a_still_has_the_matte_of_its_frame_and_the_report_of_a_shot(shot: Shot,
     matted = still(replace(shot, matte=Matte(sequence=str(matte))), 1002)
     rendered(matted)
     assert report([matted.delivery.sequence])[0].name == "look.still.1002.png.report.html"
+
+
+@pytest.mark.parametrize(("channel", "codes"), [(None, ["matte-opaque"]), ("R", [])])
+def test_an_opaque_alpha_that_is_taken_for_the_matte_is_told(
+        channel: str | None, codes: list[str], shot: Shot, tmp_path: Path) -> None:
+    drawn = np.asarray(tiny.moving_plate(9, 64).matte, np.float32)[..., None]
+    pictures = np.concatenate([drawn, drawn, drawn, np.ones_like(drawn)], axis=-1)
+    matte = Matte(sequence=str(tiny.write_sequence(tmp_path / "matte", pictures)), channel=channel)
+    assert [warning.code for warning in pipeline.plan(replace(shot, matte=matte)).warnings] == codes
 
 
 def test_a_still_has_the_matte_that_is_propagated_to_it(shot: Shot, tmp_path: Path) -> None:

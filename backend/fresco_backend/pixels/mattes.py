@@ -2,6 +2,7 @@
 """Mattes: which channel of a file is meant, how its edge is shaped, and the composite over the plate by it."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -23,6 +24,21 @@ def channel_samples(image: Channels, matte: Matte) -> FloatArray:
     """
     samples = np.clip(cleaned(_channel(image, matte.channel)).samples, 0, 1)
     return 1 - samples if matte.invert else samples
+
+
+def overlooked(images: Iterable[Channels], matte: Matte) -> str | None:
+    """The channel that was probably meant where nobody named one, and the alpha of all images is opaque everywhere.
+
+    So are black and white pictures written that have an alpha for no reason. None: there is nothing to wonder at.
+    """
+    first = None
+    for image in images:
+        names = {name.lower(): name for name in image.by_name}
+        if matte.channel is not None or "a" not in names or not np.all(image.by_name[names["a"]] == 1):
+            return None
+        others = (name for name in image.by_name if name != names["a"] and np.ptp(image.by_name[name]))
+        first = first or next(others, None)
+    return first
 
 
 def shaped(samples: FloatArray, matte: Matte) -> FloatArray:

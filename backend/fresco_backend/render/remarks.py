@@ -26,6 +26,11 @@ def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
     """The warnings about a job that has something left to do. denoises: whether the model will be asked."""
     look, tiles = job.shot.look, job.tiles
     yield from _of_plate(job)
+    meant = None if job.matte is None else job.matte.overlooked()
+    if meant is not None:
+        yield Warned(code="matte-opaque", text="the matte's alpha, which is taken where no channel is named, is opaque "
+                     f"everywhere: all of the picture changes, or none of it. If its channel {meant} was meant, name "
+                     f"it: --matte-channel {meant}")
     if look.strength and not job.strength:
         yield Warned(code="no-step", text=f"strength {look.strength:g} of {look.steps} steps is less than half a step: "
                      "the delivery is the plate. Take more steps or a higher strength")

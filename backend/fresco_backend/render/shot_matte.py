@@ -18,8 +18,9 @@ from fresco_backend.files.frames import Channels, FloatArray, read_header
 from fresco_backend.files.movies import is_movie
 from fresco_backend.files.plate import PlateReader, open_plate
 from fresco_backend.files.sequences import FramePattern, frames_text
+from fresco_backend.pixels.framing import sampled
 from fresco_backend.pixels.matte_propagation import propagated
-from fresco_backend.pixels.mattes import channel_samples, shaped
+from fresco_backend.pixels.mattes import channel_samples, overlooked, shaped
 from fresco_backend.pixels.resolution import fit, resized
 from fresco_protocol.errors import FrameGap, MatteError, PlateMissing, RangeOutside
 from fresco_protocol.shot import Matte, Missing
@@ -90,6 +91,10 @@ class ShotMatte:
             self.kept = {number: (_packed(one.matte.numpy()), one.confidence) for number, one in made
                          if number in self.plate.numbers}
         return {number: confidence for number, (_, confidence) in self.kept.items()}
+
+    def overlooked(self) -> str | None:
+        """The channel that was probably meant where the shot names none and the alpha is opaque; of a few frames."""
+        return overlooked(map(self.reader.read_channels, sampled(self.reader.numbers)), self.matte)
 
     def doubtful(self, number: int) -> float | None:
         """The confidence of a frame's matte where somebody should look at it; None where it was given or is sure."""
