@@ -49,5 +49,5 @@ def with_worker(folder: Path, monkeypatch: pytest.MonkeyPatch, speech: str, **op
 
     monkeypatch.setattr(WorkerPool, "_spawned", spawned)
     monkeypatch.setattr(worker_pool, "ORPHANED", 0.2)
-    with serving(folder, devices=("cpu",), patience=PATIENCE, **options) as running:
+    with serving(folder, devices=("cpu",), **{"patience": PATIENCE, **options}) as running:
         yield running

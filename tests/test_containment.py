@@ -29,7 +29,7 @@ from fresco_backend.server.answers import Answers
 from fresco_backend.server.listener import Listener
 from fresco_backend.server.server import Server
 from fresco_backend.server.server_address import fresh_token
-from fresco_backend.server.worker_pool import WorkerPool
+from fresco_backend.server.worker_pool import Patience, WorkerPool
 from fresco_protocol.client import Client
 from fresco_protocol.connection import host_and_port
 from fresco_protocol.errors import DiskFull, FrescoError, InputError, ServerSilent, UsageError, WorkerDied
@@ -143,6 +143,30 @@ def test_while_the_disk_refuses_a_word_the_loop_rests(tmp_path: Path, monkeypatc
         assert rounds[0] - before < 300, "one for each word at most, and those of the clocks"
         full.clear()
         assert ended(client, job).state is JobState.DELIVERED
+
+
+def test_a_disk_that_is_full_for_long_costs_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has to make room first, which takes longer than a worker may be silent."""
+    full, report = threading.Event(), JobQueue.report
+
+    def refused(queue: JobQueue, claim: Claim, events: Iterable[JobEvent] = ()) -> Wish | None:
+        if full.is_set():
+            raise DiskFull("the disk of the queue is full")
+        return report(queue, claim, events)
+
+    monkeypatch.setattr(JobQueue, "report", refused)
+    monkeypatch.setattr(server_room, "TICK", 0.1)
+    talks = "[(say(warned(job, str(number))), time.sleep(0.05)) for number in range(40)]"
+    with with_worker(tmp_path, monkeypatch, talks, patience=Patience(silence=1.0)) as running, \
+            running.client() as client:
+        full.set()
+        job = running.submit(client).id
+        time.sleep(3)
+        assert running.server.work.waits
+        full.clear()
+        record = ended(client, job)
+        assert (record.state, record.attempt) == (JobState.DELIVERED, 1)
+        assert "is killed" not in running.log.getvalue()
 
 
 def test_words_that_came_at_once_are_taken_without_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

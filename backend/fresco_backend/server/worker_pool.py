@@ -182,9 +182,8 @@ class WorkerPool:
         for due, device in [entry for entry in self._due if entry[0] <= now]:
             self._due.remove((due, device))
             self._start(device)
-        if now - self._seen > self.patience.silence / 4:  # the server itself was stopped: it heard nobody
-            for worker in self:
-                worker.heard = worker.worked = now
+        if now - self._seen > self.patience.silence / 4:  # the server itself was stopped
+            self._excuse(now)
         self._seen = now
         for worker in self:
             if worker.process.poll() is not None:
@@ -208,8 +207,10 @@ class WorkerPool:
         return None
 
     def hush(self) -> None:
-        """Let what waits to be heard no longer wake the loop; what is said after this does."""
+        """Let what waits to be heard no longer wake the loop; what is said after this does. Nobody is overdue for it.
+        """
         self._said.hush()
+        self._excuse(time.monotonic())
 
     def end(self, *, seconds: float) -> None:
         """End all workers: their pipes are closed, and those that are not gone in time are killed."""
@@ -226,6 +227,12 @@ class WorkerPool:
             with suppress(subprocess.TimeoutExpired):  # the system does not end it; its lock keeps others away
                 worker.process.wait(1.0)
         self.socket.close(0)
+
+    def _excuse(self, now: float) -> None:
+        """Begin all clocks anew: the server heard nobody, and that was no worker's fault."""
+        for worker in self:
+            worker.heard = worker.worked = now
+            worker.halt_since = now if worker.halt_since is not None else None
 
     def _take(self, worker: WorkerProcess, raw: _Raw) -> Heard | None:
         if raw.line is None:
