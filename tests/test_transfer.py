@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from false_workers import with_worker
-from servers import ended, serving, shot_in, waited
+from servers import Running, ended, serving, shot_in, waited
 
 from fresco_backend import cli
 from fresco_backend.commands import transfer_commands
@@ -701,6 +701,81 @@ def test_what_is_old_or_nobodys_goes(box: Path, plate: Path, monkeypatch: pytest
         running.server.transfers._cleaned = 0.0
         assert waited(client, job.id, lambda record: record.state is JobState.CANCELLED, 10)
         assert waited_for(lambda: not list(place.iterdir()))
+
+
+DAY = 86_400.0
+
+
+def rendered(box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Job, Path]:
+    """A job that was sent and has ended, whose server has ended too; and the folder of its files."""
+    with with_worker(box, monkeypatch, COPIES) as running, running.client() as client:
+        job = ended(client, sent(client, plate).id)
+    return job, Path(job.output).parents[1]
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """From now on the clock of the day is ahead by so much."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + seconds)
+
+
+def cleaned(running: Running) -> None:
+    """Its folder of uploads was looked through."""
+    running.server.transfers._cleaned = 0.0
+    assert waited_for(lambda: running.server.transfers._cleaned > 0)
+
+
+def test_a_box_that_was_off_for_long_has_what_it_rendered(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, place = rendered(box, plate, monkeypatch)
+    later(monkeypatch, 30 * DAY)
+    with serving(box) as running, running.client() as client:
+        cleaned(running)
+        assert len(download(client, job.id, str(tmp_path / "back"))[1]) == len(SIZES)
+    later(monkeypatch, 30 * DAY)
+    with serving(box) as running:
+        cleaned(running)
+        assert place.is_dir(), "nor does the second time"
+
+
+def test_a_clock_that_jumps_takes_no_files(box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, place = rendered(box, plate, monkeypatch)
+    (plate / "p.1005.exr").write_bytes(b"another plate")
+    with serving(box) as running, running.client() as client:
+        waiting, _ = begun(client, plate, "waiting")
+        queued = sent(client, plate, "queued")
+        for jump in (30 * DAY, -40 * DAY, 400 * DAY):
+            later(monkeypatch, jump)
+            cleaned(running)
+        assert place.is_dir()
+        assert client.request(ShowJob(job=waiting.id)).record.state is JobState.SUBMITTED
+        assert Path(queued.output).parent.is_dir()
+
+
+def test_what_its_client_has_not_fetched_for_a_week_goes(
+        box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, place = rendered(box, plate, monkeypatch)
+    with serving(box) as running:
+        for days in range(1, 9):
+            cleaned(running)
+            assert place.is_dir() == (days < 8), days
+            monkeypatch.setattr(staging, "AWAY", 2 * DAY)  # as if it had looked meanwhile
+            later(monkeypatch, DAY)
+
+
+def test_the_week_begins_when_the_job_has_ended(box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "AWAY", 30 * DAY)  # as if it had looked meanwhile
+    with serving(box) as running, running.client() as client:
+        job = sent(client, plate)
+        later(monkeypatch, 20 * DAY)
+        cleaned(running)
+        client.request(Cancel(job=job.id))
+        later(monkeypatch, 6 * DAY)
+        cleaned(running)
+        assert Path(job.output).parent.is_dir()
+        later(monkeypatch, 2 * DAY)
+        cleaned(running)
+        assert waited_for(lambda: not Path(job.output).parent.is_dir())
 
 
 def test_servers_of_two_queues_leave_each_others_files(box: Path, plate: Path, tmp_path: Path) -> None:

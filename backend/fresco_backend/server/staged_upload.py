@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class Chunk(NamedTuple):
 class StagedUpload:
     """The files of one job. held: bytes that are there, by name. whole, wrong: names of files that are there and are
     what their checksums say; that were there and were not. refused: what the disk said, by the name of a file that has
-    come and cannot be read back. touched: when something last came, seconds since 1970."""
+    come and cannot be read back. touched: when something last came, or somebody last wanted it, seconds since 1970."""
 
     folder: Path
     manifest: Manifest
@@ -101,6 +102,12 @@ class StagedUpload:
         """So many bytes of a file are there now."""
         self.missing -= size - self.held.get(file.name, 0)
         self.held[file.name] = size
+
+    def touch(self, when: float) -> None:
+        """Somebody wanted it at this time; the next start of the server knows it too."""
+        self.touched = when
+        with suppress(OSError):  # then that start knows when something last came
+            os.utime(self.folder, (when, when))
 
     def path(self, name: str) -> Path:
         """Where a file lies when it is whole."""

@@ -17,6 +17,7 @@ whole files; the loop of the server waits for no disk longer than one chunk take
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -45,6 +46,7 @@ RESERVE = 2**30  # bytes of the disk that uploads leave free
 LIMIT = 200 * 10**9  # bytes of all uploads together
 MOST_FILES = 200_000  # of all uploads together
 KEPT = 7 * 86_400.0  # seconds that the files of a job stay after its end, or without a word of its client
+AWAY = 3_600.0  # seconds without a look at the clock after which they do not count: no server ran, or the clock jumped
 _PLACE = re.compile(r"[0-9a-f]{24}")  # what a job's folder is called
 _GONE = re.compile(rf"\.{_PLACE.pattern}\.[0-9a-f]{{8}}\.gone")  # and then, until it is deleted
 _QUEUE = re.compile(r"[0-9a-f]{16}")  # what the folder of a queue is called
@@ -63,7 +65,9 @@ class Staging:
         self._uploads: dict[str, StagedUpload] = {}
         self._checking: dict[Path, tuple[StagedUpload, File]] = {}
         self._complete: set[str] = set()
+        self._looked = time.time()
         if folder is not None:
+            self._looked = _changed(folder) or self._looked  # before anything is changed there
             for name in _entries(folder):
                 self._find(folder / name)
 
@@ -188,8 +192,26 @@ class Staging:
             self._delete(gone)
 
     def idle_since(self, key: str) -> float:
-        """When something last came for the upload of this key: seconds since 1970."""
+        """Since when nobody has wanted the upload of this key: seconds since 1970, by the clock of now."""
         return self.of(key).touched
+
+    def keep(self, key: str) -> None:
+        """Its files are wanted now."""
+        self.of(key).touch(time.time())
+
+    def look_at_the_clock(self) -> None:
+        """To be called several times within AWAY seconds. Files grow old while a server is there to be asked for them:
+        not on a machine that is off, nor by a jump of its clock. When this was last called, the folder's time tells."""
+        now, before, self._looked = time.time(), self._looked, time.time()
+        if self.folder is None or not self._uploads:
+            return
+        if abs(now - before) > AWAY:
+            self._say(f"no server looked at its uploads for {(now - before) / 3600:.1f} hours by the clock, which do "
+                      "not count for their age")
+            for upload in self._uploads.values():
+                upload.touch(min(now, upload.touched + now - before))
+        with suppress(OSError):  # then what follows counts, as if a server had been here
+            os.utime(self.folder, (now, now))
 
     def _place(self, key: str) -> Path:
         if self.folder is None:
@@ -294,6 +316,14 @@ def _entries(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise refused(folder, error) from error
+
+
+def _changed(folder: Path) -> float | None:
+    """When a folder last changed, seconds since 1970; None where it cannot be asked."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _place_name(key: str) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from fresco_backend.files.frame_pattern import MOVIES, PICTURES, FramePattern, record_path
 from fresco_backend.path_mapping import PathMapping
-from fresco_backend.queue.job_state import ENDED, JobStatus
+from fresco_backend.queue.job_state import ENDED, LIVE, JobStatus
 from fresco_backend.queue.jobs import JobQueue
 from fresco_backend.roots import Roots
 from fresco_backend.server.checksums import Checksums, open_regular
@@ -30,6 +30,7 @@ from fresco_protocol.job import JobState
 
 CLEANED_EACH = 600.0  # seconds
 MOST_PLACES = 100  # deliveries whose names are remembered
+_NEEDED = LIVE - {JobState.SUBMITTED}  # the states in which a job's files do not grow old
 
 
 class _Place(NamedTuple):
@@ -172,8 +173,11 @@ class Transfers:
         if time.monotonic() < self._cleaned:
             return
         self._cleaned = time.monotonic() + CLEANED_EACH
+        self.staging.look_at_the_clock()
         for key in self.staging.keys:
             status = self.queue.having_key(key)
+            if status is not None and status.state in _NEEDED:
+                self.staging.keep(key)
             if status is not None and status.state is JobState.SUBMITTED and is_stale(self.staging.idle_since(key)):
                 status = self.queue.cancel(status.id)
             if self._is_over(status, key):
@@ -185,7 +189,7 @@ class Transfers:
             return True
         if status.state is JobState.CANCELLED and not self.staging.of(key).is_complete:
             return True
-        return status.state in ENDED and is_stale(status.ended_at or 0.0)
+        return status.state in ENDED and is_stale(max(status.ended_at or 0.0, self.staging.idle_since(key)))
 
     def _files(self, status: JobStatus) -> tuple[Path, ...]:
         place = self._place(status)
