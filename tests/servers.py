@@ -29,9 +29,10 @@ ENDS = (JobState.DELIVERED, JobState.FAILED, JobState.CANCELLED)
 
 
 def shot_in(folder: Path, name: str = "look") -> Shot:
-    """A shot whose files need not exist: it is for servers without workers."""
+    """A shot that a server takes, with a plate that is none: it is for servers without workers."""
+    (folder / "plate.1001.exr").touch()
     return Shot(plate=Plate(sequence=str(folder / "plate.####.exr")), look=Look(prompt="ink"),
-                delivery=Delivery(sequence=str(folder / f"{name}.####.exr")), name=name)
+                delivery=Delivery(sequence=str(folder / f"{name[:200]}.####.exr")), name=name)
 
 
 @dataclass(kw_only=True)

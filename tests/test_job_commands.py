@@ -108,6 +108,7 @@ def test_a_submit_that_was_not_answered_can_be_sent_again_as_the_same_job(
 
 def test_a_still_is_a_job_of_one_frame(running: Running, client: Client, tmp_path: Path,
                                        capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plate.1003.exr").touch()
     job = Said(["submit", document(tmp_path), "--still", "1003"], capsys).out.strip()
     shot = client.request(ShowJob(job=job)).shot
     assert (shot.plate.frames, Path(shot.delivery.sequence).name) == (parse_frames("1003"), "look.still.1003.exr")

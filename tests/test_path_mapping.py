@@ -76,6 +76,7 @@ def test_every_path_of_a_shot_is_mapped() -> None:
 
 def test_the_server_maps_what_it_is_given(tmp_path: Path) -> None:
     mapping = PathMapping(rules=(Rule(format=PathFormat.WINDOWS, source="Z:\\", destination=str(tmp_path)),))
+    (tmp_path / "p.1001.exr").touch()
     shot = Shot(plate=Plate(sequence="Z:\\p.####.exr"), look=Look(prompt="ink"),
                 delivery=Delivery(sequence="Z:\\o.####.exr"))
     with serving(tmp_path, mapping=mapping) as running, running.client() as client:

@@ -188,7 +188,7 @@ def test_a_watcher_that_does_not_read_loses_its_watch_and_nobody_else(
         running: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fresco_backend.server.watchers.PATIENCE", 0.5)
     token = running.connection.token
-    job = running.submit(client, "x" * 40_000).id  # events as long fill the buffers of the system soon
+    job = running.submit(client, "x" * 80_000).id  # events as long fill the buffers of the system soon
     with raw(running) as deaf:
         deaf.send_multipart(encode(Watch(), token, id=fresh_key()))
         assert deaf.poll(5000)
@@ -603,7 +603,7 @@ def test_on_a_disk_that_refuses_nothing_is_lost_and_clients_are_told(
     options = Options(queue=tmp_path / "state" / "queue.sqlite", connection=tmp_path / "state" / "connection.json",
                       roots=Roots.declared([tmp_path]), devices=())
     with Server(options, log=ServerLog(io.StringIO())) as server:
-        submit = Submit(shot=shot_in(tmp_path, "x" * 50_000), client_key="key")
+        submit = Submit(shot=shot_in(tmp_path, "x" * 100_000), client_key="key")
         job = server.queue.submit(shot_in(tmp_path), key="first").status.id
         claim = server.queue.claim("worker", "cpu")
         worker = WorkerProcess(name="worker", device="cpu", process=cast("subprocess.Popen[bytes]", None), claim=claim)

@@ -146,10 +146,11 @@ def test_a_paused_job_goes_on_where_it_was(running: Running, client: Client, pla
 
 def test_a_job_that_fails_says_why_and_the_next_one_is_rendered(
         running: Running, client: Client, place: Path, tiny_model: Path) -> None:
-    bad = small_shot(place / "none.####.png", tiny_model, place / "failed" / "look.####.png")
+    (place / "broken.1001.png").write_bytes(b"\x89PNG no")
+    bad = small_shot(place / "broken.####.png", tiny_model, place / "failed" / "look.####.png")
     record = ended(client, submitted(client, bad))
     assert record.problem is not None
-    assert (record.state, record.problem.code, record.problem.exit_code) == (JobState.FAILED, "plate-missing", 3)
+    assert (record.state, record.problem.code, record.problem.exit_code) == (JobState.FAILED, "frame-unreadable", 3)
     good = submitted(client, with_look(shot(place, tiny_model, "after"), strength=0.0))
     assert ended(client, good).state is JobState.DELIVERED
 

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of image sequences: patterns with a place for the frame number, frame ranges, types that are delivered, the
-record beside. Light: the server reads them too."""
+record beside, what is said where none is there. Light: the server reads them too."""
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import fileseq
 
-from fresco_protocol.errors import UsageError
-from fresco_protocol.shot import frame_numbers, parse_frames
+from fresco_protocol.errors import PlateMissing, UsageError
+from fresco_protocol.shot import FrameRange, frame_numbers, parse_frames
 
 FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
 """Where the frame number stands in a name, with the mark that parts it from what comes before."""
@@ -77,6 +78,19 @@ class FramePattern:
             return {self.frames[0]: self.path(0)} if self.path(0).is_file() else {}
         return {number: path for number, path in self._alike() if path == self.path(number)}
 
+    def any_on_disk(self, ranges: Sequence[FrameRange] | None = None) -> int | None:
+        """A frame that exists, whichever is met first; None where none does. ranges: the frames that count, None is
+        all; of a single file it is the file that counts."""
+        if self.padding is None:
+            return self.frames[0] if self.path(0).is_file() else None
+        names = self._names
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            match = names.fullmatch(path.name)
+            if match is not None and path.name == self.path(number := int(match[1])).name and (
+                    ranges is None or any(number in frames.numbers() for frames in ranges)):
+                return number
+        return None
+
     def with_other_paddings(self) -> dict[int, list[int]]:
         """Frames of the same name whose number has another count of digits: {padding: frames}."""
         others: dict[int, list[int]] = {}
@@ -101,6 +115,33 @@ class FramePattern:
 
     def __str__(self) -> str:
         return self.text
+
+
+def plate_missing(pattern: FramePattern) -> PlateMissing:
+    """What is said of a plate of which no file is there: why, and what was probably meant."""
+    if not pattern.folder.is_dir():
+        return PlateMissing("the folder of the plate does not exist", where=pattern, remedy="Check the path")
+    if pattern.padding is None and pattern.path(0).is_dir():
+        return PlateMissing("the plate is a folder", where=pattern,
+                            remedy="Name the frames in it, as in plate.####.exr, or the movie")
+    return PlateMissing("no file of the plate was found", where=pattern,
+                        remedy=other_paddings(pattern)
+                        or f"{_near(pattern)}Check the name, the padding and the extension")
+
+
+def _near(pattern: FramePattern) -> str:
+    """The name in its folder that was probably meant."""
+    there = [f"{found.basename()}{found.padding()}{found.extension()}" for found in
+             fileseq.findSequencesOnDisk(str(pattern.folder), pad_style=fileseq.PAD_STYLE_HASH1)]
+    near = difflib.get_close_matches(Path(pattern.text).name, there, n=1)
+    return f"Did you mean {near[0]}? " if near else ""
+
+
+def other_paddings(pattern: FramePattern) -> str:
+    """What to say when the frames exist under another padding, as they do when two writers shared a folder."""
+    others = [f"{pattern.prefix}{digits * '#'}{pattern.suffix} ({frames_text(numbers)})"
+              for digits, numbers in sorted(pattern.with_other_paddings().items())]
+    return f"The folder also has {', '.join(others)}: rename to one padding, or name that pattern" if others else ""
 
 
 def digits_of(mark: str) -> int:

@@ -2,18 +2,17 @@
 """Plates that are image sequences: their frames on the disk, and what to do about gaps."""
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
-import fileseq
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
 from fresco_backend.files.canvas import laid_on, union
 from fresco_backend.files.frame_pattern import FramePattern as FramePattern  # their names, for all who read sequences
 from fresco_backend.files.frame_pattern import frames_text as frames_text
+from fresco_backend.files.frame_pattern import other_paddings, plate_missing
 from fresco_backend.files.frames import (
     Channels,
     Frame,
@@ -30,7 +29,6 @@ from fresco_protocol.errors import (
     FrameSize,
     FrameUnreadable,
     InputError,
-    PlateMissing,
     RangeOutside,
 )
 from fresco_protocol.shot import Missing
@@ -50,7 +48,7 @@ class SequenceReader:
         self.pattern = pattern
         self._sources = pattern.on_disk()
         if not self._sources:
-            raise _missing(pattern)
+            raise plate_missing(pattern)
         wanted = _wanted(pattern, numbers, self._sources)
         gaps = tuple(number for number in wanted if number not in self._sources)
         _require_inside(wanted, self._sources, pattern)
@@ -137,34 +135,9 @@ def _require_inside(wanted: Sequence[int], sources: Mapping[int, Path], pattern:
                            where=pattern, remedy=f"Choose frames from {min(sources)} to {max(sources)}.{advice}")
 
 
-def _missing(pattern: FramePattern) -> PlateMissing:
-    if not pattern.folder.is_dir():
-        return PlateMissing("the folder of the plate does not exist", where=pattern, remedy="Check the path")
-    if pattern.padding is None and pattern.path(0).is_dir():
-        return PlateMissing("the plate is a folder", where=pattern,
-                            remedy="Name the frames in it, as in plate.####.exr, or the movie")
-    return PlateMissing("no file of the plate was found", where=pattern,
-                        remedy=_paddings(pattern) or f"{_near(pattern)}Check the name, the padding and the extension")
-
-
-def _near(pattern: FramePattern) -> str:
-    """The name in its folder that was probably meant."""
-    there = [f"{found.basename()}{found.padding()}{found.extension()}" for found in
-             fileseq.findSequencesOnDisk(str(pattern.folder), pad_style=fileseq.PAD_STYLE_HASH1)]
-    near = difflib.get_close_matches(Path(pattern.text).name, there, n=1)
-    return f"Did you mean {near[0]}? " if near else ""
-
-
 def _gap(pattern: FramePattern, gaps: Sequence[int]) -> FrameGap:
-    return FrameGap(f"frames {frames_text(gaps)} are missing", where=pattern, remedy=_paddings(pattern) or
+    return FrameGap(f"frames {frames_text(gaps)} are missing", where=pattern, remedy=other_paddings(pattern) or
                     "Render them, or choose --missing hold (repeat the frame before) or --missing skip")
-
-
-def _paddings(pattern: FramePattern) -> str:
-    """What to say when the frames exist under another padding, as they do when two writers shared a folder."""
-    others = [f"{pattern.prefix}{digits * '#'}{pattern.suffix} ({frames_text(numbers)})"
-              for digits, numbers in sorted(pattern.with_other_paddings().items())]
-    return f"The folder also has {', '.join(others)}: rename to one padding, or name that pattern" if others else ""
 
 
 def _rate(header: oiio.ImageSpec) -> Fraction | None:

@@ -281,7 +281,10 @@ class JobQueue:
             return shot_of(connection, job)
 
     def jobs(self, states: Collection[JobState] | None = None, *, skip: int = 0, limit: int = 1_000) -> JobPage:
-        """Jobs in these states, None is all: live ones in the order in which they run, then ended ones, last first."""
+        """Jobs in these states, None is all: live ones in the order in which they run, then ended ones, last first.
+
+        limit: so many at most, -1 is all.
+        """
         wanted = frozenset(JobState) if states is None else frozenset(states)
         with self._database.reading() as connection:
             live = count(connection, wanted & LIVE)

@@ -20,6 +20,7 @@ from fresco_backend.path_mapping import PathMapping
 from fresco_backend.queue.job_state import ENDED, LIVE, JobStatus
 from fresco_backend.queue.jobs import JobQueue
 from fresco_backend.roots import Roots
+from fresco_backend.server.acceptance import Acceptance
 from fresco_backend.server.checksums import Checksums, open_regular
 from fresco_backend.server.staged_upload import Chunk
 from fresco_backend.server.staging import Staging, is_stale
@@ -65,10 +66,12 @@ class Transfers:
     _cleaned: float = 0.0
 
     def submit(self, request: m.Submit) -> m.Submitted:
-        """Queue a shot; one with files waits for them."""
+        """Queue a shot; one with files waits for them. Raises what Roots and Acceptance do."""
         shot = self.mapping.shot(request.shot)
         if request.files is None:
             self.roots.check_shot(shot)
+            if self.queue.having_key(request.client_key) is None:  # else it is sent again, and is a job already
+                Acceptance(expected=self._expected).check(shot)
             found = self.queue.submit(shot, key=request.client_key, priority=request.priority)
             return m.Submitted(record=found.status.record, created=found.created)
         shot = self.staging.located(shot, request.client_key)
@@ -190,6 +193,9 @@ class Transfers:
         if status.state is JobState.CANCELLED and not self.staging.of(key).is_complete:
             return True
         return status.state in ENDED and is_stale(max(status.ended_at or 0.0, self.staging.idle_since(key)))
+
+    def _expected(self) -> list[str]:
+        return [status.output for status in self.queue.jobs(LIVE, limit=-1).jobs]
 
     def _files(self, status: JobStatus) -> tuple[Path, ...]:
         place = self._place(status)
