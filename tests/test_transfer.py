@@ -63,7 +63,7 @@ from fresco_protocol.messages import (
     Upload,
     fresh_key,
 )
-from fresco_protocol.shot import Delivery, Look, Plate, Shot, parse_frames
+from fresco_protocol.shot import Delivery, Look, Matte, Missing, Plate, Shot, parse_frames
 from fresco_protocol.transfer import download, files_of, upload
 from fresco_protocol.wire import encode
 from fresco_protocol.zmtp import Dealer
@@ -820,6 +820,41 @@ def test_only_what_the_shot_needs_is_sent(plate: Path) -> None:
     assert staged(shot).shot.plate.sequence == "staged:plate/p.####.exr"
     with pytest.raises(PlateMissing):
         staged(replace(shot, plate=Plate(sequence=str(plate / "q.####.exr"))))
+    with pytest.raises(PlateMissing):
+        staged(replace(shot, plate=replace(shot.plate, frames=parse_frames("1-48"))))
+
+
+def sent_numbers(shot: Shot, folder: str = "plate") -> list[int]:
+    return sorted(int(name.split(".")[-2]) for name in staged(shot).sources if name.startswith(f"{folder}/"))
+
+
+@pytest.mark.parametrize(("frames", "needed"), [
+    ("1003-1006", [1002, 1004, 1005, 1007]), ("1001-1003", [1001, 1002, 1004]), ("1001-1007x2", [1001, 1002, 1004, 1005,
+                                                                                              1007])])
+def test_what_stands_in_for_a_missing_frame_is_sent(tmp_path: Path, frames: str, needed: list[int]) -> None:
+    """Else the box holds another frame than this machine would, or finds that the range leads out of the plate."""
+    for number in (1001, 1002, 1004, 1005, 1007, 1008):
+        (tmp_path / f"p.{number}.exr").touch()
+    shot = replace(shot_of(tmp_path), plate=Plate(sequence=str(tmp_path / "p.####.exr"), frames=parse_frames(frames),
+                                                  missing=Missing.HOLD))
+    assert sent_numbers(shot) == needed
+
+
+@pytest.mark.parametrize(("mattes", "plates", "given"), [
+    ((1002, 1009), [*range(1002, 1010)], [1002, 1009]), ((1003,), [1003, 1004, 1005, 1006], [1003]),
+    ((1001, 1005, 1006, 1009), [1005, 1006], [1005, 1006]), ((1002, 1020), [1002, 1003, 1004, 1005, 1006], [1002])])
+def test_what_leads_from_a_matte_to_a_still_is_sent(
+        tmp_path: Path, mattes: tuple[int, ...], plates: list[int], given: list[int]) -> None:
+    """A matte that is propagated is drawn on few frames, and seldom on those that are rendered now."""
+    for number in range(1001, 1011):
+        (tmp_path / f"p.{number}.exr").touch()
+    for number in mattes:
+        (tmp_path / f"m.{number}.exr").touch()
+    shot = replace(shot_of(tmp_path), plate=Plate(sequence=str(tmp_path / "p.####.exr"),
+                                                  frames=parse_frames("1005-1006")),
+                   matte=Matte(sequence=str(tmp_path / "m.####.exr"), propagate=True))
+    assert sent_numbers(shot) == plates
+    assert sent_numbers(shot, "matte") == given
 
 
 def test_a_link_out_of_the_roots_is_no_place_for_files(box: Path, tmp_path: Path) -> None:
