@@ -690,6 +690,30 @@ def test_a_cancelled_upload_takes_nothing_more_and_cannot_be_tried_again(box: Pa
             client.request(Discard(job=running.submit(client).id))
 
 
+def test_a_job_that_is_cancelled_while_its_files_are_compared_is_not_said_to_be_queued(
+        box: Path, plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    document = tmp_path / "shot.json"
+    document.write_text(shot_of(plate).to_json())
+    submit = ["submit", str(document), "--upload"]
+    with serving(box) as running, running.client() as client:
+        monkeypatch.setenv("FRESCO_CONNECTION", running.file)
+        with monkeypatch.context() as patch:
+            patch.setattr(Staging, "tend", lambda _staging: None)  # nothing is compared
+            patch.setattr(transfer, "PAUSE", 0.0)
+
+            def cancelling(told: transfer.Told | None, moved: transfer.Moved) -> None:
+                if moved.what == "checking":
+                    client.request(Cancel(job=client.request(ListJobs()).records[0].id))
+
+            patch.setattr(transfer, "_tell", cancelling)
+            assert cli.main(submit) == JobRefused.exit_code
+        said = capsys.readouterr()
+        assert (said.out, "was cancelled while its files came" in said.err) == ("", True)
+        assert waited_for(lambda: cli.main(submit) == 0)
+        assert client.request(ListJobs(states=(JobState.QUEUED,))).total == 1
+
+
 def test_what_is_old_or_nobodys_goes(box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(box) as running, running.client() as client:
         job, _ = begun(client, plate)

@@ -45,7 +45,8 @@ def add_download(commands: Any) -> None:
 
 def sent(client: Client, shot: Shot, *, key: str | None, priority: int, as_json: bool) -> Job:
     """The job of a shot whose files were sent; what this takes is shown. key: None is the shot's own, and a fresh one
-    where the files of its ended job are gone. Raises JobRefused for a given key whose job has ended."""
+    where the files of its ended job are gone. Raises JobRefused for a given key whose job has ended, and for a job that
+    is cancelled meanwhile."""
     from fresco_backend.commands.staged_shot import key_of, staged
 
     remote, sources = staged(shot)
@@ -57,7 +58,12 @@ def sent(client: Client, shot: Shot, *, key: str | None, priority: int, as_json:
                 raise JobRefused(f"the job of this key is {known.state.value} already", where=f"job {known.id}",
                                  remedy="Take another --client-key. Or, where its files are still there: fresco retry")
             submit = replace(submit, client_key=f"{key_of(remote, files)}-{known.id}")  # the next one of the same shot
-        return upload(client, remote, sources, client_key=submit.client_key, priority=priority, files=files, told=told)
+        record = upload(client, remote, sources, client_key=submit.client_key, priority=priority, files=files,
+                        told=told)
+    if record.state is JobState.CANCELLED:
+        raise JobRefused("the job was cancelled while its files came", where=f"job {record.id}",
+                         remedy="To queue it after all, do the same again: what has arrived is kept.")
+    return record
 
 
 def _over(client: Client, submit: Submit, *, again: bool) -> Job | None:
