@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fresco_backend.render import claims
 from fresco_backend.render.claims import Claims
-from fresco_protocol.errors import OutputDenied
+from fresco_protocol.errors import DiskFull, OutputDenied
 
 ROOT = Path(__file__).parents[1]
 
@@ -157,6 +158,24 @@ def test_a_folder_that_refuses_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputDenied):
         Claims(tmp_path / "claims").take("window.0")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_a_full_disk_leaves_no_claim_that_others_would_wait_for(
+        ours: Claims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a file still fits on a full disk, and its words do not."""
+    usual = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        usual(path, mode, *rest, **options).close()
+        return open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115, PTH123, closed by who asked for it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(DiskFull):
+            ours.take("window.0")
+    assert list((tmp_path / "claims").iterdir()) == []
+    assert ours.take("window.0")
 
 
 RACE = """

@@ -18,7 +18,7 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from plates import frame, header, noise, with_pixels, write_sequence
 
-from fresco_backend.files.deliveries import DeliveryWriter, Encoding
+from fresco_backend.files.deliveries import DeliveryWriter, Encoding, make_writable
 from fresco_backend.files.frames import ExtraChannel, read_frame
 from fresco_backend.files.image_files import decoded
 from fresco_protocol.errors import DiskFull, FrameUnreadable, OutputDenied, OutputIsPlate, OutputPattern
@@ -224,6 +224,15 @@ def test_a_full_disk_costs_the_frame_and_no_other(small_disk: Path, extension: s
         assert read_frame(small_disk / name).size == large.size
     (small_disk / delivered[-1]).unlink()
     writer.write(len(delivered), large, JOB)  # with room again it goes on
+
+
+def test_a_disk_without_any_room_is_named_and_left_as_it_was(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(2**12))
+    with pytest.raises(DiskFull):
+        make_writable(small_disk)
+    assert files(small_disk) == ["ballast"]
 
 
 KILLED = """

@@ -258,8 +258,10 @@ def make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = part_of(folder / "fresco-probe")
-        probe.write_bytes(b"fresco")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"fresco")
+        finally:
+            probe.unlink(missing_ok=True)  # on a full disk its name fits, and its words do not
     except OSError as error:
         if folder.is_dir() or error.errno in _FULL:
             raise refused(folder, error) from error

@@ -122,8 +122,7 @@ class Claims:
         for _ in range(_ATTEMPTS):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with path.open("x", encoding="utf-8") as file:
-                    file.write(owner)
+                _write_new(path, owner)
             except FileExistsError:
                 return False
             except FileNotFoundError:
@@ -152,6 +151,17 @@ class Claims:
             for path in list(self._mine.values()):
                 with suppress(OSError):  # superseded while this process slept, or the disk is away for a moment
                     os.utime(path)
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that only one process can make. Raises OSError; then none is left that nobody would touch."""
+    file = path.open("x", encoding="utf-8")
+    try:
+        with file:
+            file.write(text)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _host() -> str:
