@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,6 +234,23 @@ def test_a_disk_without_any_room_is_named_and_left_as_it_was(small_disk: Path) -
     with pytest.raises(DiskFull):
         make_writable(small_disk)
     assert files(small_disk) == ["ballast"]
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_made_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the one of a movie's pictures is, at the moment when another process has finished the movie."""
+    usual, swept = DeliveryWriter._sweep, []
+
+    def removed(writer: DeliveryWriter) -> None:
+        usual(writer)
+        if not swept:
+            shutil.rmtree(tmp_path / "out")
+        swept.append(writer)
+
+    monkeypatch.setattr(DeliveryWriter, "_sweep", removed)
+    writer = DeliveryWriter(tmp_path / "out" / "look.####.exr", [1], like=frame(20, 20))
+    assert writer.write(1, frame(20, 20), JOB).path.is_file()
+    assert len(swept) == 2
 
 
 KILLED = """

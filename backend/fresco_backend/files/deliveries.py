@@ -39,6 +39,7 @@ from fresco_protocol.errors import (
 from fresco_protocol.shot import BitDepth
 
 _STALE = 24 * 3600.0  # seconds; a frame that takes longer than a day to write was left by a dead process
+_ATTEMPTS = 5  # to prove a folder that others may remove
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # OpenImageIO 3.2 leaves this error behind for every TIFF without Exif data; the file is whole (it is read back).
 _NO_FAILURE = "failed TIFFWriteCustomDirectory() of the Exif data"
@@ -93,9 +94,7 @@ class DeliveryWriter:
         self._room: Samples | None = None  # the samples of the last frame, for those of the next
         self._depth(like)
         refuse_sources([self.pattern.path(number) for number in numbers], sources)
-        make_writable(self.pattern.folder)
-        self._sweep()
-        self._probe(like)
+        self._prove(like)
 
     def path(self, number: int) -> Path:
         """The final file of one frame."""
@@ -176,6 +175,24 @@ class DeliveryWriter:
     def _window(self, spec: oiio.ImageSpec) -> Window:
         """The data window, as far as the file type has one."""
         return data_window(spec) if self.file_type == "openexr" else Window(0, 0, spec.width, spec.height)
+
+    def _prove(self, like: Frame) -> None:
+        """Make the folder and write a small picture into it; once more where the folder is gone meanwhile.
+
+        The pictures of a movie lie in scratch, which another process removes when it has finished the movie.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                make_writable(self.pattern.folder)
+                self._sweep()
+                self._probe(like)
+            except (DiskFull, OutputPattern):
+                raise
+            except OutputError:  # which says in many ways that a folder is gone
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
     def _probe(self, like: Frame) -> None:
         name = f".fresco-probe.{secrets.token_hex(4)}{self.pattern.path(0).suffix}"
