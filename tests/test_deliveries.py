@@ -239,7 +239,8 @@ def test_a_disk_without_any_room_is_named_and_left_as_it_was(small_disk: Path) -
 def test_a_folder_that_another_process_removes_meanwhile_is_made_again(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the one of a movie's pictures is, at the moment when another process has finished the movie."""
-    usual, swept = DeliveryWriter._sweep, []
+    usual = DeliveryWriter._sweep
+    swept: list[DeliveryWriter] = []
 
     def removed(writer: DeliveryWriter) -> None:
         usual(writer)

@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from shots import FRAMES, bits, delivered, rendered, small_shot, with_delivery, with_look, with_plate, write_plate
 
+import tiny
 from fresco_backend import pipeline
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Stage, Waited
 from fresco_backend.render import claims, record
@@ -76,6 +78,20 @@ def test_stages_make_the_pixels_of_one_go_and_one_of_them_loads_the_model(
     assert not (folder_of(shot) / ".fresco").exists()
     document = json.loads(record.path_of(shot.delivery.sequence).read_bytes())
     assert document["measures"]["keyframes"] == list(FRAMES)[::2]
+
+
+def test_the_record_has_what_every_stage_warned_of(tiny_model: Path, tmp_path: Path) -> None:
+    frames = tiny.moving_plate(3, 64).frames
+    frames[1, 0, 0, 0] = np.nan
+    plate = tiny.write_sequence(tmp_path / "plate", frames, suffix="exr", bits="half")
+    shot = small_shot(plate, tiny_model, tmp_path / "out" / "look.####.exr")
+    shot = with_look(shot, prompt="a photo of " + 80 * "ink ")
+    for stage in FarmStage:
+        rendered(shot, stage=stage)
+    said = json.loads(record.path_of(shot.delivery.sequence).read_bytes())["measures"]["warnings"]
+    assert [text.partition(" ")[0] for text in said] == ["the", "frame"]
+    assert "does not see the end" in said[0]
+    assert said[1].startswith("frame 1002: 1 NaN")
 
 
 @pytest.mark.parametrize("stage", FarmStage)

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from shots import small_shot, with_look, with_plate, write_plate
+from shots import small_shot, with_delivery, with_look, with_plate, write_plate
 
 from fresco_backend import __version__
+from fresco_backend.engine.tones import Drift
 from fresco_backend.render import record
 from fresco_backend.render.job import Job, open_job
 from fresco_protocol.errors import OutputDenied
 from fresco_protocol.shot import Rate, Shot
 
 MEASURES = record.Measures(
-    keyframes=(1001, 1003), windows=((1001, 1003),), seconds={"deliver": 1.5}, warp_error=0.25, drift=None,
+    keyframes=(1001, 1003), windows=((1001, 1003),), seconds={"deliver": 1.5}, warp_error=0.25,
     rendered=2, reused=1, device="cpu", precision="float32",
 )  # fmt: skip
 
@@ -64,6 +66,34 @@ def test_it_belongs_to_one_job(job: Job, tmp_path: Path) -> None:
     path.write_text("[]")
     assert record.read(job) is None
     assert not record.has_movie(job)
+
+
+def test_what_another_run_of_the_job_knew_stays(job: Job) -> None:
+    """Two processes make one shot: the first one at the end writes the record and clears scratch, then the other one."""
+    drift = Drift(colour=0.01, contrast=0.02, covered=0.5)
+    first = replace(MEASURES, drift=drift, parts=((1001, 1002), (1001, 1003)), warnings=("halved",))
+    record.write(job, first)
+    second = replace(MEASURES, rendered=1, reused=2, device=None, precision=None, warnings=("clamped",))
+    measures = json.loads(record.write(job, second).read_text())["measures"]
+    assert (measures["rendered"], measures["reused"]) == (1, 2)
+    assert measures["drift"] == {"colour": 0.01, "contrast": 0.02, "covered": 0.5}
+    assert measures["parts"] == [[1001, 1002], [1001, 1003]]
+    assert (measures["device"], measures["precision"]) == ("cpu", "float32")
+    assert measures["warnings"] == ["halved", "clamped"]
+    anew = replace(job, shot=with_delivery(job.shot, overwrite=True))
+    assert json.loads(record.write(anew, second).read_text())["measures"]["warnings"] == ["clamped"]
+
+
+def test_what_scratch_tells_while_another_process_clears_it_is_nothing(
+        job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.scratch.save_warning("halved")
+    assert record.kept(job, 1) == {"parts": (), "drift": None, "warnings": ("halved",)}
+
+    def gone(_: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: gone(path))
+    assert record.kept(job, 1) == {}
 
 
 def test_a_place_that_cannot_be_written_is_named(job: Job, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,6 +43,14 @@ def test_the_choice_of_keyframes_is_kept(scratch: Scratch) -> None:
     assert scratch.keyframes is None
     scratch.save_keyframes((-3, 1, 9))
     assert scratch.keyframes == (-3, 1, 9)
+
+
+def test_warnings_are_kept_once_and_in_order(scratch: Scratch) -> None:
+    assert scratch.warnings == ()
+    for text in ("frame 1009: clamped", "frame 1001: clamped", "frame 1009: clamped"):
+        scratch.save_warning(text)
+        time.sleep(0.02)  # of a disk whose times are coarse
+    assert scratch.warnings == ("frame 1009: clamped", "frame 1001: clamped")
 
 
 def test_it_goes_without_a_trace_and_leaves_other_jobs(scratch: Scratch, tmp_path: Path) -> None:

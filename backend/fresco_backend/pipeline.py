@@ -25,7 +25,7 @@ from fresco_backend.files.movies import MovieReader
 from fresco_backend.models.model_store import Changes
 from fresco_backend.models.weights import Models, choose_device, choose_dtype, load
 from fresco_backend.pixels.color import for_file
-from fresco_backend.render import drift, estimate, in_betweens, movie, record, windows
+from fresco_backend.render import estimate, in_betweens, movie, record, windows
 from fresco_backend.render.ahead import ahead
 from fresco_backend.render.claims import POLL, Claims
 from fresco_backend.render.denoising import Denoising
@@ -148,16 +148,16 @@ class _Run:
     denoised: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     warp_error: WarpError = field(default_factory=WarpError)
-    warnings: list[str] = field(default_factory=list)
     models: Models | None = None
     denoising: Denoising | None = None
 
     def events(self) -> Generator[Event, None, None]:
-        """The stages, in order; what they warn of is kept for the record."""
+        """The stages, in order; what they warn of is kept for the record, which a later run may write."""
         try:
             for event in self._stages():
                 if isinstance(event, Warned):
-                    self.warnings.append(event.text if event.frame is None else f"frame {event.frame}: {event.text}")
+                    text = event.text if event.frame is None else f"frame {event.frame}: {event.text}"
+                    self.job.scratch.save_warning(text)
                 yield event
         finally:
             if self.denoising is not None:
@@ -399,13 +399,11 @@ class _Run:
         models = self.models
         return record.Measures(
             keyframes=choice.keyframes, windows=tuple(window.frames for window in choice.windows),
-            parts=tuple(part for place in range(len(choice.windows)) for part in self.job.scratch.load_parts(place)),
-            drift=drift.measured(self.job, len(choice.windows)),
             seconds=self.seconds, warp_error=self.warp_error.mean, rendered=self.rendered,
             reused=len(self.done) - self.rendered,
             device=str(models.device) if models else None,
             precision=str(models.dtype).removeprefix("torch.") if models else None,
-            peak_memory_bytes=record.peak_memory(), warnings=tuple(self.warnings),
+            peak_memory_bytes=record.peak_memory(), **record.kept(self.job, len(choice.windows)),
         )  # fmt: skip
 
     def _timed(self, stage: Stage, events: Iterator[Event]) -> Iterator[Event]:

@@ -15,7 +15,7 @@ from fresco_backend.engine.tones import Drift
 from fresco_backend.files.deliveries import refused
 from fresco_backend.files.frame_pattern import frames_text, record_path
 from fresco_backend.models.model_store import sha256
-from fresco_backend.render import pins
+from fresco_backend.render import drift, pins
 from fresco_backend.render.job import Job
 from fresco_backend.render.scratch import write_atomically
 
@@ -29,18 +29,18 @@ class Measures:
     seconds: by stage. warp_error: mean over neighbouring frames that this run wrote, in [0, 1] squared; see `metrics`.
     drift: of the look from the first window to the last, see `drift`. device, precision: None when nothing had to be
     denoised. parts: the windows as they were denoised, halves where memory was short; those that are known.
-    peak_memory_bytes: of the process; None where the system does not tell. warnings: all that was said.
+    peak_memory_bytes: of the process; None where the system does not tell. warnings: all that was said, by any run.
     """
 
     keyframes: tuple[int, ...]
     windows: tuple[tuple[int, ...], ...]
     seconds: dict[str, float]
     warp_error: float | None
-    drift: Drift | None
     rendered: int
     reused: int
     device: str | None
     precision: str | None
+    drift: Drift | None = None
     parts: tuple[tuple[int, ...], ...] = ()
     peak_memory_bytes: int | None = None
     warnings: tuple[str, ...] = ()
@@ -54,6 +54,19 @@ def peak_memory() -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kilobytes on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def kept(job: Job, windows: int) -> dict[str, Any]:
+    """What scratch tells of all runs of a job: parts, drift, warnings. windows: how many there are.
+
+    Nothing when another process, whose record has it, clears scratch meanwhile.
+    """
+    scratch = job.scratch
+    try:
+        parts = tuple(part for place in range(windows) for part in scratch.load_parts(place))
+        return {"parts": parts, "drift": drift.measured(job, windows), "warnings": scratch.warnings}
+    except FileNotFoundError:
+        return {}
 
 
 def path_of(delivery: str) -> Path:
@@ -84,7 +97,10 @@ def chosen(job: Job) -> tuple[tuple[int, ...] | None, tuple[tuple[int, ...], ...
 
 
 def write(job: Job, measures: Measures) -> Path:
-    """Write the record of a finished job and give its path. Raises OutputError."""
+    """Write the record of a finished job and give its path. Raises OutputError.
+
+    What this run could not know, since another one of the job made it, stays as the record before had it.
+    """
     movie = Path(job.shot.delivery.sequence)
     document = {
         "schema": SCHEMA,
@@ -103,7 +119,7 @@ def write(job: Job, measures: Measures) -> Path:
             "highlights": job.showing.method.value, "region": list(job.working.region),
         },
         "movie": sha256(movie) if job.is_movie and movie.is_file() else None,
-        "measures": asdict(measures),
+        "measures": {**asdict(measures), **_of_others(job, measures)},
     }  # fmt: skip
     path = path_of(job.shot.delivery.sequence)
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -112,3 +128,11 @@ def write(job: Job, measures: Measures) -> Path:
     except OSError as error:
         raise refused(path, error) from error
     return path
+
+
+def _of_others(job: Job, measures: Measures) -> dict[str, Any]:
+    """What an earlier record of the very job tells of it, and scratch no more; all that any run has warned of."""
+    before = {} if job.shot.delivery.overwrite else (read(job) or {}).get("measures", {})
+    found = {name: before[name] for name in ("drift", "parts", "device", "precision")
+             if before.get(name) and not getattr(measures, name)}
+    return {**found, "warnings": list(dict.fromkeys((*before.get("warnings", ()), *measures.warnings)))}

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unfinished work on disk, so that an interrupted shot goes on where it was: keyframes, anchors, tones.
+"""Unfinished work on disk, so that an interrupted shot goes on where it was: keyframes, anchors, tones, warnings.
 
 Files appear whole, by a rename; what lies in a scratch folder belongs to one job and is never out of date.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -82,6 +83,18 @@ class Scratch:
         """What `save_parts` kept; nothing when nothing is."""
         path = self._parts(window)
         return tuple(map(tuple, json.loads(path.read_bytes()))) if path.is_file() else ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What every run of this job has warned of, each once, in order."""
+        paths = sorted(self.folder.glob("warning.*.txt"), key=lambda path: path.stat().st_mtime_ns)
+        return tuple(path.read_text(encoding="utf-8") for path in paths)
+
+    def save_warning(self, text: str) -> None:
+        """Keep a warning for the record, which another run may write. Raises OutputError when it cannot."""
+        path = self.folder / f"warning.{hashlib.sha256(text.encode()).hexdigest()[:16]}.txt"
+        if not path.is_file():
+            self._write(path, text.encode())
 
     def remove(self) -> None:
         """Delete the folder with all that is in it, and the one above it when no other job is there."""
