@@ -69,7 +69,7 @@ def test_it_belongs_to_one_job(job: Job, tmp_path: Path) -> None:
 
 
 def test_what_another_run_of_the_job_knew_stays(job: Job) -> None:
-    """Two processes make one shot: the first one at the end writes the record and clears scratch, then the other one."""
+    """Two processes make a shot: the first to end writes the record and clears scratch, then the other writes it."""
     drift = Drift(colour=0.01, contrast=0.02, covered=0.5)
     first = replace(MEASURES, drift=drift, parts=((1001, 1002), (1001, 1003)), warnings=("halved",))
     record.write(job, first)

@@ -46,7 +46,7 @@ def test_the_choice_of_keyframes_is_kept(scratch: Scratch) -> None:
 
 
 def test_warnings_are_kept_once_and_in_order(scratch: Scratch) -> None:
-    assert scratch.warnings == ()
+    assert not scratch.warnings
     for text in ("frame 1009: clamped", "frame 1001: clamped", "frame 1009: clamped"):
         scratch.save_warning(text)
         time.sleep(0.02)  # of a disk whose times are coarse
