@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_no_claim_that_others_would_wait_for(
 
     def full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
         usual(path, mode, *rest, **options).close()
-        return open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115, PTH123, closed by who asked for it
+        return open("/dev/full", "w", encoding="utf-8")  # noqa: PTH123, closed by who asked for it
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ from shots import (
 
 import tiny
 from fresco_backend import pipeline
+from fresco_backend.engine import fused
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
 from fresco_backend.files.frames import read_channels, read_frame
 from fresco_backend.models.weights import Models, load
 from fresco_backend.render import record, scratch, windows
 from fresco_backend.render.job import open_job
+from fresco_backend.render.remarks import remarks_on_device
+from fresco_backend.render.still import still
 from fresco_protocol.errors import DiskFull, FrameUnreadable, RangeOutside, WeightsMissing
 from fresco_protocol.shot import (
     Control,
@@ -407,6 +411,34 @@ def test_words_that_the_model_never_saw_are_named(plate: Path, tmp_path: Path) -
     assert pipeline.plan(with_look(shot, prompt="a photo", cues=())).warnings == ()
     rendered(shot)
     assert pipeline.plan(shot).warnings == (), "nothing will be said where nothing is left to do"
+
+
+def test_a_cue_that_no_keyframe_reads_is_named(make: Make) -> None:
+    """Frame 1004 is between two keyframes: nothing would show the cue, and nothing would say so."""
+    cues = (Cue(frames=parse_frames("1004"), prompt="winter"), Cue(frames=parse_frames("1004-1005"), prompt="night"))
+    shot = with_look(make("out"), cues=cues)
+    (warned,) = pipeline.plan(shot).warnings
+    assert warned.code == "cue-unseen"
+    assert '"winter" (1004)' in warned.text
+    assert "1001-1009x2" in warned.text
+    assert warnings_of(rendered(shot, selection=[1001])) == ["cue-unseen"]
+    assert pipeline.plan(still(shot, 1001)).warnings == ()
+
+
+def test_a_gpu_that_takes_the_plain_way_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one on a node without a compiler: the pixels differ a little from those of its neighbours."""
+    monkeypatch.setattr(fused, "problem", lambda _device, _dtype: "Triton failed: no C compiler")
+    cuda = torch.device("cuda:0")
+    with closing(open_job(make("out"))) as job:
+        (warned,) = remarks_on_device(job, cuda, torch.float16)
+        assert not [*remarks_on_device(job, torch.device("cpu"), torch.float16)]
+    assert warned.code == "not-fused"
+    assert "cuda:0" in warned.text
+    assert "no C compiler" in warned.text
+    with closing(open_job(replace(make("out"), coherence=None))) as job:
+        assert not [*remarks_on_device(job, cuda, torch.float16)]
+    monkeypatch.setattr(pipeline, "remarks_on_device", lambda *_: iter([warned]))
+    assert warnings_of(rendered(make("out"), selection=[1001])) == ["not-fused"]
 
 
 def test_the_end_of_a_long_prompt_is_named(make: Make) -> None:

@@ -39,7 +39,7 @@ from fresco_backend.render.metrics import WarpError
 from fresco_backend.render.pins import Pins
 from fresco_backend.render.previews import Previews
 from fresco_backend.render.remaining import Batch, batches
-from fresco_backend.render.remarks import remarks, texts
+from fresco_backend.render.remarks import remarks, remarks_on_device, texts
 from fresco_protocol.shot import Shot
 
 
@@ -70,7 +70,8 @@ def plan(shot: Shot, *, selection: Sequence[int] | None = None, allow_download: 
         job.scratch.remove_empty()
         if len(planned.delivered) == len(planned.frames):
             return planned
-        return replace(planned, warnings=tuple(remarks(job, denoises=bool(planned.keyframes))))
+        keyframes = planned.keyframes or ()
+        return replace(planned, warnings=tuple(remarks(job, keyframes, denoises=bool(keyframes))))
 
 
 def render(
@@ -175,7 +176,7 @@ class _Run:
             choice = yield from self._choice()
             yield self._planned(choice)
             if self.stage not in (FarmStage.IN_BETWEENS, FarmStage.VERIFY):
-                yield from remarks(self.job, denoises=bool(choice.to_denoise))
+                yield from remarks(self.job, choice.keyframes, denoises=bool(choice.to_denoise))
             yield from self._work(choice)
         yield Finished(
             rendered=self.rendered, reused=len(self.done) - self.rendered, seconds=time.monotonic() - self.began,
@@ -291,7 +292,7 @@ class _Run:
         yield from self._timed(Stage.KEYFRAMES, self.denoising.window(place, self.denoised))
 
     def _load(self) -> Generator[Event, None, Models]:
-        """Load the models, and say what they do not see of the texts."""
+        """Load the models, and say what they do not see of the texts, and what their device lacks."""
         look = self.job.shot.look
         if self.attendance is None:
             require_room(self.job)
@@ -299,6 +300,7 @@ class _Run:
         models = self.models = loading(look.model, controls=look.controls or (), changes=Changes.of(look))
         for unseen in sorted({rest for text in texts(self.job) if (rest := models.unseen_text(text))}):
             yield Warned(code="prompt-too-long", text=f'the model does not see the end of the prompt: "{unseen}"')
+        yield from remarks_on_device(self.job, models.unet.device, models.dtype)
         return models
 
     def _deliver(self, frames: Sequence[int], keyframes: Sequence[int]) -> Iterator[Event]:

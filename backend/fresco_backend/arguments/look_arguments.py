@@ -27,8 +27,9 @@ def add_look(command: argparse.ArgumentParser) -> None:
                metavar="TEXT")
     add_option(group, "--negative", "look.negative_prompt", "what it shall not look like", metavar="TEXT")
     group.add_argument("--cue", metavar='"FRAMES: WORDS"', action="append", type=_cue, default=argparse.SUPPRESS,
-                       help='words added to the prompt on some frames, such as "1010: eyes closed", or words that '
-                            'become others, such as "1001-1040: dusk -> night"; may be repeated')
+                       help='words added to the prompt on some frames, such as "1010-1020: eyes closed", or words '
+                            'that become others, such as "1001-1040: dusk -> night"; only keyframes read them; may be '
+                            'repeated')
     _add_model(group)
     add_option(group, "--strength", "look.strength", "0 keeps the plate, 1 leaves a trace of it (default: what the "
                "model recommends)", metavar="0-1", type=float)

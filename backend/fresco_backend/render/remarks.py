@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a render warns of before it reads a weight, so that a dry run can say it too."""
+"""What a render warns of: before it reads a weight, so that a dry run can say it too; and of the device it is on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import torch
+
+from fresco_backend.engine import fused
 from fresco_backend.events import Warned
+from fresco_backend.files.frame_pattern import frames_text
 from fresco_backend.files.frames import orientation
 from fresco_backend.files.movies import MovieReader
 from fresco_backend.models.vocabulary import unknown_text
@@ -14,6 +18,7 @@ from fresco_backend.pixels.color import unknown_colours
 from fresco_backend.render import prompts
 from fresco_backend.render.inversions import needs_inversion
 from fresco_backend.render.job import Job
+from fresco_protocol.shot import frame_numbers
 
 
 def texts(job: Job) -> set[str]:
@@ -22,8 +27,11 @@ def texts(job: Job) -> set[str]:
     return prompts.texts_of(job.shot.look, job.frames) | caption
 
 
-def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
-    """The warnings about a job that has something left to do. denoises: whether the model will be asked."""
+def remarks(job: Job, keyframes: Sequence[int], *, denoises: bool) -> Iterator[Warned]:
+    """The warnings about a job that has something left to do.
+
+    keyframes: of the whole shot. denoises: whether the model will be asked.
+    """
     look, tiles = job.shot.look, job.tiles
     yield from _of_plate(job)
     meant = None if job.matte is None else job.matte.overlooked()
@@ -42,6 +50,7 @@ def remarks(job: Job, *, denoises: bool) -> Iterator[Warned]:
     if len(tiles) > 1:
         yield Warned(code="tiles", text=f"the picture is denoised in {len(tiles)} overlapping tiles of {tiles[0]}, "
                      "since it is larger than the model likes; each tile sees the whole prompt")
+    yield from _cues_unseen(job, keyframes)
     tokenizer = tokenizer_of(job.inventory)
     unknown = unknown_text(tokenizer, texts(job), look.model) if tokenizer is not None else None
     if unknown:
@@ -63,3 +72,27 @@ def _of_plate(job: Job) -> Iterator[Warned]:
         yield Warned(code="turned", text="the plate's pictures are stored lying or mirrored, and a tag (Orientation "
                      f"{orientation(job.like)}) tells viewers to turn them: the model sees them as they are stored. "
                      "Turn the files first, for example with oiiotool --autoorient")
+
+
+def _cues_unseen(job: Job, keyframes: Sequence[int]) -> Iterator[Warned]:
+    """Cues that change nothing, since only keyframes read them. A still is one frame, and has the shot's other cues."""
+    for cue in job.shot.look.cues if len(job.frames) > 1 else ():
+        frames = frame_numbers(cue.frames)
+        if not set(frames) & set(keyframes):
+            yield Warned(code="cue-unseen", text=f'no keyframe is on the frames of the cue "{cue.prompt}" '
+                         f"({frames_text(frames)}), so that nothing shows it; there are {frames_text(keyframes)}. "
+                         "Widen it, or name keyframes")
+
+
+def remarks_on_device(job: Job, device: torch.device, dtype: torch.dtype) -> Iterator[Warned]:
+    """The warning of a GPU that optimises features in the plain way. device, dtype: of the U-Net.
+
+    Its pixels differ a little from those of one that does it in the fused way: a farm with both shall find that out.
+    """
+    optimisation = job.shot.coherence and job.shot.coherence.optimisation
+    if device.type != "cuda" or not optimisation or optimisation.spatial_squared:
+        return
+    problem = fused.problem(device, dtype)
+    if problem is not None:
+        yield Warned(code="not-fused", text=f"the feature optimisation is not fused on {device}, which takes several "
+                     f"times as long, with slightly other pixels than where it is: {problem}")
