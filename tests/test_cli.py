@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -358,6 +359,26 @@ def test_a_saved_shot_renders_the_same(pipeline: FakePipeline, tmp_path: Path) -
 def test_a_shot_that_cannot_be_saved_ends_before_the_render(pipeline: FakePipeline) -> None:
     assert cli.main([*LEAST, "--save-shot", "no/such/folder/shot.json"]) == 4
     assert not pipeline.asked
+
+
+def test_a_shot_that_is_saved_takes_the_place_of_no_plate_and_of_no_whole_document(
+        pipeline: FakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plate, saved = tmp_path / "plate.1001.exr", tmp_path / "shot.json"
+    plate.write_bytes(b"a picture")
+    assert cli.main([*LEAST, "--save-shot", str(plate)]) == 2
+    assert plate.read_bytes() == b"a picture"
+    assert cli.main([*LEAST, "--save-shot", str(saved)]) == 0
+    document = saved.read_bytes()
+    pipeline.asked.clear()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert cli.main([*LEAST, "--seed=9", "--save-shot", str(saved)]) == 4
+    assert saved.read_bytes() == document
+    assert not pipeline.asked
+    assert not [*tmp_path.glob(".*.part")]
 
 
 def test_switches_reach_the_render(pipeline: FakePipeline) -> None:

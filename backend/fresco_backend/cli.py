@@ -32,7 +32,7 @@ from fresco_backend.commands.serve_command import add_serve
 from fresco_backend.events import Event
 from fresco_backend.interruption import Terminated, interruptible
 from fresco_backend.render.farm_stage import FarmStage
-from fresco_protocol.errors import InputError, Interrupted, OutputDenied, UsageError
+from fresco_protocol.errors import InputError, Interrupted, UsageError
 from fresco_protocol.shot import Shot
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
                        help="a farm's rules for the paths in the shot document (Open Job Description's JSON)")
     group.add_argument("--pins", metavar="FILE", type=Path,
                        help="refuse to render when this machine differs from what `fresco farm bundle` wrote there")
-    group.add_argument("--save-shot", metavar="FILE", type=Path, help="write the shot document, and go on")
+    group.add_argument("--save-shot", metavar="FILE", type=Path, help="write the shot document (a .json), and go on")
     group.add_argument("--report", action="store_true", help="write the report of the delivery at the end")
     group.add_argument("--keep-scratch", action="store_true", help="keep finished windows after the delivery")
     group.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
@@ -344,11 +344,12 @@ def _plan(shot: Shot, selection: tuple[int, ...] | None, *, as_json: bool, allow
 
 
 def _save(shot: Shot, path: Path) -> None:
-    try:
-        path.write_text(shot.to_json() + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputDenied(f"the shot document cannot be written: {error.strerror}", where=path,
-                           remedy="Choose a folder that exists and that you may write to.") from error
+    from fresco_backend.render.scratch import write_document
+
+    if path.suffix != ".json":  # by which a document is told from a plate; and no plate is written over
+        raise UsageError(f'"{path.name}" is no name of a shot document', where="--save-shot",
+                         remedy=f"Give it one that ends in .json, as in {path.stem or 'shot'}.json")
+    write_document(path, shot.to_json() + "\n", "the shot document")
 
 
 def _interrupted(progress: Progress, words: Sequence[str], terminated: bool) -> Interrupted:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fresco_protocol.errors import OutputDenied, ServerError, UsageError
+from fresco_protocol.errors import ServerError, UsageError
 
 if TYPE_CHECKING:
     from fresco_backend.farm.plan import FarmPlan, Site
@@ -145,13 +145,11 @@ def _deadline_cloud(plan: FarmPlan, folder: Path, arguments: argparse.Namespace)
 
 def _slurm(plan: FarmPlan, folder: Path, arguments: argparse.Namespace) -> None:
     from fresco_backend.farm.slurm import script
+    from fresco_backend.render.scratch import write_document
 
     text = script(plan, folder, arguments.option)
     path = folder / "submit.sh"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputDenied(f"the script cannot be written: {error.strerror}", where=path) from error
+    write_document(path, text, "the script")
     _run(("sh", str(path)), arguments, shown=text)
 
 

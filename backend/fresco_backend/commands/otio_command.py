@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fresco_backend.interruption import Terminated
-from fresco_protocol.errors import Interrupted, OutputDenied, OutputIsPlate, ShotError, UsageError
+from fresco_protocol.errors import Interrupted, OutputIsPlate, ShotError, UsageError
 from fresco_protocol.shot import Rate, Shot
 
 if TYPE_CHECKING:
@@ -166,12 +166,11 @@ def _render(shot: Shot, *, as_json: bool) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputDenied(f"the shot document cannot be written: {error.strerror}", where=path,
-                           remedy="Choose a folder that you may write to.") from error
+    from fresco_backend.files.deliveries import make_writable
+    from fresco_backend.render.scratch import write_document
+
+    make_writable(path.parent)
+    write_document(path, text, "the shot document")
 
 
 def _tell(arguments: argparse.Namespace, made: Sequence[Result]) -> None:

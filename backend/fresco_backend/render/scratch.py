@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fresco_backend.engine.denoise import Anchors
 from fresco_backend.files.deliveries import part_of, refused
+from fresco_protocol.errors import OutputDenied
 
 
 class Scratch:
@@ -149,3 +150,18 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_document(path: Path, text: str, what: str) -> None:
+    """Write a text file that a person named, whole or not at all; what stood there stays until then.
+
+    what: the document in words, for the error. Raises OutputDenied, DiskFull.
+    """
+    try:
+        write_atomically(path.resolve(), lambda file: file.write(text.encode()))
+    except OSError as error:
+        reason = refused(path, error)
+        if isinstance(reason, OutputDenied):
+            raise OutputDenied(f"{what} cannot be written: {error.strerror}", where=path,
+                               remedy="Choose a folder that exists and that you may write to.") from error
+        raise reason from error
