@@ -6,7 +6,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned,
 from fresco_backend.files.frames import read_channels, read_frame
 from fresco_backend.models.weights import Models, load
 from fresco_backend.render import record, scratch, windows
+from fresco_backend.render.denoising import Denoising
 from fresco_backend.render.job import open_job
 from fresco_backend.render.remarks import remarks_on_device
 from fresco_backend.render.still import still
@@ -121,6 +123,21 @@ def test_a_shot_is_delivered_whole_and_in_order(whole: Whole) -> None:
     assert isinstance(events[-1], Finished)
     assert (events[-1].rendered, events[-1].reused) == (9, 0)
     assert not (Path(events[-1].sidecar).parent / ".fresco").exists()
+
+
+def test_the_time_that_is_left_is_that_of_the_windows_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of the first of three windows are delivered in no time; the other windows are not."""
+    usual = Denoising.window
+
+    def slow(*arguments: Any) -> Iterator[Event]:
+        time.sleep(2)
+        yield from usual(*arguments)
+
+    monkeypatch.setattr(Denoising, "window", slow)
+    events = [event for event in rendered(make("slow")) if isinstance(event, Advanced)]
+    left = [event.seconds_left or 0.0 for event in events if event.stage is Stage.DELIVER]
+    assert left[0] > 4
+    assert left[-1] == 0
 
 
 def test_the_same_shot_gives_the_same_bits(make: Make, whole: Whole, tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ class Planned(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Advanced(Event):
-    """Work done in a stage: `done` of `total` units. frame: the frame concerned. window: 1-based, of `windows`."""
+    """Work done in a stage: `done` of `total` units. frame: the frame concerned. window: 1-based, of `windows`.
+
+    seconds_left: of the whole render, by what was measured so far.
+    """
 
     stage: Stage
     done: int

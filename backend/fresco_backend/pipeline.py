@@ -134,8 +134,8 @@ class _Choice:
 class _Run:
     """One render as it goes on.
 
-    done: selected frames that are delivered. rendered: how many of them by this run. denoised: windows that were
-    finished since it began.
+    done: selected frames that are delivered. rendered: how many of them by this run. to_denoise, denoised: windows that
+    were to be denoised when it began, and those finished since.
     """
 
     job: Job
@@ -146,6 +146,7 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
     done: set[int] = field(default_factory=set)
     rendered: int = 0
+    to_denoise: int = 0
     denoised: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     warp_error: WarpError = field(default_factory=WarpError)
@@ -192,6 +193,7 @@ class _Run:
         """What is left of the stages that this run does."""
         if self.stage is FarmStage.IN_BETWEENS:
             require_keyframes(self.job, [key for place in choice.to_denoise for key in choice.windows[place].keys])
+        self.to_denoise = len(choice.to_denoise)
         self.job.scratch.save_keyframes(choice.keyframes)
         for batch in choice.batches:
             yield from self._denoise(batch, choice)
@@ -289,7 +291,10 @@ class _Run:
                 job=self.job, models=models, windows=choice.windows, places=choice.to_denoise, previews=previews)
         if needs_inversion(self.job.shot):
             yield from self._timed(Stage.INVERT, self.denoising.invert(place))
-        yield from self._timed(Stage.KEYFRAMES, self.denoising.window(place, self.denoised))
+        for event in self._timed(Stage.KEYFRAMES, self.denoising.window(place, self.denoised)):
+            if isinstance(event, Advanced) and event.seconds_left is not None:
+                event = replace(event, seconds_left=event.seconds_left + self._seconds_to_deliver())
+            yield event
 
     def _load(self) -> Generator[Event, None, Models]:
         """Load the models, and say what they do not see of the texts, and what their device lacks."""
@@ -311,8 +316,19 @@ class _Run:
                 yield from self._write(frame, image, keyframe=frame in keyframes)
                 self.claims.release(f"frame.{frame}")
                 left = len(self.job.selected) - len(self.done)
+                seconds = left * (time.monotonic() - began) / count + self._seconds_to_denoise()
                 yield Advanced(stage=Stage.DELIVER, done=len(self.done), total=len(self.job.selected), frame=frame,
-                               seconds_left=left * (time.monotonic() - began) / count)
+                               seconds_left=seconds)
+
+    def _seconds_to_denoise(self) -> float:
+        """What the windows that are left will take, as those before did; 0 where this run knows of none."""
+        spent = self.seconds.get(Stage.KEYFRAMES.value, 0.0) + self.seconds.get(Stage.INVERT.value, 0.0)
+        return spent * (self.to_denoise - self.denoised) / max(1, self.denoised)
+
+    def _seconds_to_deliver(self) -> float:
+        """What the frames that are left will take, as those before did; 0 where this run knows of none."""
+        left = 0 if self.stage is FarmStage.KEYFRAMES else len(self.job.selected) - len(self.done)
+        return self.seconds.get(Stage.DELIVER.value, 0.0) * left / max(1, self.rendered)
 
     def _claimed(self, frames: Iterable[int]) -> Iterator[int]:
         """The frames that are not delivered and that nobody else has claimed."""
