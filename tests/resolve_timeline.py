@@ -3,9 +3,10 @@
 # ruff: noqa: N802, the methods have Resolve's names
 from __future__ import annotations
 
+import copy
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,13 @@ class TimelineItem(Marked):
         self.enabled, self.selected, self.gain, self.speed, self.comps = True, False, 1.0, 100, 0
         self.properties: dict[str, Any] = {"Pan": 0.0, "ZoomX": 1.0, "Opacity": 100.0}
         self.spans: list[int] = [duration]  # of the takes, frames
+
+    def copied(self) -> TimelineItem:
+        """The same on a duplicate of its timeline."""
+        twin = copy.copy(self)
+        twin.id, twin.takes, twin.spans = fresh_id(), [replace(take) for take in self.takes], list(self.spans)
+        twin.markers = {frame: dict(marker) for frame, marker in self.markers.items()}
+        return twin
 
     @property
     def shown(self) -> Take:
@@ -311,6 +319,17 @@ class Timeline(Marked):
 
     def do_GetName(self) -> str:
         return self.name
+
+    def do_DuplicateTimeline(self, name: str = "") -> Timeline:
+        """Markers come along; every item is another one."""
+        project = self.world.project
+        twin = Timeline(self.world, name or f"{self.name} copy", self.start_text, self.rate)
+        twin.playhead = self.playhead
+        twin.tracks = {kind: [replace(track, items=[item.copied() for item in track.items]) for track in tracks]
+                       for kind, tracks in self.tracks.items()}
+        project.timelines.append(twin)
+        project.current = twin
+        return twin
 
     def do_GetStartFrame(self) -> int:
         return self.start

@@ -25,7 +25,7 @@ from fresco_davinci.clip import Destination, Input, MatteChoice, MatteSource, Ph
 from fresco_davinci.stylisation import Line, again, read_record, stylise
 from fresco_davinci.timeline import Host, collect, records
 from fresco_protocol.client import Client
-from fresco_protocol.errors import DiskFull, FrescoError, HostRefused, Interrupted, PathRefused
+from fresco_protocol.errors import DiskFull, FrescoError, HostRefused, InputError, Interrupted, PathRefused
 from fresco_protocol.events import JobChanged
 from fresco_protocol.job import JobState
 from fresco_protocol.messages import Cancel, ListJobs, Watch
@@ -189,6 +189,35 @@ def test_redo_of_a_result_that_was_deleted_places_it_anew(line: Line, tmp_path: 
     second = driven(again(host, path, KEEPS, line))
     assert second.placed not in (None, first.placed)
     assert (item_of(world, second).start, numbers(item_of(world, second))) == (clip.first, [1005, 1006, 1007, 1008])
+
+
+@pytest.mark.parametrize("destination", [Destination.TRACK, Destination.TAKE])
+def test_redo_on_a_duplicate_of_the_timeline_stays_on_it(line: Line, tmp_path: Path, destination: Destination) -> None:
+    """The markers of a duplicate name the records of the first timeline, which stays as it is."""
+    world = World()
+    edited(world, tmp_path)
+    input = Input.GRADED if destination is Destination.TRACK else Input.SOURCE
+    host, clip, _ = stylised(world, line, wish(tmp_path, destination=destination, input=input))
+    one, before = world.timeline, [(item.id, len(item.takes)) for item in world.timeline.items()]
+    twin = one.do_DuplicateTimeline("the second cut")
+    second = driven(again(host, records(host)[0], KEEPS, line))
+    assert (second.version, second.clip.timeline, second.clip.first) == (2, twin.id, clip.first)
+    placed = next(item for item in twin.items() if item.id == second.placed)
+    takes = placed.do_GetTakesCount()
+    assert (takes, numbers(placed)) == (2 if destination is Destination.TRACK else 3, [1005, 1006, 1007, 1008])
+    assert (world.project.current, [(item.id, len(item.takes)) for item in one.items()]) == (twin, before)
+    third = driven(again(host, records(host)[0], KEEPS, line))
+    assert (third.placed, placed.do_GetTakesCount()) == (placed.id, takes + 1)
+
+
+def test_redo_on_a_duplicate_whose_clip_was_moved_is_refused(line: Line, tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    host, _, _ = stylised(world, line, wish(tmp_path))
+    twin = world.timeline.do_DuplicateTimeline("the second cut")
+    twin.tracks["video"][0].items[0].duration -= 1
+    with pytest.raises(InputError, match="does not lie here as it did on the timeline"):
+        driven(again(host, records(host)[0], KEEPS, line))
 
 
 def jobs(line: Line) -> list[JobState]:

@@ -15,7 +15,7 @@ from typing import Optional
 
 from fresco_davinci.clip import Clip, Extraction, Input, Phase, Progress, Record, Result, Wish, file_name
 from fresco_davinci.service import connected
-from fresco_davinci.timeline import Host, extract, integrate, validate
+from fresco_davinci.timeline import Host, extract, here, integrate, validate
 from fresco_protocol.client import Client
 from fresco_protocol.document import parse_json, read, write
 from fresco_protocol.errors import (
@@ -96,8 +96,8 @@ def _submitted(client: Client, shot: Shot) -> Job:
 
 
 def again(host: Host, path: str, look: Look, line: Line) -> Generator[Progress, None, Record]:
-    """The clip of a record with another look, as the next version. Raises as `stylise` does."""
-    earlier = read_record(path)
+    """The clip of a record with another look, as the next version on the current timeline. Raises as `stylise` does."""
+    earlier = here(host, read_record(path), path)
     return (yield from stylise(host, earlier.clip, replace(earlier.wish, look=look), line, earlier=earlier))
 
 

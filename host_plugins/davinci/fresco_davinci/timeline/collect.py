@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Optional
 
-from fresco_davinci.clip import Clip, Media, frames_of, rate_of, sequence_pattern
+from fresco_davinci.clip import Clip, Media, Record, frames_of, rate_of, sequence_pattern
 from fresco_davinci.timeline.host import Host, Item
 from fresco_protocol.errors import InputError
 from fresco_protocol.shot import Rate
@@ -152,6 +153,27 @@ def _is_steady(item: Item, media: Media, rate: Rate, span: int) -> bool:
              else item.GetDuration())
     return (media.rate == rate and abs(span - media.count) <= 1 and abs(shown - item.GetDuration()) <= 2
             and not (isinstance(speed, (int, float)) and speed != 100))
+
+
+def here(host: Host, record: Record, path: str) -> Record:
+    """A record, whose file is `path`, as it stands for the current timeline: an editor may have duplicated its own.
+
+    The markers of a duplicate still name it, and its items have other ids. Raises InputError when the clip does not lie
+    there as it did.
+    """
+    timeline, clip = host.timeline, record.clip
+    if timeline.GetUniqueId() == clip.timeline:
+        return record
+    marked = [item for _, item in items(timeline) if path in _marked(item)]
+    found = [item for track, item in items(timeline)
+             if (track, item.GetStart(), item.GetDuration()) == (clip.track, clip.first, clip.count)
+             and (item.GetName() == clip.name or path in _marked(item))]
+    if not found:
+        raise InputError(f'the clip does not lie here as it did on the timeline "{clip.timeline_name}"',
+                         where=clip.name, remedy="Stylise the clip itself, as it is on this timeline.")
+    clip = replace(clip, timeline=timeline.GetUniqueId(), timeline_name=timeline.GetName(),
+                   item=found[0].GetUniqueId())
+    return replace(record, clip=clip, placed=marked[0].GetUniqueId() if marked else None)
 
 
 def find(host: Host, clip: Clip) -> Item:
