@@ -7,13 +7,15 @@ of its source's media, which neither moving nor slipping nor trimming changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import bpy
 
 from fresco_protocol.errors import InputError, RangeOutside
 
-from . import compat, timeline
+from . import compat, results, timeline
+from .timeline import Clip
 
 
 class Place(NamedTuple):
@@ -56,10 +58,22 @@ def due(strip: Any, record: dict[str, Any], strips: Mapping[str, Any]) -> tuple[
     return Place(content, start, end), shown[1] - shown[0] - (end - start)
 
 
+def moved(clip: Clip, key: str) -> Clip:
+    """A clip where its job's result lies now, else where its strip does; as it was when both are gone."""
+    scene, result = results.strip_of_job(key)
+    home = scene or bpy.data.scenes.get(clip.scene)
+    source = strips_by_name(home).get(clip.strip) if home is not None and home.sequence_editor else None
+    if result is None and source is None:
+        return clip
+    outer = compat.content_start(result) if result is not None else compat.content_start(source) + clip.shift
+    by = outer - clip.outer_start
+    return replace(clip, scene=home.name, start=clip.start + by, end=clip.end + by)
+
+
 def misplaced() -> frozenset[str]:
     """The keys of the results that are not where their sources would have them; a result that is cut shorter is."""
     found, strips = set(), {scene: strips_by_name(scene) for scene in bpy.data.scenes if scene.sequence_editor}
-    for scene, strip, record in timeline.results():
+    for scene, strip, record in results.every():
         try:
             place, _ = due(strip, record, strips[scene])
         except InputError:
@@ -74,7 +88,7 @@ def selected_groups(context: Any) -> list[str]:
     """The groups of versions of which a result is selected."""
     scene = compat.sequencer_scene(context)
     chosen = compat.selected_strips(context, scene) if scene is not None else []
-    return list(dict.fromkeys(record["group"] for _, strip, record in timeline.results() if strip in chosen))
+    return list(dict.fromkeys(record["group"] for _, strip, record in results.every() if strip in chosen))
 
 
 def snap(group: str) -> int:
@@ -83,7 +97,7 @@ def snap(group: str) -> int:
     Raises InputError when that cannot be known; then nothing is moved.
     """
     versions = [(scene, strip, *due(strip, record, strips_by_name(scene)))
-                for scene, strip, record in timeline.results() if record.get("group") == group]
+                for scene, strip, record in results.every() if record.get("group") == group]
     for scene, strip, place, _ in versions:
         _move(scene, strip, place)
     return min((missing for *_, missing in versions), default=0)

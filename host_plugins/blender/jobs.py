@@ -19,8 +19,8 @@ from fresco_protocol.events import Advanced, Delivered, Event, JobChanged, JobEv
 from fresco_protocol.messages import Cancel, Changed, ListModels, Models, Retry, Submit, Submitted, fresh_key
 from fresco_protocol.shot import Rate
 
-from . import compat, timeline
-from .alignment import misplaced
+from . import compat, results, timeline
+from .alignment import misplaced, moved
 from .choices import Choices, Footage, Keyframes, extension_of, shot_of
 from .folders import erase, safe, versions_in, write_shot
 from .isolation import ChildExport, export_here
@@ -80,7 +80,7 @@ class Queue:
         row = _row(key, key, 1, clip, choices, extraction, shot_folder)
         write_shot(row.shot, row.folder)
         timeline.integrate(_result(row))
-        _, strip = timeline.strip_of_job(key)
+        _, strip = results.strip_of_job(key)
         if strip.blend_type not in COVERING:
             row.warning = f"Its source below blends by {strip.blend_type.replace('_', ' ').title()} too: mute that one"
         self.rows.append(row)
@@ -88,15 +88,16 @@ class Queue:
 
     def add_version(self, old: Row, choices: Choices) -> Row:
         """The same plate with other choices, beside the result that is there."""
-        if old.step is Step.EXPORTING or (old.problem is not None and old.step is Step.FAILED):
+        if old.exports:
             raise UsageError("the plate of this job was not exported", where=old.clip.strip,
                              remedy="Stylise the strip again.")
         extraction = Extraction(plate=old.shot.plate.sequence, color_space=old.shot.plate.color_space or "srgb",
                                 matte=old.shot.matte.sequence if old.shot.matte else None, exports=())
         version = max(*(row.version for row in self.rows if row.group == old.group), *versions_in(old.shot_folder)) + 1
-        row = _row(fresh_key(), old.group, version, old.clip, choices, extraction, old.shot_folder)
+        clip = moved(old.clip, old.key)
+        row = _row(fresh_key(), old.group, version, clip, choices, extraction, old.shot_folder)
         write_shot(row.shot, row.folder)
-        _, strip = timeline.strip_of_job(old.key)
+        _, strip = results.strip_of_job(old.key)
         timeline.integrate(_result(row), beside=old.key if strip is not None else None)
         self.rows.append(row)
         return row
@@ -169,7 +170,7 @@ class Queue:
     def _fail(self, row: Row, error: FrescoError) -> None:
         """The row ends here; its empty strip no longer hides the plate."""
         row.fail(error)
-        timeline.mute(row.key, True)
+        results.mute(row.key, True)
         self._tell_end(row)
 
     def _tell_end(self, row: Row) -> None:
@@ -198,7 +199,7 @@ class Queue:
                 if isinstance(item, (Delivered, JobChanged)):
                     refreshed[row.key] = row
         for row in refreshed.values():
-            for _, strip in timeline.strips_of_job(row.key):
+            for _, strip in results.strips_of_job(row.key):
                 compat.show_new_files(strip)
 
     def _take_answer(self, answer: Answer) -> None:
@@ -256,11 +257,11 @@ class Queue:
         row.change(record)
         ends = row.is_ended and not was_ended
         if was_new or ends:
-            timeline.note(row.key, job=record.id, state=record.state.value)
+            results.note(row.key, job=record.id, state=record.state.value)
         if ends:
             self._tell_end(row)
         if ends and not record.done:
-            timeline.mute(row.key, True)
+            results.mute(row.key, True)
 
     def cancel(self, row: Row) -> None:
         """Ends a job, at the latest when its server is back; frames that are whole stay."""
@@ -272,11 +273,11 @@ class Queue:
 
     def _stop(self, row: Row) -> None:
         row.step, row.wish = Step.STOPPED, None
-        timeline.mute(row.key, True)
+        results.mute(row.key, True)
 
     def retry(self, row: Row) -> None:
         """Does a failed or cancelled job again from where it stopped, at the latest when its server is back."""
-        timeline.mute(row.key, False)
+        results.mute(row.key, False)
         if row.step is Step.SENT and row.job is not None:
             row.wish, row.refusal = Wish.RETRY, None
         else:
@@ -291,10 +292,10 @@ class Queue:
         """
         row.leaving = True
         self.cancel(row)
-        timeline.remove(row.key)
+        results.remove(row.key)
         others = self.versions(row.group)
         if others:
-            timeline.switch(row.group, others[-1].key)
+            results.switch(row.group, others[-1].key)
         if row.is_ended:
             self._remove(row)
 
@@ -313,7 +314,7 @@ class Queue:
 
     def save(self) -> None:
         """Writes the rows into their scenes."""
-        scenes = {record.get("key"): scene for scene, _, record in timeline.results()}
+        scenes = {record.get("key"): scene for scene, _, record in results.every()}
         homes = [(scenes.get(row.key) or _home(row), row) for row in self.rows]
         for index, scene in enumerate(bpy.data.scenes):
             rows = [to_json(row) for home, row in homes if home == scene]

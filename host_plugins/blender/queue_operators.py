@@ -9,7 +9,7 @@ from bpy.props import BoolProperty, StringProperty
 
 from fresco_protocol.errors import FrescoError, InputError
 
-from . import compat, ticker, timeline
+from . import compat, results, ticker
 from .jobs import queue
 from .operators import report, wait_until
 from .properties import settings_of, show
@@ -125,7 +125,7 @@ class ShowVersion(OnJob, bpy.types.Operator):
 
     def act(self, _: Any, row: Row) -> None:
         """Mutes the other versions."""
-        timeline.switch(row.group, row.key)
+        results.switch(row.group, row.key)
         bpy.ops.ed.undo_push(message="Fresco: Show Version")
 
 

@@ -151,7 +151,7 @@ def to_json(row: Row) -> dict[str, Any]:
             "shot": json.loads(row.shot.to_json()), "choices": write(row.choices), "folder": row.folder,
             "shot_folder": row.shot_folder, "step": row.step.value, "job": write(row.job),
             "problem": write(row.problem), "wish": row.wish and row.wish.value, "was_sent": row.was_sent,
-            "leaving": row.leaving}
+            "leaving": row.leaving, "exports": len(row.exports)}
 
 
 def of_json(found: dict[str, Any]) -> Row:
@@ -160,7 +160,8 @@ def of_json(found: dict[str, Any]) -> Row:
     Raises KeyError, TypeError, ValueError or FrescoError for values of something else.
     """
     clip, step = timeline.clip_of_json(found["clip"]), Step(found["step"])
-    exports = timeline.extract(clip, found["shot_folder"]).exports if step is Step.EXPORTING else ()
+    left = int(found.get("exports", 2 if step is Step.EXPORTING else 0))  # of plate and matte, at the end of both
+    exports = timeline.extract(clip, found["shot_folder"]).exports[-left:] if left else ()
     row = Row(key=found["key"], group=found["group"], version=found["version"], clip=clip,
               shot=Shot.from_json(json.dumps(found["shot"])), choices=read(found["choices"], Choices),
               folder=found["folder"], shot_folder=found["shot_folder"], step=step, exports=exports,

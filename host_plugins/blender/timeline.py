@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The sequencer, in four verbs: collect what is selected, validate it, extract its pictures, integrate the result.
 
-Nothing else in the add-on touches strips; `compat` knows the versions, `media` what a strip is made of, `isolation`
-how it is rendered alone. Timeline ranges are [start, end) as Blender has them; frame ranges of a shot are INCLUSIVE.
+`compat` knows the versions, `media` what a strip is made of, `animation` its keyframes, `isolation` how it is rendered
+alone, `results` which strips are ours. Timeline ranges are [start, end) as Blender has them; frame ranges of a shot are
+INCLUSIVE.
 """
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Optional
@@ -24,9 +24,9 @@ from .folders import portable
 from .isolation import Export, Picture
 from .media import Media, handles_of, media_of, picture_size, rate_of, why_exported
 
+from .results import RECORD, strip_of_job, strips_of_job
 FIRST_EXPORTED = 1001  # number of an export's first file
 HIGHEST_CHANNEL = 128
-RECORD = "fresco"  # custom property of a result strip
 TAG = "COLOR_05"
 MARKER = "fresco"
 TRIMMED = ("MOVIE", "IMAGE", "META", "SCENE")  # strips whose trims hide frames
@@ -340,52 +340,6 @@ def _new_strip(level: Any, result: Result, channel: int, start: int) -> Any:
 def _take_fit(strip: Any, source: Any) -> None:
     for name in ("scale_x", "scale_y", "offset_x", "offset_y", "rotation", "filter"):
         setattr(strip.transform, name, getattr(source.transform, name))
-
-
-def results() -> Iterator[tuple[Any, Any, dict[str, Any]]]:
-    """Every result strip with its scene and its record."""
-    for scene in bpy.data.scenes:
-        if scene.sequence_editor is not None:
-            for strip in compat.all_strips_of(scene.sequence_editor):
-                if isinstance(strip.get(RECORD), str):
-                    yield scene, strip, json.loads(strip[RECORD])
-
-
-def strips_of_job(key: str) -> list[tuple[Any, Any]]:
-    """The scenes and the result strips of a job, whatever they are called now: an artist may have cut it in pieces."""
-    return [(scene, strip) for scene, strip, record in results() if record.get("key") == key]
-
-
-def strip_of_job(key: str) -> tuple[Any, Any]:
-    """The first of them; (None, None) if it is gone."""
-    return next(iter(strips_of_job(key)), (None, None))
-
-
-def note(key: str, **facts: Any) -> None:
-    """Adds to what the result strip of a job carries, if it is still there."""
-    _, strip = strip_of_job(key)
-    if strip is not None:
-        strip[RECORD] = json.dumps({**json.loads(strip[RECORD]), **facts})
-
-
-def switch(group: str, key: str) -> None:
-    """Shows one version of a result and mutes the others."""
-    for _, strip, record in results():
-        if record.get("group") == group:
-            strip.mute = record.get("key") != key
-
-
-def mute(key: str, muted: bool) -> None:
-    """Hides or shows the result strips of a job, if they are still there."""
-    for _, strip in strips_of_job(key):
-        strip.mute = muted
-
-
-def remove(key: str) -> None:
-    """Takes the result strips of a job off the timeline."""
-    while (found := strip_of_job(key)) != (None, None):  # asked anew: removing one moves the others in memory
-        scene, strip = found
-        compat.strips_of(strip.parent_meta() or scene.sequence_editor).remove(strip)
 
 
 def clip_to_json(clip: Clip) -> dict[str, Any]:

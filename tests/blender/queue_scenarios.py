@@ -125,14 +125,14 @@ def cut_in_pieces(stage: Stage) -> None:
     stage.select(strip)
     row, = stage.stylise()
     stage.result(row).split(frame=5, split_method="SOFT")
-    pieces = [found for _, found in stage.module("timeline").strips_of_job(row.key)]
+    pieces = [found for _, found in stage.module("results").strips_of_job(row.key)]
     assert sorted(stage.span(piece) for piece in pieces) == [(1, 5), (5, 9)]
     bpy.ops.fresco.redo(key=row.key)
-    assert all(piece.mute for _, piece in stage.module("timeline").strips_of_job(row.key))
+    assert all(piece.mute for _, piece in stage.module("results").strips_of_job(row.key))
     second = stage.queue.rows[-1]
     assert stage.span(stage.result(second)) == (1, 9)
     bpy.ops.fresco.delete_version(key=second.key)
-    assert not any(piece.mute for _, piece in stage.module("timeline").strips_of_job(row.key))
+    assert not any(piece.mute for _, piece in stage.module("results").strips_of_job(row.key))
     bpy.ops.fresco.delete_version(key=row.key)
     assert [found.name for found in stage.strips] == ["png"]
 
@@ -149,9 +149,69 @@ def versions_in_two_scenes(stage: Stage) -> None:
     second, = stage.stylise()
     assert stage.result(first).name == stage.result(second).name
     bpy.ops.fresco.redo(key=first.key)
-    found, strip = stage.module("timeline").strip_of_job(stage.queue.rows[-1].key)
+    found, strip = stage.module("results").strip_of_job(stage.queue.rows[-1].key)
     assert found == here and stage.span(strip) == (1, 3) and len(stage.strips) == 2, found
     assert stage.result(first).mute and not stage.result(second).mute
+
+
+def versions_in_a_copied_scene(stage: Stage) -> None:
+    """In a copy of the edit a new version lies beside the copy's result; the other edit stays as it is."""
+    strip = stage.sequence("png", at=1, trim=(0, 22))
+    stage.select(strip)
+    first, = stage.stylise()
+    one, other = stage.scene, stage.scene.copy()
+    other.name = "Z, the copy"
+    bpy.context.window.scene = other
+    stage.module("compat").show_in_sequencer(bpy.context, other)
+    bpy.ops.fresco.redo(key=first.key)
+    second = stage.queue.rows[-1]
+    assert stage.module("results").strip_of_job(second.key)[0] == other and len(stage.strips) == 3
+    bpy.ops.fresco.show_version(key=second.key)
+    muted = {scene: [found.mute for found in stage.module("compat").strips_of(scene.sequence_editor)]
+             for scene in (one, other)}
+    assert muted == {one: [False, False], other: [False, True, False]}, muted
+
+
+def versions_of_a_moved_result(stage: Stage) -> None:
+    """A new version looks for its markers where the strip lies now, and comes there when the old result is gone."""
+    strip = stage.sequence("png", at=1)
+    markers = [stage.scene.timeline_markers.new("fresco", frame=frame) for frame in (1, 10, 20)]
+    stage.settings.keyframes = "MARKERS"
+    stage.select(strip)
+    first, = stage.stylise()
+    stage.module("compat").place(strip, 101, 101, 125)
+    for marker in markers:
+        marker.frame += 100
+    bpy.ops.fresco.snap_to_source(key=first.key)
+    bpy.ops.fresco.redo(key=first.key)
+    second = stage.queue.rows[-1]
+    assert [str(frames) for frames in second.shot.keyframing.frames] == ["1001", "1010", "1020"]
+    stage.module("compat").place(strip, 201, 201, 225)
+    stage.settings.keyframes = "AUTO"
+    stage.module("results").remove(second.key)
+    bpy.ops.fresco.redo(key=second.key)
+    assert stage.span(stage.result(stage.queue.rows[-1])) == (201, 225)
+
+
+def a_plate_that_was_not_exported(stage: Stage) -> None:
+    """A stopped export has no second version, and goes on where it stopped, in the .blend that is opened again too."""
+    timeline, panel = stage.module("timeline"), stage.module("properties")
+    strip = stage.sequence("png", at=1, trim=(0, 20))
+    strip.use_flip_x = True
+    stage.select(strip)
+    clip, = timeline.collect(bpy.context, timeline.Extent.STRIP, handles=0, matte=None)
+    row = stage.queue.add(clip, panel.choices_of(stage.settings), str(stage.work / "shots"))
+    stage.queue.cancel(row)
+    refused(lambda: bpy.ops.fresco.redo(key=row.key), "the plate of this job was not exported")
+    path = str(stage.work / "cut.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path)
+    bpy.ops.wm.open_mainfile(filepath=path)
+    again, = stage.queue.rows
+    stage.queue.retry(again)
+    assert again.state == "exporting"
+    stage.queue.export_now(again)
+    stage.until(lambda: again.is_ended)
+    stage.check_result(again, stage.strips["png"])
 
 
 def a_number_is_not_used_again(stage: Stage) -> None:

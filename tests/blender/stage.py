@@ -119,7 +119,7 @@ class Stage:
 
     def result(self, row: Any) -> Any:
         """The result strip of a row."""
-        return self.module("timeline").strip_of_job(row.key)[1]
+        return self.module("results").strip_of_job(row.key)[1]
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Ticks until something holds; fails after a while."""

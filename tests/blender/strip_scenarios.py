@@ -220,7 +220,7 @@ def project_moved(stage: Stage) -> None:
     bpy.ops.wm.save_mainfile()
     here.rename(there)
     bpy.ops.wm.open_mainfile(filepath=str(there / "edit.blend"))
-    result = stage.module("timeline").strip_of_job(key)[1]
+    result = stage.module("results").strip_of_job(key)[1]
     assert result.directory.startswith("//"), result.directory
     assert burnt_number(stage.seen(2, 2, muted=(stage.strips["png"],))[0]) == 1002
 
@@ -271,7 +271,7 @@ def channels(stage: Stage) -> None:
     assert stage.result(row).channel == 4
     for channel in range(5, 129):
         stage.strips.new_image(name="full", filepath=strip.directory + "f.1001.png", channel=channel, frame_start=1)
-    stage.module("timeline").remove(row.key)
+    stage.module("results").remove(row.key)
     stage.scene.sequence_editor.channels[4].lock = True
     before = stage.snapshot()
     refused(lambda: bpy.ops.fresco.stylise(), "every channel above the strip is taken or locked")
