@@ -108,6 +108,8 @@ def isolated(export: Export) -> Iterator[Any]:
     _require(export)
     copy = bpy.data.scenes[export.scene].copy()
     try:
+        for channel in copy.sequence_editor.channels:
+            channel.mute = False  # hidden there, it would be rendered black
         if export.mask is None:
             _keep_only(copy.sequence_editor, export)
         else:

@@ -104,11 +104,17 @@ def _is_resampled(scene: Any, strip: Any) -> bool:
 
 
 def media_of(strip: Any, start: int, end: int) -> Optional[Media]:
-    """The files behind timeline frames from start to before end; None if they are no numbered sequence."""
+    """The files behind timeline frames from start to before end.
+
+    None if they are no numbered sequence, or if a movie stands still there, before its first or after its last frame.
+    """
     space = spaces.KNOWN[strip.colorspace_settings.name]
     size = (strip.elements[0].orig_width, strip.elements[0].orig_height)
     if strip.type == "MOVIE":  # its frames count from 1
-        first = start - compat.content_start(strip) + compat.hard_trim(strip) + 1
+        begin = compat.content_start(strip)
+        if start < begin or end > begin + compat.content_duration(strip):
+            return None
+        first = start - begin + compat.hard_trim(strip) + 1
         return Media(bpy.path.abspath(strip.filepath), first, end - start, space, size)
     names = [strip.strip_elem_from_frame(frame).filename for frame in range(start, end)]
     found = numbered(names)

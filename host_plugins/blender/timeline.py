@@ -30,7 +30,8 @@ HIGHEST_CHANNEL = 128
 TAG = "COLOR_05"
 MARKER = "fresco"
 TRIMMED = ("MOVIE", "IMAGE", "META", "SCENE")  # strips whose trims hide frames
-PICTURELESS = {"SOUND": "it is sound", "ADJUSTMENT": "an adjustment layer has no pictures of its own"}
+PICTURELESS = {"SOUND": "it is sound", "ADJUSTMENT": "an adjustment layer has no pictures of its own",
+               "MULTICAM": "a multicam selector shows other strips' pictures"}
 
 
 class Extent(Enum):
@@ -147,7 +148,7 @@ def _clip(scene: Any, strip: Any, part: tuple[int, int], handles: int, matte: Op
     head, tail = handles_of(strip, handles) if whole and strip.type in TRIMMED else (0, 0)
     media = media_of(strip, start - head, end + tail) if reason is None else None
     if reason is None and media is None:
-        reason = "its files are no numbered sequence"
+        reason = "it holds its first or last frame" if strip.type == "MOVIE" else "its files are no numbered sequence"
     return Clip(scene=scene.name, strip=strip.name, start=start, end=end, head=head, tail=tail,
                 first=FIRST_EXPORTED if media is None else media.first, rate=str(rate_of(scene)), media=media,
                 exported=reason, matte=matte, shift=start - head - compat.content_start(strip), speed=speed_of(strip))
@@ -172,6 +173,10 @@ def validate(clip: Clip) -> None:
     if clip.media is not None:
         _require_files(clip, strip)
     if clip.matte is not None:
+    if clip.outer_start < 0 and (clip.media is None or clip.matte is not None):
+        raise RangeOutside("Blender renders no frames before 0, and the strip has to be rendered first",
+                           where=f"{clip.strip}, frame {clip.outer_start}",
+                           remedy="Move it, with its handles, to frame 0 or later.")
         _require_matte(scene, clip, clip.matte)
     free_channel(scene, strip, clip.start, clip.end)
 
@@ -213,8 +218,9 @@ def _require_matte(scene: Any, clip: Clip, matte: MatteSource) -> None:
 
 
 def file_of(sequence: str, number: int) -> str:
-    """The file of one frame of a path pattern such as plate.####.exr."""
-    return re.sub("#+", lambda signs: str(number).zfill(len(signs[0])), sequence)
+    """The file of one frame of a path pattern such as plate.####.exr; "#" in a folder is just its name."""
+    folder, name = os.path.split(sequence)
+    return os.path.join(folder, re.sub("#+", lambda signs: str(number).zfill(len(signs[0])), name))
 
 
 def extract(clip: Clip, folder: str) -> Extraction:
