@@ -20,6 +20,7 @@ import bpy
 from fresco_protocol.errors import InputError
 
 from . import compat, spaces
+from .animation import drop_opacity, own_action
 from .folders import erase
 from .server import NO_WINDOW
 
@@ -107,17 +108,21 @@ def isolated(export: Export) -> Iterator[Any]:
     """A copy of the scene that shows the strip, or the mask, alone; gone afterwards. Raises InputError."""
     _require(export)
     copy = bpy.data.scenes[export.scene].copy()
+    action = None
     try:
+        action = own_action(copy)
         for channel in copy.sequence_editor.channels:
             channel.mute = False  # hidden there, it would be rendered black
         if export.mask is None:
-            _keep_only(copy.sequence_editor, export)
+            _keep_only(copy, export)
         else:
             _show_mask(copy.sequence_editor, export)
         _set_render(copy, export)
         yield copy
     finally:
         bpy.data.scenes.remove(copy)
+        if action is not None:
+            bpy.data.actions.remove(action)
 
 
 def _require(export: Export) -> None:
@@ -141,11 +146,13 @@ def _require(export: Export) -> None:
                          remedy="Stylise it again, as it is now.")
 
 
-def _keep_only(editor: Any, export: Export) -> None:
-    strips, name = compat.strips_of(editor), export.strip
+def _keep_only(scene: Any, export: Export) -> None:
+    editor, name = scene.sequence_editor, export.strip
+    strips = compat.strips_of(editor)
     _lift(editor, name)
     _drop_others(strips, _with_sources(strips[name]))
     strip = strips[name]
+    drop_opacity(scene, strip)
     strip.mute, strip.blend_type, strip.blend_alpha = False, "REPLACE", 1.0
     compat.reveal(strip, export.head, export.tail)
 

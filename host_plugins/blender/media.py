@@ -17,6 +17,7 @@ import bpy
 from fresco_protocol.shot import Rate
 
 from . import compat, spaces
+from .animation import is_animated
 
 RATE_TOLERANCE = 0.001  # frames per second; 23.976 and 24 differ by 0.024
 LARGEST_NUMBER = 99_999_999  # as the language of Fresco allows
@@ -63,7 +64,7 @@ def _reasons(scene: Any, strip: Any) -> Iterator[tuple[bool, str]]:
     yield strip.color_multiply != 1 or strip.color_saturation != 1, "its colours are changed"
     yield strip.use_deinterlace or strip.use_multiview, "its fields or views are separated"
     yield strip.colorspace_settings.name not in spaces.KNOWN, f"its colour space is {strip.colorspace_settings.name}"
-    yield _is_animated(scene, strip), "it is animated"
+    yield is_animated(scene, strip), "it is animated"
     yield strip.type == "MOVIE" and _is_resampled(scene, strip), "its frame rate is not the scene's"
     yield strip.type == "IMAGE" and len(strip.elements) < 2, "it is a still"
 
@@ -74,28 +75,6 @@ def _is_moved(strip: Any) -> bool:
     even = abs(transform.scale_x - transform.scale_y) < 1e-6
     return bool(any((crop.min_x, crop.max_x, crop.min_y, crop.max_y, transform.offset_x, transform.offset_y,
                      transform.rotation)) or not even)
-
-
-def _is_animated(scene: Any, strip: Any) -> bool:
-    """Whether keyframes or drivers change its pictures; its opacity is the composite's affair."""
-    animation = scene.animation_data
-    if animation is None:
-        return False
-    owner = f'["{bpy.utils.escape_identifier(strip.name)}"]'
-    curves = [*animation.drivers, *_curves(animation)]
-    return any(owner in curve.data_path and not curve.data_path.endswith((".blend_alpha", ".volume"))
-               for curve in curves)
-
-
-def _curves(animation: Any) -> list[Any]:
-    """The curves of an action, in layers (4.4 and later) or not."""
-    action = animation.action
-    if action is None:
-        return []
-    if hasattr(action, "fcurves"):
-        return list(action.fcurves)
-    return [curve for layer in action.layers for part in layer.strips for bag in part.channelbags
-            for curve in bag.fcurves]
 
 
 def _is_resampled(scene: Any, strip: Any) -> bool:

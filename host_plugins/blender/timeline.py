@@ -20,11 +20,12 @@ from fresco_protocol.errors import FrameGap, InputError, MatteError, OutputDenie
 from fresco_protocol.shot import FrameRange
 
 from . import compat, spaces
+from .animation import copy_opacity
 from .folders import portable
 from .isolation import Export, Picture
 from .media import Media, handles_of, media_of, picture_size, rate_of, why_exported
-
 from .results import RECORD, strip_of_job, strips_of_job
+
 FIRST_EXPORTED = 1001  # number of an export's first file
 HIGHEST_CHANNEL = 128
 TAG = "COLOR_05"
@@ -172,11 +173,11 @@ def validate(clip: Clip) -> None:
                          remedy="Select a movie, an image sequence, or a meta strip around both.")
     if clip.media is not None:
         _require_files(clip, strip)
-    if clip.matte is not None:
     if clip.outer_start < 0 and (clip.media is None or clip.matte is not None):
         raise RangeOutside("Blender renders no frames before 0, and the strip has to be rendered first",
                            where=f"{clip.strip}, frame {clip.outer_start}",
                            remedy="Move it, with its handles, to frame 0 or later.")
+    if clip.matte is not None:
         _require_matte(scene, clip, clip.matte)
     free_channel(scene, strip, clip.start, clip.end)
 
@@ -313,7 +314,8 @@ def integrate(result: Result, *, beside: Optional[str] = None) -> str:
     compat.place(strip, content, start, end)
     if clip.media is not None or beside is not None:
         _take_fit(strip, source)
-    strip.blend_type, strip.blend_alpha = source.blend_type, source.blend_alpha
+    strip.blend_type = source.blend_type
+    copy_opacity(scene, source, strip)
     strip.color_tag, strip.select = TAG, False
     follows = {"strip": clip.strip, "shift": clip.shift, "speed": clip.speed}
     strip[RECORD] = json.dumps({**result.record, "follows": follows})

@@ -12,13 +12,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from blender import panel_scenarios, queue_scenarios, server_scenarios, strip_scenarios, timeline_scenarios
+from blender import (
+    animation_scenarios,
+    panel_scenarios,
+    queue_scenarios,
+    server_scenarios,
+    strip_scenarios,
+    timeline_scenarios,
+)
 from blender.stage import Stage
 
 
 def main(name: str, archive: str, connection: str, footage: str, work: str) -> int:
     """The exit code: 0 when the scenario went well."""
-    rooms = (strip_scenarios, timeline_scenarios, queue_scenarios, server_scenarios, panel_scenarios)
+    rooms = (strip_scenarios, timeline_scenarios, animation_scenarios, queue_scenarios, server_scenarios,
+             panel_scenarios)
     scenario = next(getattr(room, name) for room in rooms if hasattr(room, name))
     try:
         scenario(Stage(archive, connection, footage, work))
