@@ -18,6 +18,7 @@ from fresco_protocol.shot import Rate
 
 from . import compat, spaces
 from .animation import is_animated
+from .movie_times import comes_evenly
 
 RATE_TOLERANCE = 0.001  # frames per second; 23.976 and 24 differ by 0.024
 LARGEST_NUMBER = 99_999_999  # as the language of Fresco allows
@@ -82,18 +83,23 @@ def _is_resampled(scene: Any, strip: Any) -> bool:
     return bool(own) and abs(own - scene.render.fps / scene.render.fps_base) > RATE_TOLERANCE
 
 
-def media_of(strip: Any, start: int, end: int) -> Optional[Media]:
-    """The files behind timeline frames from start to before end.
+def why_other_frames(strip: Any, start: int, end: int) -> Optional[str]:
+    """Why a movie shows other frames than those that are counted from start to before end; None if it shows them."""
+    if strip.type != "MOVIE":
+        return None
+    begin = compat.content_start(strip)
+    if start < begin or end > begin + compat.content_duration(strip):
+        return "it holds its first or last frame"
+    rate = strip.elements[0].orig_fps if len(strip.elements) else 0.0
+    return None if comes_evenly(bpy.path.abspath(strip.filepath), rate) else "its frames do not come evenly"
 
-    None if they are no numbered sequence, or if a movie stands still there, before its first or after its last frame.
-    """
+
+def media_of(strip: Any, start: int, end: int) -> Optional[Media]:
+    """The files behind timeline frames from start to before end; None if they are no numbered sequence."""
     space = spaces.KNOWN[strip.colorspace_settings.name]
     size = (strip.elements[0].orig_width, strip.elements[0].orig_height)
     if strip.type == "MOVIE":  # its frames count from 1
-        begin = compat.content_start(strip)
-        if start < begin or end > begin + compat.content_duration(strip):
-            return None
-        first = start - begin + compat.hard_trim(strip) + 1
+        first = start - compat.content_start(strip) + compat.hard_trim(strip) + 1
         return Media(bpy.path.abspath(strip.filepath), first, end - start, space, size)
     names = [strip.strip_elem_from_frame(frame).filename for frame in range(start, end)]
     found = numbered(names)

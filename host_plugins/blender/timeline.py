@@ -23,7 +23,7 @@ from . import compat, spaces
 from .animation import copy_opacity
 from .folders import portable
 from .isolation import Export, Picture
-from .media import Media, handles_of, media_of, picture_size, rate_of, why_exported
+from .media import Media, handles_of, media_of, picture_size, rate_of, why_exported, why_other_frames
 from .results import RECORD, strip_of_job, strips_of_job
 
 FIRST_EXPORTED = 1001  # number of an export's first file
@@ -147,9 +147,10 @@ def _clip(scene: Any, strip: Any, part: tuple[int, int], handles: int, matte: Op
         reason = "its files and the matte have different sizes"
     whole = (start, end) == compat.span(strip) and not compat.is_retimed(strip)
     head, tail = handles_of(strip, handles) if whole and strip.type in TRIMMED else (0, 0)
+    reason = reason or why_other_frames(strip, start - head, end + tail)
     media = media_of(strip, start - head, end + tail) if reason is None else None
     if reason is None and media is None:
-        reason = "it holds its first or last frame" if strip.type == "MOVIE" else "its files are no numbered sequence"
+        reason = "its files are no numbered sequence"
     return Clip(scene=scene.name, strip=strip.name, start=start, end=end, head=head, tail=tail,
                 first=FIRST_EXPORTED if media is None else media.first, rate=str(rate_of(scene)), media=media,
                 exported=reason, matte=matte, shift=start - head - compat.content_start(strip), speed=speed_of(strip))

@@ -30,7 +30,7 @@ def picture(number: int) -> Pixels:
 def write_footage(folder: Path) -> Path:
     """png/f.1001.png ..., exr/, hdr/ (with a highlight of 4.0) and movie.mp4, whose n-th frame has the number n.
 
-    straight/ (PNG) and premultiplied/ (EXR) have a soft alpha.
+    straight/ (PNG) and premultiplied/ (EXR) have a soft alpha; gap.mp4 leaves frames out.
     """
     alpha = np.clip((np.arange(WIDTH)[None, :, None] - 16) / 64, 0, 1) * np.ones((HEIGHT, 1, 1))
     for number in range(FIRST, FIRST + COUNT):
@@ -44,6 +44,7 @@ def write_footage(folder: Path) -> Path:
         _write(folder / "straight" / f"f.{number}.png", np.concatenate([pixels, alpha], -1), oiio.UINT8)
         _write(folder / "premultiplied" / f"f.{number}.exr", np.concatenate([linear * alpha, alpha], -1), oiio.HALF)
     _write_movie(folder / "movie.mp4")
+    _write_movie(folder / "gap.mp4", gap=3)
     return folder
 
 
@@ -55,13 +56,15 @@ def _write(path: Path, pixels: Pixels, depth: object) -> None:
     assert buffer.write(str(path)), buffer.geterror()
 
 
-def _write_movie(path: Path) -> None:
-    """H.264 with frames that refer to later ones, as cameras and editors write it."""
+def _write_movie(path: Path, gap: int = 0) -> None:
+    """H.264 with frames that refer to later ones, as cameras and editors write it; a gap follows the twelfth."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(24))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.options = {"crf": "8", "bf": "2", "g": "12"}
         for number in range(1, COUNT + 1):
             rgb = np.round(picture(number) * 255).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts, frame.time_base = number - 1 + (gap if number > 12 else 0), Fraction(1, 24)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -37,6 +37,16 @@ def movie_held_at_its_ends(stage: Stage) -> None:
     assert str(stage.queue.rows[-1].shot.plate.frames[0]) == "11", "inside the movie its file is enough"
 
 
+def movie_that_leaves_frames_out(stage: Stage) -> None:
+    """Blender shows a movie by time, and the server counts its frames: behind a gap they would be others."""
+    strip = stage.movie("gap", at=1, trim=(0, 6))
+    stage.select(strip)
+    row, = stage.stylise()
+    assert row.clip.exported == "its frames do not come evenly", row.clip.exported
+    stage.check_result(row, strip, film=True, moves=False)
+    assert burnt_number(stage.seen(20, 20, muted=(strip,))[0]) == 17
+
+
 def before_frame_zero(stage: Stage) -> None:
     """Files are sent from anywhere; Blender renders nothing before 0, which is said at once."""
     strip = stage.sequence("png", at=-30, trim=(0, 20))
