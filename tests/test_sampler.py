@@ -40,7 +40,10 @@ def run(schedule: NoiseSchedule, sampler: Sampler, steps: int, noise: Callable[[
 
 def configured(kind: Any, **options: Any) -> Any:
     """A scheduler of diffusers with Stable Diffusion's noise."""
-    return kind.from_config({**tiny.tiny_scheduler().config, **options})
+    stated = {name: value for name, value in tiny.tiny_scheduler().config.items() if name != "_use_default_values"}
+    scheduler = kind.from_config({**stated, **options})  # which passes over what is said to have been a default
+    assert {name: scheduler.config[name] for name in options} == options
+    return scheduler
 
 
 @pytest.mark.parametrize("spacing", list(Spacing))
@@ -49,6 +52,17 @@ def test_time_steps_of_dpm_solver_are_those_of_diffusers(spacing: Spacing, steps
     scheduler = configured(DPMSolverMultistepScheduler, timestep_spacing=spacing.value)
     scheduler.set_timesteps(steps)
     assert list(timesteps(NoiseSchedule.of(scheduler), steps, Sampler.DPM)) == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("spacing", list(Spacing))
+@pytest.mark.parametrize("steps", [999, 1000])
+def test_no_time_step_comes_twice_and_the_longest_runs_give_numbers(spacing: Spacing, steps: int) -> None:
+    schedule = NoiseSchedule.of(configured(DDPMScheduler, timestep_spacing=spacing.value))
+    for sampler in (Sampler.DDPM, Sampler.DPM):
+        visited = timesteps(schedule, steps, sampler)
+        assert len(set(visited)) == steps
+        assert visited == tuple(sorted(visited, reverse=True))
+    assert run(schedule, Sampler.DPM, steps, no_noise).isfinite().all()
 
 
 @pytest.mark.parametrize("prediction", list(Prediction))

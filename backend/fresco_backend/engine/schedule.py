@@ -52,7 +52,8 @@ class Step:
 class NoiseSchedule:
     """How much signal is left at each training time step, and how a model is to be asked.
 
-    signal: (T,), cumulative products of 1 - beta (ᾱ), in [0, 1], falling. offset: added to LEADING time steps.
+    signal: (T,), cumulative products of 1 - beta (ᾱ), in [0, 1], falling. offset: added to LEADING time steps, as far
+    as there is room.
     last_signal: ᾱ after the last step of DDIM; the ancestral step always ends at 1.
     """
 
@@ -88,7 +89,10 @@ class NoiseSchedule:
         if not 1 <= count <= total:
             raise ValueError(f"a run has 1 to {total} steps, not {count}")
         if self.spacing is Spacing.LEADING:
-            return tuple(min(k * (total // count) + self.offset, total - 1) for k in reversed(range(count)))
+            stride = total // count
+            # A run of all steps has no room: its first one would come twice, with a step of no length between.
+            offset = min(self.offset, total - 1 - (count - 1) * stride)
+            return tuple(k * stride + offset for k in reversed(range(count)))
         if self.spacing is Spacing.TRAILING:
             return tuple(round(total - k * total / count) - 1 for k in range(count))
         return tuple(round((total - 1) * k / max(count - 1, 1)) for k in reversed(range(count)))
