@@ -11,6 +11,7 @@ from test_losses import plain_spatial, plain_temporal
 from torch import Tensor, nn
 
 import tiny
+from fresco_backend.engine import fused
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.features import (
     REFERENCE_ADAIN_EPSILON,
@@ -277,6 +278,21 @@ def test_a_batch_that_is_not_whole_windows_is_refused(unet: UNet2DConditionModel
         pytest.raises(ValueError, match="multiple of the window's 3 frames"),
     ):
         call(unet, frames=4)
+
+
+@pytest.mark.parametrize("conditional_only", [False, True])
+@pytest.mark.parametrize("by_fused", [False, True])
+def test_a_batch_of_the_plates_own_branch_alone_stays(
+    conditional_only: bool, by_fused: bool, golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "usable", lambda _: by_fused)
+    settings = FeatureOptimisation(conditional_only=conditional_only)
+    features = OptimisedFeatures(golden_window(golden), settings, torch.ones(3, 1, 8, 12))
+    features.untouched = 3
+    plate = golden["sample"][:3]
+    with features.recording():
+        assert features.at(0, plate) is plate
+    assert features.at(0, plate) is plate
 
 
 def test_a_size_that_does_not_divide_is_refused() -> None:

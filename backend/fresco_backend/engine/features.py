@@ -91,7 +91,7 @@ class OptimisedFeatures:
         Raises ValueError when the batch is not whole windows or not that of the reference, and RuntimeError when the
         spatial loss is on and no reference was recorded.
         """
-        if not (self._recording or self.enabled):
+        if not (self._recording or self.enabled) or self.untouched >= len(features):
             return features
         if self.untouched:
             kept, rest = features[: self.untouched], features[self.untouched :]
