@@ -71,6 +71,29 @@ def test_alpha_may_stand_beside_the_tensors(networks: tuple[nn.Module, nn.Module
     assert {change.alpha for name, change in changes.items() if name.startswith("text")} == {None}
 
 
+@pytest.mark.parametrize(("alpha", "scale"), [(6, 6 / 2**0.5), (None, 2**0.5)])
+def test_a_file_may_ask_for_the_root_of_the_rank(
+    alpha: int | None, scale: float, networks: tuple[nn.Module, nn.Module], tmp_path: Path
+) -> None:
+    """As PEFT has it: alpha over the root of the rank, which is 2 here, and alpha is the rank where none is stated."""
+    stated = {"unet.use_rslora": True} | ({} if alpha is None else {"unet.lora_alpha": alpha})
+    metadata = {"lora_adapter_metadata": json.dumps(stated | {"text_encoder.use_rslora": False})}
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks), style="peft", metadata=metadata)
+    for name, change in lora.read_changes(path).items():
+        product = change.up.flatten(1) @ change.down.flatten(1)
+        found = change.delta(1.0, product)
+        assert torch.allclose(found, product * (scale if name.startswith("unet") else 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("stated", ["{", "[1]", '"words"', '{"unet.lora_alpha": null}', '{"unet.lora_alpha": "much"}'])
+def test_what_states_no_strength_is_refused_in_words(
+    stated: str, networks: tuple[nn.Module, nn.Module], tmp_path: Path
+) -> None:
+    path = lora_files.save(tmp_path / "ink.safetensors", parts(*networks), metadata={"lora_adapter_metadata": stated})
+    with pytest.raises(WeightsUnsupported, match="unreadable"):
+        lora.read_changes(path)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_off_again_every_bit_is_as_before(
     dtype: torch.dtype, networks: tuple[nn.Module, nn.Module], tmp_path: Path
@@ -152,7 +175,22 @@ def reshaped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[:, :-1].contiguous() if "down" in name else value for name, value in tensors.items()}
 
 
+def emptied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[:0].contiguous() if "down" in name else value for name, value in tensors.items()}
+
+
+def flattened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.flatten() for name, value in tensors.items()}
+
+
+def of_many_strengths(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return tensors | {name.replace("lora.down.weight", "alpha"): torch.ones(2) for name in tensors}
+
+
 @pytest.mark.parametrize(("spoil", "words"), [
+    (emptied, "matrices are empty"),
+    (flattened, "matrices are empty"),
+    (of_many_strengths, "its strength is no number"),
     (renamed("lora.down.weight", "hada_w1_a"), "hada_w1_a"),
     (renamed("lora.down.weight", "dora_scale"), "dora_scale"),
     (renamed("up_blocks", "joint_blocks"), "which this model does not have"),

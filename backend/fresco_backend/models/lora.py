@@ -2,12 +2,14 @@
 """LoRA files: low-rank changes of a model's weights, added to them and taken away again without a trace.
 
 Read are the names of diffusers, PEFT and kohya's scripts, for Stable Diffusion 1, 2 and XL. Source: Hu et al., "LoRA",
-arXiv 2106.09685, section 4.1: W + scale * up @ down, with scale = weight * alpha / rank.
+arXiv 2106.09685, section 4.1: W + scale * up @ down, with scale = weight * alpha / rank; over the root of the rank
+where a file says so (Kalajdzievski, "rsLoRA", arXiv 2312.03732).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -90,14 +92,14 @@ def read_changes(path: Path) -> dict[str, Change]:
     """The changes in a file, by the module's name without its dots. Raises WeightsUnsupported."""
     parts: dict[str, dict[str, Any]] = {}
     with safe_open(path, framework="pt") as file:
-        alphas = _stated_alphas(file.metadata() or {}, path)
+        stated = _Stated.of(file.metadata() or {}, path)
         for name in file.keys():  # noqa: SIM118, this is no dictionary
             match = _TENSOR.fullmatch(name)
             if match is None:
                 raise _foreign(f'"{name}" is no part of a LoRA', path)
             role = "alpha" if match["alpha"] else _ROLES[match["role"]]
             parts.setdefault(_module(match["module"]), {})[role] = file.get_tensor(name)
-    return {module: _change(module, found, alphas, path) for module, found in parts.items()}
+    return {module: _change(module, found, stated, path) for module, found in parts.items()}
 
 
 def _changes(layers: Targets, path: Path) -> list[tuple[Any, Change]]:
@@ -118,20 +120,46 @@ def _sum(layer: Any, change: Change, weight: float, path: Path) -> Tensor:
     return total
 
 
-def _change(module: str, found: Mapping[str, Tensor], alphas: Mapping[str, float], path: Path) -> Change:
+def _change(module: str, found: Mapping[str, Tensor], stated: _Stated, path: Path) -> Change:
     if not {"down", "up"} <= found.keys():
         raise _foreign(f"{module} lacks one of its two matrices", path)
-    alpha = float(found["alpha"]) if "alpha" in found else alphas.get(_part(module))
-    return Change(down=found["down"], up=found["up"], alpha=alpha)
+    down, up = found["down"], found["up"]
+    if min(down.dim(), up.dim()) < 2 or not down.shape[0] or ("alpha" in found and found["alpha"].numel() != 1):
+        raise _foreign(f"{module}'s matrices are empty, or its strength is no number", path)
+    own = float(found["alpha"]) if "alpha" in found else None
+    return Change(down=down, up=up, alpha=stated.alpha(_part(module), own, down.shape[0]))
 
 
-def _stated_alphas(metadata: Mapping[str, str], path: Path) -> dict[str, float]:
-    """Alpha by part of the model, as diffusers writes it beside the tensors."""
-    stated = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    if any(key.endswith(".alpha_pattern") and value for key, value in stated.items()):
-        raise _foreign("its strength differs from layer to layer in a way that Fresco does not read", path)
-    ends = ".lora_alpha"
-    return {key.removesuffix(ends): float(value) for key, value in stated.items() if key.endswith(ends)}
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """What diffusers writes beside the tensors, by part of the model. rooted: whose scale is alpha over rank's root."""
+
+    alphas: Mapping[str, float]
+    rooted: frozenset[str]
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str], path: Path) -> _Stated:
+        try:
+            stated = dict(json.loads(metadata.get("lora_adapter_metadata", "{}")))
+            if any(value for _, value in _ending(stated, "alpha_pattern")):
+                raise _foreign("its strength differs from layer to layer in a way that Fresco does not read", path)
+            return cls(
+                alphas={part: float(value) for part, value in _ending(stated, "lora_alpha")},
+                rooted=frozenset(part for part, value in _ending(stated, "use_rslora") if value),
+            )
+        except (ValueError, TypeError) as error:
+            raise _foreign(f"what it states of its strength is unreadable: {error}", path) from error
+
+    def alpha(self, part: str, own: float | None, rank: int) -> float | None:
+        """The alpha of a layer that, over the rank, gives its scale. own: stated by a tensor of its own."""
+        alpha = self.alphas.get(part) if own is None else own
+        return (rank if alpha is None else alpha) * math.sqrt(rank) if part in self.rooted else alpha
+
+
+def _ending(stated: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    """Part of the model and value of all entries of a name."""
+    found = ((key.rpartition("."), value) for key, value in stated.items())
+    return ((part, value) for (part, _, last), value in found if last == name)
 
 
 def _part(module: str) -> str:
