@@ -172,6 +172,20 @@ def test_an_interrupted_copy_has_no_name(
     assert list(library.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_copied_whole_says_why_and_has_no_name(
+    tiny_model: Path, tmp_path: Path, library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+    for name in ("note.txt", "other.txt"):
+        (source / name).symlink_to(tmp_path / "gone")
+    assert cli.main(["models", "add", str(source)]) == 4
+    said = capsys.readouterr().err
+    assert f"{source}/" in said
+    assert "No such file" in said
+    assert "and 1 more" in said
+    assert list(library.iterdir()) == []
+
+
 @pytest.mark.parametrize(("name", "error", "words"), [
     ("embedded", UsageError, "part of Fresco"),
     ("..", UsageError, "no name of a model"),

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.models import model_hub, model_store, single_file, weights
-from fresco_protocol.errors import UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
+from fresco_protocol.errors import UsageError, WeightsError, WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Prediction
 
 CPU = torch.device("cpu")
@@ -123,6 +123,15 @@ def test_an_index_cannot_lead_out_of_its_folder(model: Path) -> None:
     (model / UNET_FILE).rename(model / "elsewhere.safetensors")
     index = {"metadata": {}, "weight_map": {"conv_in.weight": "../elsewhere.safetensors"}}
     (model / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsRefused, match="own folder"):
+        load(model)
+
+
+@pytest.mark.parametrize("stated", [{}, {"weight_map": [1]}, {"weight_map": {"a": 1}},
+                                    {"weight_map": {"a": None, "b": "c"}}])
+def test_an_index_of_other_things_is_refused(stated: dict[str, Any], model: Path) -> None:
+    (model / UNET_FILE).unlink()
+    (model / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(stated))
     with pytest.raises(WeightsRefused, match="own folder"):
         load(model)
 
@@ -256,6 +265,19 @@ def test_other_families_are_not_supported(model: Path, key: str, value: list[str
         load(model)
 
 
+@pytest.mark.parametrize(("key", "value", "error"), [
+    ("unet", ["diffusers"], WeightsUnsupported), ("unet", "UNet2DConditionModel", WeightsUnsupported),
+    ("vae", {"a": 1}, WeightsUnsupported), ("text_encoder", {"a": 1}, WeightsUnsupported),
+    ("text_encoder_2", {"a": 1}, WeightsMissing),
+])
+def test_an_index_that_names_no_class_is_refused(
+    key: str, value: object, error: type[WeightsError], model: Path
+) -> None:
+    edit_json(model / "model_index.json", **{key: value})
+    with pytest.raises(error, match=key):
+        load(model)
+
+
 @pytest.mark.parametrize(("config", "message"), [
     ({"in_channels": 9}, "takes 9 channels"),
     ({"time_cond_proj_dim": 32}, "told more than time and text"),
@@ -335,6 +357,13 @@ def test_weights_that_are_not_those_of_the_checksums_are_refused(model: Path) ->
     content[-1] ^= 1
     (model / UNET_FILE).write_bytes(content)
     with pytest.raises(WeightsRefused, match="SHA256SUMS"):
+        load(model)
+
+
+@pytest.mark.parametrize("sums", [b"abc\n", b"abc  \xff\xfe\n"])
+def test_checksums_that_cannot_be_read_are_refused(sums: bytes, model: Path) -> None:
+    (model / "SHA256SUMS").write_bytes(sums)
+    with pytest.raises(WeightsRefused, match="unreadable"):
         load(model)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 
-from fresco_backend.models.model_files import read_index, read_json
+from fresco_backend.models.model_files import has_part, read_index, read_json
 from fresco_protocol.errors import WeightsUnsupported
 from fresco_protocol.shot import ControlKind
 
@@ -96,5 +96,4 @@ def family_of_folder(folder: Path) -> Family:
 
 def has_two_text_encoders(folder: Path) -> bool:
     """Whether a model in diffusers' layout has Stable Diffusion XL's second text encoder."""
-    stated = read_index(folder).get("text_encoder_2")
-    return bool(stated and stated[0])
+    return has_part(read_index(folder), "text_encoder_2")

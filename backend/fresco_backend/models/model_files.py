@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -70,6 +71,12 @@ def read_index(folder: Path) -> dict[str, Any]:
             remedy="Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/.",
         )
     return read_json(path)
+
+
+def has_part(index: Mapping[str, Any], part: str) -> bool:
+    """Whether a model_index.json says that there is a part; of those that a model may lack it names no class."""
+    stated = index.get(part)
+    return bool(stated[0]) if isinstance(stated, list) and stated else bool(stated)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -135,13 +142,15 @@ def _weight_files(part: str, folder: Path, command: str | None) -> tuple[tuple[P
 
 
 def _shards(part: str, index: Path) -> tuple[Path, ...]:
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    if not names or any(Path(name).name != name for name in names):
+    stated = read_json(index).get("weight_map")
+    names = list(stated.values()) if isinstance(stated, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise WeightsRefused("the index names no files of its own folder", where=index, remedy="Fetch the model again.")
-    for name in names:
-        if not (index.parent / name).is_file():
-            raise missing(part, index.parent / name)
-    return tuple(index.parent / name for name in names)
+    files = tuple(index.parent / name for name in sorted(set(names)))
+    for file in files:
+        if not file.is_file():
+            raise missing(part, file)
+    return files
 
 
 def tensor_names(path: Path) -> frozenset[str]:
@@ -175,8 +184,11 @@ def _compare_checksum(path: Path, folder: Path) -> None:
     sums = next((place / CHECKSUMS for place in (folder, folder.parent) if (place / CHECKSUMS).is_file()), None)
     if sums is None:
         return
-    lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines() if line.strip())
-    expected = {(sums.parent / file.lstrip("*")).absolute(): digest for digest, file in lines}
+    try:
+        lines = [line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines() if line.strip()]
+        expected = {(sums.parent / file.lstrip("*")).absolute(): digest for digest, file in lines}
+    except (OSError, ValueError) as error:
+        raise WeightsRefused(f"unreadable: {error}", where=sums, remedy="Fetch the file again.") from error
     if expected.get(path.absolute(), sha256(path)) != sha256(path):
         raise WeightsRefused(
             f"the file is not the one that {CHECKSUMS} states", where=path, remedy="Fetch or copy the file again."

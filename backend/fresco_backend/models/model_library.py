@@ -142,7 +142,7 @@ def add(source: Path, name: str | None = None, *, link: bool = False) -> Entry:
     except OSError as error:
         with contextlib.suppress(OSError):
             _delete(part)
-        raise OutputDenied(f"the model cannot be put there: {error.strerror}", where=target,
+        raise OutputDenied(f"the model cannot be put there: {_reason(error)}", where=target,
                            remedy="Free some space, or set FRESCO_MODELS to a folder that you may write.") from error
     return inspect(target.name, target)
 
@@ -248,6 +248,15 @@ def _put(source: Path, target: Path, *, link: bool) -> None:
         shutil.copytree(source, target)
     else:
         shutil.copyfile(source, target)
+
+
+def _reason(error: OSError) -> str:
+    """Why a copy failed: that of a folder goes on, and gathers what failed in it."""
+    if not isinstance(error, shutil.Error):
+        return str(error.strerror)
+    source, _, first = error.args[0][0]
+    more = f", and {len(error.args[0]) - 1} more" if len(error.args[0]) > 1 else ""
+    return f"{source}: {first}{more}"
 
 
 def _delete(place: Path) -> None:

@@ -27,6 +27,7 @@ from fresco_backend.models.model_files import (
     PICKLED,
     Component,
     described_component,
+    has_part,
     missing,
     read_index,
     refuse_pickle,
@@ -184,7 +185,7 @@ def locate(name: str, patterns: Patterns, *, offline: bool, kind: str = "model")
 
 def _folder_components(name: str, folder: Path) -> tuple[Component, ...]:
     index = read_index(folder)
-    if (index.get("transformer") or [None])[0] or not (index.get("text_encoder") or [None])[0]:
+    if has_part(index, "transformer") or not has_part(index, "text_encoder"):
         raise WeightsUnsupported(
             f"{index.get('_class_name')} is no Stable Diffusion 1, 2 or XL",
             where=folder,

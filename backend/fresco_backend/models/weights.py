@@ -293,10 +293,11 @@ def _module(component: Component, index: Mapping[str, Any]) -> nn.Module:
     """One component, by the class that the index names; without an entry by the class in its own configuration."""
     allowed = LOADABLE[component.name]
     stated = index.get(component.name) or ["diffusers", read_json(component.place / "config.json").get("_class_name")]
-    kind = allowed.get((str(stated[0]), str(stated[1])))
+    named = ".".join(map(str, stated)) if isinstance(stated, list) else str(stated)
+    kind = next((kind for key, kind in allowed.items() if ".".join(key) == named), None)
     if kind is None:
         raise WeightsUnsupported(
-            f"{'.'.join(map(str, stated))} is no {component.name} that Fresco drives",
+            f"{named} is no {component.name} that Fresco drives",
             where=component.place,
             remedy=f"It drives {', '.join('.'.join(key) for key in allowed)}.",
         )
