@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused feature optimisation against the plain one, on the CPU through Triton's interpreter (`conftest`)."""
 
+import math
 from math import isnan, nan
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_signs_of_each_band_are_whole(rows_of_tiles: int) -> None:
 
 
 def test_a_proof_that_gives_no_number_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, _size, _channels, limits: nan if limits else 0.01)
+    monkeypatch.setattr(fused, "_apart", lambda _device, _dtype, proof: nan if proof.limits else 0.01)
     assert isnan(fused.disagreement(torch.device("cpu"), torch.float16))
 
 
@@ -120,21 +121,27 @@ def test_it_is_not_for_a_cpu_nor_for_full_precision() -> None:
 
 
 def test_kernels_are_proved_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    signs, proved = kernels.similarity_signs, []
+    signs, update, proved, updated = kernels.similarity_signs, kernels.update, [], set()
 
     def noted(unit: Tensor, *given: Any, kept: bool) -> None:
         proved.append((unit.shape[2] % kernels.DEPTH == 0, kept))
         signs(unit, *given, kept=kept)
 
+    def updating(rows: Tensor, moments: Any, unit: Any, sums: Any, temporal: Any, *given: Any, **more: Any) -> None:
+        updated.add((sums is not None, temporal is not None))
+        update(rows, moments, unit, sums, temporal, *given, **more)
+
     monkeypatch.setattr(kernels, "similarity_signs", noted)
+    monkeypatch.setattr(kernels, "update", updating)
     monkeypatch.setattr(fused, "_PROOF_STEPS", 1)  # the interpreter takes its time
-    assert all(channels > kernels.CHUNK and height * width > kernels.BLOCK
-               for (height, width), channels, _ in fused._PROOFS)  # fmt: skip
+    for proof in fused._PROOFS:
+        assert proof.channels > kernels.CHUNK
+        assert math.prod(proof.size) > kernels.BLOCK or not proof.spatial
     assert fused.disagreement(torch.device("cpu"), torch.float16) < 0.5 * fused.AGREED
     assert set(proved) == {(False, True), (True, True), (True, False)}, "as real networks have them, too"
-    assert [len(limits) for _, _, limits in fused._PROOFS] == [0, 0, 1, 2]
+    assert updated == {(True, True), (True, False), (False, True)}, "a lone frame has no motion, an edit no likeness"
+    assert [len(proof.limits) for proof in fused._PROOFS] == [0, 0, 1, 2, 0, 0]
     monkeypatch.setattr(fused, "_PROOFS", fused._PROOFS[:1])
-    update = kernels.update
     monkeypatch.setattr(kernels, "update", lambda *given, **more: update(*given, **more | {"weights": (0.0, 1e-9)}))
     assert fused.disagreement(torch.device("cpu"), torch.float16) > 2 * fused.AGREED
 

@@ -10,9 +10,9 @@ with them, and one pass over the features that does everything else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
@@ -34,16 +34,31 @@ SMALL_BYTES = 2**26
 """Features (float32) of which all branches of guidance are optimised at once: small ones wait for launches."""
 
 _PROOF_STEPS = 3
-_PROOFS: tuple[tuple[tuple[int, int], int, dict[str, int]], ...] = (
-    ((12, 13), 200, {}),
-    ((9, 16), 320, {}),
-    ((9, 16), 320, {"kept_bytes": 0}),
-    ((9, 16), 320, {"kept_bytes": 0, "signs_bytes": 0}),
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Proof:
+    """A small case. size: of the features. temporal, spatial: which losses there are. limits: of `Spatial`."""
+
+    size: tuple[int, int]
+    channels: int
+    temporal: bool = True
+    spatial: bool = True
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+_PROOFS = (
+    _Proof(size=(12, 13), channels=200),
+    _Proof(size=(9, 16), channels=320),
+    _Proof(size=(9, 16), channels=320, limits={"kept_bytes": 0}),
+    _Proof(size=(9, 16), channels=320, limits={"kept_bytes": 0, "signs_bytes": 0}),
+    _Proof(size=(9, 16), channels=640, temporal=False),
+    _Proof(size=(5, 6), channels=1280, spatial=False),
 )
-"""Features' size and channels, and limits of `Spatial`: with none, with the target computed anew, and in bands as well.
-Triton compiles each to programs of its own: channels that fill no vector, and those that do, as in real networks,
-which are loaded by other instructions and take two or three times the shared memory. All have more than one tile, and
-more channels than a warp takes at once, the last of which are not full.
+"""With no limits, with the target computed anew, and in bands as well; a lone frame has no temporal loss, and an edit
+no spatial one. Triton compiles each to programs of its own: channels that fill no vector, and those that do, as in real
+networks, which are loaded by other instructions and take two or three times the shared memory. Where there are tiles
+there is more than one, and more channels than a warp takes at once, the last of which are not full in the smaller ones.
 """
 
 
@@ -73,16 +88,15 @@ def problem(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def disagreement(device: torch.device, dtype: torch.dtype) -> float:
     """How far both ways lie apart after some steps of Adam on noise, as a share of what the plain one moved."""
-    apart = [_apart(device, dtype, *proof) for proof in _PROOFS]
+    apart = [_apart(device, dtype, proof) for proof in _PROOFS]
     return float(torch.tensor(apart).max())  # unlike `max`, NaN where any of them is
 
 
 @torch.no_grad()
-def _apart(
-    device: torch.device, dtype: torch.dtype, size: tuple[int, int], channels: int, limits: dict[str, int]
-) -> float:
-    chance, frames = torch.Generator().manual_seed(0), 2
-    first, style = (torch.randn(frames, size[0] * size[1], channels, generator=chance).to(device) for _ in range(2))
+def _apart(device: torch.device, dtype: torch.dtype, proof: _Proof) -> float:
+    chance, frames, size = torch.Generator().manual_seed(0), 2, proof.size
+    shape = (frames, size[0] * size[1], proof.channels)
+    first, style = (torch.randn(shape, generator=chance).to(device) for _ in range(2))
     target = torch.nn.functional.normalize(first + style, dim=2).to(dtype)
     places = torch.meshgrid(*(torch.arange(side) - side / 2 for side in size), indexing="ij")
     inward = -0.7 * torch.stack(places[::-1])  # pixels in the middle are met by dozens of others
@@ -92,14 +106,16 @@ def _apart(
     plain, ours = first.clone(), first.clone()
     gradient = plain.grad = torch.zeros_like(plain)
     adam = torch.optim.Adam([plain], lr=_PROOF_RATE)
-    terms = (losses.TemporalLoss(flow, 2.0), losses.SpatialLoss(target, 100.0))
+    terms: list[losses.Loss] = [losses.TemporalLoss(flow, 2.0)] if proof.temporal else []
+    terms += [losses.SpatialLoss(target, 100.0)] if proof.spatial else []
     for _ in range(_PROOF_STEPS):
         gradient.zero_()
         for term in terms:
             term.add_gradient(plain, gradient, measured=False)
         adam.step()
-    spatial = Spatial(target=target, weight=100.0, **limits)
-    descend(ours, Temporal.of(flow, 2.0), spatial, _PROOF_STEPS, _PROOF_RATE)
+    temporal = Temporal.of(flow, 2.0) if proof.temporal else None
+    spatial = Spatial(target=target, weight=100.0, **proof.limits) if proof.spatial else None
+    descend(ours, temporal, spatial, _PROOF_STEPS, _PROOF_RATE)
     return float((ours - plain).abs().mean() / (plain - first).abs().mean())
 
 
