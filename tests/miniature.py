@@ -14,7 +14,15 @@ import cv2
 import numpy as np
 import pytest
 
-from fresco_backend.embedded import architecture, photos, train
+from fresco_backend.embedded import (
+    architecture,
+    diffusion_training,
+    export,
+    photos,
+    train,
+    training_files,
+)
+from fresco_backend.embedded.autoencoder_training import load_autoencoder, train_autoencoder
 
 NOUNS = ("wild cat", "pagoda")
 PHASES = "64:2:8"  # 64 pixels, batches of 2, 8 samples: four steps
@@ -54,8 +62,8 @@ def narrow() -> Iterator[None]:
     """Networks of few channels, a checkpoint and a record after each step, shards made in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(architecture, "CHANNELS", (32, 32, 64, 64))
-        patch.setattr(train, "CHECKPOINT_SECONDS", -1)
-        patch.setattr(train, "LOG_STEPS", 1)
+        patch.setattr(training_files, "CHECKPOINT_SECONDS", -1)
+        patch.setattr(diffusion_training, "LOG_STEPS", 1)
         patch.setattr(photos, "ProcessPoolExecutor", lambda _processes, mp_context: ThreadPoolExecutor(1))
         yield
 
@@ -73,8 +81,8 @@ def prepare(folder: Path) -> Path:
     work.mkdir()
     with narrow():
         chosen = options("autoencoder", work)
-        train.train_autoencoder(chosen)
-        photos.make_shards(chosen.photos, train.load_autoencoder(work), work)
+        train_autoencoder(chosen)
+        photos.make_shards(chosen.photos, load_autoencoder(work), work)
     return work
 
 
@@ -83,6 +91,6 @@ def train_and_export(folder: Path) -> tuple[Path, Path]:
     work, model = prepare(folder), folder / "model"
     model.mkdir()
     with narrow():
-        train.train_diffusion(options("diffusion", work))
-        train.export(options("export", work, "--output", model))
+        diffusion_training.train_diffusion(options("diffusion", work))
+        export.export(options("export", work, "--output", model))
     return work, model

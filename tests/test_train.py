@@ -15,7 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fresco_backend.embedded import architecture, captions, samples, train
+from fresco_backend.embedded import (
+    architecture,
+    autoencoder_training,
+    captions,
+    diffusion_training,
+    export,
+    samples,
+    train,
+)
+from fresco_backend.embedded.autoencoder_training import load_autoencoder, train_autoencoder
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.models import model_store, weights
 from fresco_protocol.shot import Control, ControlKind
@@ -35,7 +44,7 @@ def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder whose training went through in one go. Read only."""
     work = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("trained") / "work"))
     with miniature.narrow():
-        train.train_diffusion(miniature.options("diffusion", work))
+        diffusion_training.train_diffusion(miniature.options("diffusion", work))
     return work
 
 
@@ -44,7 +53,7 @@ def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported folder. Read only."""
     folder = tmp_path_factory.mktemp("exported")
     with miniature.narrow():
-        train.export(miniature.options("export", trained, "--output", folder))
+        export.export(miniature.options("export", trained, "--output", folder))
     return folder
 
 
@@ -62,19 +71,19 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def test_most_latents_are_spoilt_each_by_its_own_share() -> None:
     latents = torch.zeros(400, 4, 6, 6)
-    deviations = train.spoilt(latents, np.random.default_rng(0)).std(dim=(1, 2, 3))
-    assert float((deviations > 0).float().mean()) == pytest.approx(train.SPOILT_SHARE, abs=0.06)
-    assert 0.85 * train.LATENT_ERROR < float(deviations.max()) < 1.2 * train.LATENT_ERROR
-    assert float(deviations[deviations > 0].min()) < 0.05 * train.LATENT_ERROR
+    deviations = autoencoder_training.spoilt(latents, np.random.default_rng(0)).std(dim=(1, 2, 3))
+    assert float((deviations > 0).float().mean()) == pytest.approx(autoencoder_training.SPOILT_SHARE, abs=0.06)
+    assert 0.85 * autoencoder_training.LATENT_ERROR < float(deviations.max()) < 1.2 * autoencoder_training.LATENT_ERROR
+    assert float(deviations[deviations > 0].min()) < 0.05 * autoencoder_training.LATENT_ERROR
 
 
 def test_the_autoencoder_stage_can_begin_with_an_exported_one(prepared: Path, tmp_path: Path) -> None:
-    trained = train.load_autoencoder(prepared)
+    trained = load_autoencoder(prepared)
     trained.save_pretrained(tmp_path / "model" / "vae")
     shutil.copytree(prepared.parent, tmp_path, dirs_exist_ok=True)
     work = tmp_path / prepared.name
     (work / "autoencoder.pt").unlink()
-    train.train_autoencoder(miniature.options("autoencoder", work, "--steps", "1", "--init", str(tmp_path / "model")))
+    train_autoencoder(miniature.options("autoencoder", work, "--steps", "1", "--init", str(tmp_path / "model")))
     begun = torch.load(work / "autoencoder.pt", weights_only=True)
     assert tuple(begun["gains"]) == tuple(trained.config["gains"])
     for name, value in trained.restoration.state_dict().items():
@@ -88,7 +97,7 @@ def test_the_autoencoder_stage_whitens_and_goes_on_where_it_stopped(prepared: Pa
     assert min(saved["gains"]) > 0
     shutil.copytree(prepared.parent, tmp_path, dirs_exist_ok=True)
     work = tmp_path / prepared.name
-    train.train_autoencoder(miniature.options("autoencoder", work, "--steps", str(miniature.STEPS + 2)))
+    train_autoencoder(miniature.options("autoencoder", work, "--steps", str(miniature.STEPS + 2)))
     again = torch.load(work / "autoencoder.pt", weights_only=True)
     assert again["step"] == miniature.STEPS + 2
     assert again["gains"] == saved["gains"]
@@ -98,7 +107,7 @@ def test_the_autoencoder_stage_whitens_and_goes_on_where_it_stopped(prepared: Pa
 def test_gains_bring_the_channels_of_pictures_nearer_to_each_other() -> None:
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).cumsum(-1) / 32 - 1
     deviations = [DctAutoencoder(gains=gains).encode(images, return_dict=False)[0].mode().std(dim=(0, 2, 3))
-                  for gains in (None, train.measured_gains(images))]
+                  for gains in (None, autoencoder_training.measured_gains(images))]
     plain, whitened = (float(values.max() / values.min()) for values in deviations)
     assert whitened < plain ** 0.5
     assert float(deviations[1].square().mean()) == pytest.approx(1, rel=1e-3)
@@ -118,11 +127,11 @@ def test_a_killed_training_resumes_to_the_same_bits(
     with miniature.narrow(), monkeypatch.context() as patch:
         patch.setattr(samples.Pairs, "draw", killed_in_the_third_step)
         with pytest.raises(KeyboardInterrupt):
-            train.train_diffusion(miniature.options("diffusion", work))
+            diffusion_training.train_diffusion(miniature.options("diffusion", work))
     assert torch.load(work / "diffusion.pt", weights_only=True)["step"] == 2
     assert not same(state(work, "model"), state(trained, "model"))
     with miniature.narrow():
-        train.train_diffusion(miniature.options("diffusion", work))
+        diffusion_training.train_diffusion(miniature.options("diffusion", work))
     assert torch.load(work / "diffusion.pt", weights_only=True)["samples"] == 8
     assert same(state(work, "model"), state(trained, "model"))
     assert same(state(work, "average"), state(trained, "average"))
@@ -131,13 +140,13 @@ def test_a_killed_training_resumes_to_the_same_bits(
 def test_a_finished_training_has_nothing_to_do(trained: Path, tmp_path: Path) -> None:
     work = Path(shutil.copytree(trained, tmp_path / "work"))
     with miniature.narrow():
-        train.train_diffusion(miniature.options("diffusion", work))
+        diffusion_training.train_diffusion(miniature.options("diffusion", work))
     assert same(state(work, "model"), state(trained, "model"))
 
 
 def test_every_network_learns(prepared: Path, trained: Path) -> None:
     with miniature.narrow():
-        begun = train.Trainer(prepared, CPU, 5e-4).modules.state_dict()
+        begun = diffusion_training.Trainer(prepared, CPU, 5e-4).modules.state_dict()
     model = state(trained, "model")
     changed = {key.split(".")[0] for key, value in model.items() if not torch.equal(value, begun[key])}
     assert changed == {"unet", "control", "text"}
@@ -146,7 +155,7 @@ def test_every_network_learns(prepared: Path, trained: Path) -> None:
 def test_the_loss_of_a_perfect_prediction_is_zero(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a sample starts from, the velocity that is asked for leads to its target."""
     with miniature.narrow():
-        networks = train.Trainer(prepared, CPU, 5e-4).networks
+        networks = diffusion_training.Trainer(prepared, CPU, 5e-4).networks
     rng = np.random.default_rng(0)
     batch = samples.Pairs(prepared, networks.tokenizer).draw(rng, 64, 4)
 
@@ -155,15 +164,15 @@ def test_the_loss_of_a_perfect_prediction_is_zero(prepared: Path, monkeypatch: p
         return SimpleNamespace(sample=(signal * noisy - batch.target) / (1 - signal.square()).sqrt())
 
     monkeypatch.setattr(networks.unet, "forward", perfect)
-    losses, _ = train.diffusion_loss(networks, batch, np.random.default_rng(5))
+    losses, _ = diffusion_training.diffusion_loss(networks, batch, np.random.default_rng(5))
     assert losses.max() < 1e-9
     monkeypatch.setattr(networks.unet, "forward", lambda noisy, *_, **__: SimpleNamespace(sample=0 * noisy))
-    losses, _ = train.diffusion_loss(networks, batch, np.random.default_rng(5))
+    losses, _ = diffusion_training.diffusion_loss(networks, batch, np.random.default_rng(5))
     assert losses.min() > 1e-3
 
 
 def test_losses_are_told_by_quarters_of_the_time_steps_since_the_last_time() -> None:
-    figures = train.LossByTime(CPU)
+    figures = diffusion_training.LossByTime(CPU)
     figures.add(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 249, 999]))
     figures.add(torch.tensor([6.0]), torch.tensor([500]))
     assert figures.taken() == {"loss_0": 2.0, "loss_250": 0.0, "loss_500": 6.0, "loss_750": 5.0}
@@ -172,7 +181,7 @@ def test_losses_are_told_by_quarters_of_the_time_steps_since_the_last_time() -> 
 
 def test_a_share_of_samples_can_be_without_the_controlnet(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with miniature.narrow():
-        networks = train.Trainer(prepared, CPU, 5e-4).networks
+        networks = diffusion_training.Trainer(prepared, CPU, 5e-4).networks
     batch = samples.Pairs(prepared, networks.tokenizer).draw(np.random.default_rng(0), 64, 8)
     heard: list[Tensor] = []
 
@@ -183,14 +192,14 @@ def test_a_share_of_samples_can_be_without_the_controlnet(prepared: Path, monkey
     monkeypatch.setattr(networks.unet, "forward", listening)
     monkeypatch.setattr(networks.controlnet, "forward", lambda noisy, *_, **__: ([noisy], torch.ones_like(noisy)))
     for unheard in (0.0, 0.5, 1.0):
-        train.diffusion_loss(networks, batch, np.random.default_rng(5), unheard)
+        diffusion_training.diffusion_loss(networks, batch, np.random.default_rng(5), unheard)
     assert [bool(each.all()) for each in heard] == [True, False, False]
     assert [bool(each.any()) for each in heard] == [True, True, False]
 
 
 def test_samples_are_windows_of_the_shards_and_mirrored_as_a_whole(prepared: Path) -> None:
     with miniature.narrow():
-        pairs = samples.Pairs(prepared, train.Trainer(prepared, CPU, 5e-4).networks.tokenizer)
+        pairs = samples.Pairs(prepared, diffusion_training.Trainer(prepared, CPU, 5e-4).networks.tokenizer)
     pairs.plates = torch.randn(pairs.plates.shape)  # so that no two windows are alike
     pairs.edges = torch.randint(1, 256, pairs.edges.shape, dtype=torch.uint8)
     batch = pairs.draw(np.random.default_rng(1), 64, 40)
@@ -204,7 +213,7 @@ def test_samples_are_windows_of_the_shards_and_mirrored_as_a_whole(prepared: Pat
                 turns.append(turned)
     assert len(turns) == 40
     assert 8 < sum(turns) < 32
-    autoencoder = train.load_autoencoder(prepared)
+    autoencoder = load_autoencoder(prepared)
     picture = torch.rand(1, 3, 64, 64) * 2 - 1
     latents, mirrored = (autoencoder.encode(each, return_dict=False)[0].mode() for each in (picture, picture.flip(-1)))
     assert torch.allclose(mirrored, latents.flip(-1) * pairs.mirror, atol=1e-4)
@@ -227,20 +236,18 @@ def test_a_training_of_some_minutes_cools_down_and_ends_with_them(
 ) -> None:
     work, rates = tmp_path / "work", []
     shutil.copytree(prepared, work)
-    update = train.Trainer.update
+    update = diffusion_training.Trainer.update
 
-    def noted(self: train.Trainer, loss: Tensor, scale: float, count: int) -> None:
+    def noted(self: diffusion_training.Trainer, loss: Tensor, scale: float, count: int) -> None:
         rates.append(scale)
         update(self, loss, scale, count)
 
-    monkeypatch.setattr(train.Trainer, "update", noted)
+    monkeypatch.setattr(diffusion_training.Trainer, "update", noted)
+    monkeypatch.setattr(diffusion_training, "time", SimpleNamespace(monotonic=lambda: float(len(rates))))
     with miniature.narrow():
-        options = miniature.options("diffusion", work, "--phases", "64:2:1000000", "--minutes", "0.05")
-        train.train_diffusion(options)
-    assert len(rates) >= 3
-    assert rates == sorted(rates, reverse=True)
-    assert rates[0] > 0.8
-    assert rates[-1] < 0.5
+        options = miniature.options("diffusion", work, "--phases", "64:2:1000000", "--minutes", "0.1")
+        diffusion_training.train_diffusion(options)
+    assert rates == pytest.approx([0.05 + 0.95 * (1 - second / 6) for second in range(6)])
     assert torch.load(work / "diffusion.pt", weights_only=True)["samples"] == 2 * len(rates)
 
 
@@ -275,7 +282,7 @@ def test_the_export_states_the_hashes_of_all_weights(model: Path) -> None:
 
 def test_a_training_starts_from_an_exported_model(prepared: Path, model: Path) -> None:
     with miniature.narrow():
-        trainer = train.Trainer(prepared, CPU, 5e-4, model)
+        trainer = diffusion_training.Trainer(prepared, CPU, 5e-4, model)
     exported = weights.load(str(model), device=CPU, dtype=torch.float32, controls=(SOFT_EDGE,))
     for ours, theirs in (
         (trainer.networks.unet, exported.unet),
@@ -293,20 +300,20 @@ def test_a_training_goes_on_with_the_words_of_the_model_that_it_starts_from(
     """Shards made of fewer photographs, or by a newer rule for nouns, know fewer words."""
     work = Path(shutil.copytree(prepared, tmp_path / "work"))
     (work / "autoencoder.pt").unlink()
-    assert same(train.load_autoencoder(work, model).state_dict(),
-                {name: value.half().float() for name, value in train.load_autoencoder(prepared).state_dict().items()})
+    assert same(load_autoencoder(work, model).state_dict(),
+                {name: value.half().float() for name, value in load_autoencoder(prepared).state_dict().items()})
     (work / "nouns.json").unlink(missing_ok=True)
     for labels in work.glob("shard_????/labels.json"):
         content = json.loads(labels.read_text())
         labels.write_text(json.dumps(content | {"nouns": [None] * len(content["nouns"])}))
     with miniature.narrow():
-        assert len(train.Trainer(work, CPU, 5e-4, model).networks.tokenizer) == len(
-            train.Trainer(prepared, CPU, 5e-4).networks.tokenizer)  # fmt: skip
+        assert len(diffusion_training.Trainer(work, CPU, 5e-4, model).networks.tokenizer) == len(
+            diffusion_training.Trainer(prepared, CPU, 5e-4).networks.tokenizer)  # fmt: skip
 
 
 def test_a_checkpoint_goes_before_an_exported_model(trained: Path, model: Path) -> None:
     with miniature.narrow():
-        trainer = train.Trainer(trained, CPU, 5e-4, model)
+        trainer = diffusion_training.Trainer(trained, CPU, 5e-4, model)
     assert same(trainer.modules.state_dict(), state(trained, "model"))
     assert trainer.step == miniature.STEPS
 
@@ -315,7 +322,7 @@ def test_an_exported_model_of_other_words_is_refused(prepared: Path, model: Path
     work = Path(shutil.copytree(prepared, tmp_path / "work"))
     (work / "nouns.json").write_text(json.dumps(["narwhal"]))
     with miniature.narrow(), pytest.raises(ValueError, match="other words"):
-        train.Trainer(work, CPU, 5e-4, model)
+        diffusion_training.Trainer(work, CPU, 5e-4, model)
 
 
 def test_the_command_runs_the_stage_that_it_names(

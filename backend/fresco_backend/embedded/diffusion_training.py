@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage `diffusion`: U-Net, ControlNet and text encoder learn together to say what a plate is in a look."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from . import architecture, captions, photos, training_files
+from .samples import Batch, Pairs
+from .training_files import log, save_atomically
+
+LOG_STEPS = 25
+PLATE_START_SHARE = 0.75
+
+
+def draw_timesteps(rng: np.random.Generator, count: int) -> Tensor:
+    """Train time steps, more of them where a translation of a plate spends its steps (below 750)."""
+    low, high = rng.integers(0, 750, size=count), rng.integers(750, 1000, size=count)
+    return torch.from_numpy(np.where(rng.random(count) < 0.88, low, high))
+
+
+def noisy_start(batch: Batch, timesteps: Tensor, signal: Tensor, rng: np.random.Generator) -> Tensor:
+    """The clean latents to which noise is added: the target, or (in most samples) a mix of its plate and the target.
+
+    SDEdit starts from the plate at some time step and never sees the unknown result: an ancestral run that started at T
+    and always predicted the target carries the plate with a share of SNR(T) / SNR(t) when it comes to t. `signal`:
+    cumulative products of the schedule, (1000,). The start T is drawn between t (at least 300) and 900.
+    """
+    snr = signal / (1 - signal)
+    lowest = timesteps.clamp(min=300)
+    starts = lowest + (torch.from_numpy(rng.random(len(timesteps))) * (901 - lowest).clamp(min=1)).long()
+    share = (snr[starts.clamp(max=999)] / snr[timesteps]).clamp(max=1)
+    share[torch.from_numpy(rng.random(len(timesteps)) >= PLATE_START_SHARE)] = 0
+    return torch.lerp(batch.target, batch.plate, share[:, None, None, None].to(batch.target))
+
+
+def diffusion_loss(
+    networks: architecture.Networks, batch: Batch, rng: np.random.Generator, unheard: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Loss per sample (N,) of the velocity and the time steps (N,); steps with little noise count less.
+
+    unheard: share of the samples that the U-Net sees without its ControlNet.
+    """
+    timesteps = draw_timesteps(rng, len(batch.target))
+    clean = noisy_start(batch, timesteps, networks.scheduler.alphas_cumprod, rng)
+    device = batch.target.device
+    chance = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(batch.target.shape, generator=chance, device=device)
+    cumulative = networks.scheduler.alphas_cumprod[timesteps].to(device)
+    signal, sigma = (value.sqrt()[:, None, None, None] for value in (cumulative, 1 - cumulative))
+    noisy = signal * clean + sigma * noise
+    velocity = (signal * noisy - batch.target) / sigma  # the velocity whose x0 is the target, whatever the start was
+    timesteps = timesteps.to(device)
+    heard = torch.from_numpy(rng.random(len(noisy)) >= unheard).to(device)[:, None, None, None]
+    with torch.autocast(device.type, torch.bfloat16):
+        words = networks.text_encoder(batch.tokens).last_hidden_state
+        down, middle = networks.controlnet(noisy, timesteps, words, batch.edges, return_dict=False)
+        predicted = networks.unet(
+            noisy, timesteps, words, down_block_additional_residuals=[each * heard for each in down],
+            mid_block_additional_residual=middle * heard,
+        ).sample  # fmt: skip
+    weight = 5 / (cumulative / (1 - cumulative) + 5)
+    return weight * (predicted.float() - velocity).square().mean(dim=(1, 2, 3)), timesteps
+
+
+def read_weights(networks: architecture.Networks, folder: Path) -> None:
+    """Give networks the weights of an exported model. Raises ValueError when it was trained on other words."""
+    words = type(networks.tokenizer).from_pretrained(folder / "tokenizer").get_vocab()
+    if words != networks.tokenizer.get_vocab():
+        raise ValueError(f"{folder} knows other words than these shards: train from scratch, or on its own data")
+    for name in ("unet", "controlnet", "text_encoder"):
+        network = getattr(networks, name)
+        network.load_state_dict(type(network).from_pretrained(folder / name).state_dict())
+
+
+class Trainer:
+    """Networks, their optimiser and moving average, and how far they have come."""
+
+    def __init__(self, work: Path, device: torch.device, rate: float, init: Path | None = None) -> None:
+        torch.manual_seed(0)
+        nouns = {word for noun in nouns_of(work, init) for word in noun.split()}
+        self.networks = architecture.build([*captions.vocabulary(), *nouns])
+        if init is not None:
+            read_weights(self.networks, init)
+        self.modules = nn.ModuleDict(
+            {"unet": self.networks.unet, "control": self.networks.controlnet, "text": self.networks.text_encoder}
+        ).to(device)
+        if device.type == "cuda":
+            self.modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = {name: value.detach().clone() for name, value in self.modules.named_parameters()}
+        parameters = self.modules.parameters()
+        self.optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        self.path, self.rate, self.step, self.samples = work / "diffusion.pt", rate, 0, 0
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True, map_location=device)
+            self.modules.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.average, self.step, self.samples = state["average"], state["step"], state["samples"]
+
+    def update(self, loss: Tensor, scale: float, samples: int) -> None:
+        """One step of Adam at `scale` times the learning rate, and of the moving average."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * scale * min(1, (self.step + 1) / 200)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        self.optimiser.step()
+        self.step, self.samples = self.step + 1, self.samples + samples
+        decay = min(0.999, (self.step + 1) / (self.step + 10))
+        parameters = dict(self.modules.named_parameters())
+        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in parameters.values()], 1 - decay)
+
+    def save(self) -> None:
+        state = {"model": self.modules.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average}
+        save_atomically(state | {"step": self.step, "samples": self.samples}, self.path)
+
+    def averaged(self) -> architecture.Networks:
+        """The networks with the moving average in place of the last weights."""
+        self.modules.load_state_dict(self.average, strict=False)
+        return self.networks
+
+
+def nouns_of(work: Path, init: Path | None = None) -> list[str]:
+    """All class names in the shards, sorted, and the words of the model that a training starts from.
+
+    Written once, so that the vocabulary never changes under a checkpoint.
+    """
+    path = work / "nouns.json"
+    if not path.exists():
+        nouns = {noun for shard in photos.load_shards(work) for noun in shard.nouns if noun}
+        if init is not None:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(init / "tokenizer")
+            nouns |= set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, *captions.vocabulary()}
+        path.write_text(json.dumps(sorted(nouns)))
+    nouns_kept: list[str] = json.loads(path.read_text())
+    return nouns_kept
+
+
+def train_diffusion(options: argparse.Namespace) -> None:
+    """Train U-Net, ControlNet and text encoder together by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down.
+
+    With `--minutes` the whole run has cooled down and ends when they are over, however far the phases are.
+    """
+    began = time.monotonic()
+    trainer = Trainer(options.work, options.device, options.rate, options.init)
+    emphasis = dict(options.emphasise)
+    pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
+    phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
+    ends = np.cumsum([samples for _, _, samples in phases])
+    saved, figures = time.monotonic(), LossByTime(options.device)
+    while trainer.samples < ends[-1]:
+        phase = int(np.searchsorted(ends, trainer.samples, side="right"))
+        pixels, size, length = phases[phase]
+        left = int(ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
+        if options.minutes is not None:
+            left = min(left, 1 - (time.monotonic() - began) / (60 * options.minutes))
+            if left <= 0:
+                break
+        rng = np.random.default_rng((1, trainer.step))
+        losses, timesteps = diffusion_loss(trainer.networks, pairs.draw(rng, pixels, size), rng, options.unheard)
+        trainer.update(losses.mean(), 0.05 + 0.95 * left, size)
+        figures.add(losses.detach(), timesteps)
+        if trainer.step % LOG_STEPS == 0:
+            seconds = time.monotonic() - began
+            log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, seconds=seconds,
+                **figures.taken())  # fmt: skip
+        if time.monotonic() - saved > training_files.CHECKPOINT_SECONDS:
+            trainer.save()
+            saved = time.monotonic()
+            if len(photos.list_shards(options.work)) > pairs.shards:  # made meanwhile
+                del pairs  # the device need not have room for both
+                pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
+    trainer.save()
+
+
+class LossByTime:
+    """Mean losses by quarters of the time steps, summed where they are: a device need not wait to be read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(2, 4, device=device)
+
+    def add(self, losses: Tensor, timesteps: Tensor) -> None:
+        """Take in losses (N,) at time steps (N,)."""
+        self._sums.index_add_(1, timesteps // 250, torch.stack([losses, torch.ones_like(losses)]))
+
+    def taken(self) -> dict[str, float]:
+        """Give the means since the last time, by name."""
+        sums, counts = self._sums
+        means = (sums / counts.clamp(min=1)).tolist()
+        self._sums.zero_()
+        return {f"loss_{250 * quarter}": value for quarter, value in enumerate(means)}
