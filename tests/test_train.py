@@ -21,6 +21,7 @@ from fresco_backend.embedded import (
     captions,
     diffusion_training,
     export,
+    photos,
     samples,
     train,
 )
@@ -251,7 +252,55 @@ def test_a_training_of_some_minutes_cools_down_and_ends_with_them(
     assert torch.load(work / "diffusion.pt", weights_only=True)["samples"] == 2 * len(rates)
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_log_ends_where_the_training_does(
+    every: int, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Path(shutil.copytree(prepared, tmp_path / "work"))
+    with miniature.narrow():
+        monkeypatch.setattr(diffusion_training, "LOG_STEPS", every)
+        for _ in range(2):  # the second one has nothing to do
+            diffusion_training.train_diffusion(miniature.options("diffusion", work))
+    lines = [json.loads(line) for line in (work / "diffusion.jsonl").read_text().splitlines()]
+    assert [line["samples"] for line in lines] == {1: [2, 4, 6, 8], 3: [6, 8]}[every]
+
+
+def test_a_training_before_its_shards_leaves_no_vocabulary(prepared: Path, tmp_path: Path) -> None:
+    with miniature.narrow():
+        with pytest.raises(ValueError, match="holds no shard"):
+            diffusion_training.train_diffusion(miniature.options("diffusion", tmp_path))
+        for shard in prepared.glob("shard_????"):
+            shutil.copytree(shard, tmp_path / shard.name)
+        assert diffusion_training.nouns_of(tmp_path) == sorted(miniature.NOUNS)
+
+
+def test_stages_without_photographs_say_so(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no photograph to train on in .*nothing"):
+        photos.make_shards([tmp_path / "nothing"], load_autoencoder(prepared), tmp_path)
+    with pytest.raises(ValueError, match=r"no photograph to train on in .*photos"):
+        train_autoencoder(miniature.options("autoencoder", tmp_path))
+
+
+@pytest.mark.parametrize("weight", ["0", "-2", "nan", "inf", "much"])
+def test_a_look_that_is_never_drawn_is_no_emphasis(weight: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        miniature.options("diffusion", tmp_path, "--emphasise", f"ink:{weight}")
+
+
 # Export
+
+
+@pytest.mark.parametrize(("lost", "words"), [
+    ("autoencoder.pt", "run the autoencoder stage"), ("diffusion.pt", "run the diffusion stage")])
+def test_an_export_of_what_was_not_trained_leaves_the_folder_as_it_is(
+    lost: str, words: str, trained: Path, tmp_path: Path
+) -> None:
+    work, folder = Path(shutil.copytree(trained, tmp_path / "work")), tmp_path / "model"
+    (work / lost).unlink()
+    folder.mkdir()
+    with miniature.narrow(), pytest.raises(ValueError, match=words):
+        export.export(miniature.options("export", work, "--output", folder))
+    assert list(folder.iterdir()) == []
 
 
 def test_the_export_loads_as_any_model_with_its_control_and_words(model: Path) -> None:

@@ -37,7 +37,7 @@ def picture_batches(folders: list[Path], side: int, batch: int) -> Iterator[Tens
 
     Half of them are stylised, for the decoder must restore ink lines and brush strokes as well as photographs.
     """
-    crops = [c for path in photos.list_photos(folders) if not photos.is_held_out(path) for c in photos.crops_of(path)]
+    crops = photos.training_crops(folders)
     rng = np.random.default_rng(1)
     pool: list[Tensor] = []
     while True:
@@ -106,12 +106,17 @@ def train_autoencoder(options: argparse.Namespace) -> None:
 
 
 def load_autoencoder(work: Path, init: Path | None = None) -> DctAutoencoder:
-    """The autoencoder as trained so far; where no stage trained it, that of the exported model `init`."""
+    """The autoencoder as trained so far; where no stage trained it, that of the exported model `init`.
+
+    Raises ValueError where there is neither.
+    """
     path = work / "autoencoder.pt"
     if init is not None and not path.exists():
         autoencoder: DctAutoencoder = DctAutoencoder.from_pretrained(init / "vae")
         autoencoder.float().eval()
         return autoencoder
+    if not path.exists():
+        raise ValueError(f"{work} holds no {path.name}: run the autoencoder stage, or give a model with --init")
     state = torch.load(path, weights_only=True)
     autoencoder = DctAutoencoder(gains=state["gains"])
     if "model" in state:

@@ -131,11 +131,14 @@ class Trainer:
 def nouns_of(work: Path, init: Path | None = None) -> list[str]:
     """All class names in the shards, sorted, and the words of the model that a training starts from.
 
-    Written once, so that the vocabulary never changes under a checkpoint.
+    Written once, so that the vocabulary never changes under a checkpoint. Raises ValueError where no shards are yet.
     """
     path = work / "nouns.json"
     if not path.exists():
-        nouns = {noun for shard in photos.load_shards(work) for noun in shard.nouns if noun}
+        shards = photos.load_shards(work)
+        if not shards:
+            raise ValueError(f"{work} holds no shard: run the data stage first")
+        nouns = {noun for shard in shards for noun in shard.nouns if noun}
         if init is not None:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(init / "tokenizer")
             nouns |= set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, *captions.vocabulary()}
@@ -155,7 +158,13 @@ def train_diffusion(options: argparse.Namespace) -> None:
     pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
     phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
     ends = np.cumsum([samples for _, _, samples in phases])
-    saved, figures = time.monotonic(), LossByTime(options.device)
+    saved, recorded, figures = time.monotonic(), trainer.step, LossByTime(options.device)
+
+    def record(pixels: int) -> None:
+        seconds = time.monotonic() - began
+        log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, seconds=seconds,
+            **figures.taken())  # fmt: skip
+
     while trainer.samples < ends[-1]:
         phase = int(np.searchsorted(ends, trainer.samples, side="right"))
         pixels, size, length = phases[phase]
@@ -169,9 +178,8 @@ def train_diffusion(options: argparse.Namespace) -> None:
         trainer.update(losses.mean(), 0.05 + 0.95 * left, size)
         figures.add(losses.detach(), timesteps)
         if trainer.step % LOG_STEPS == 0:
-            seconds = time.monotonic() - began
-            log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, seconds=seconds,
-                **figures.taken())  # fmt: skip
+            record(pixels)
+            recorded = trainer.step
         if time.monotonic() - saved > training_files.CHECKPOINT_SECONDS:
             trainer.save()
             saved = time.monotonic()
@@ -179,6 +187,8 @@ def train_diffusion(options: argparse.Namespace) -> None:
                 del pairs  # the device need not have room for both
                 pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
     trainer.save()
+    if trainer.step > recorded:
+        record(pixels)  # so that the log ends where the training does
 
 
 class LossByTime:

@@ -19,10 +19,17 @@ EDIT_GUIDANCE = 2.5  # BENCHMARKS.md, "Editing": from 4 on colours burn out
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the model folder: the moving average in float16, configs, and the index that names the parts."""
+    """Write the model folder: the moving average in float16, configs, and the index that names the parts.
+
+    Raises ValueError where one of them was not trained, before anything is written: the folder may hold a whole model.
+    """
     folder: Path = options.output
-    Trainer(options.work, torch.device("cpu"), options.rate).averaged().save(folder)
-    load_autoencoder(options.work, options.init).half().save_pretrained(folder / "vae", safe_serialization=True)
+    autoencoder = load_autoencoder(options.work, options.init)
+    trainer = Trainer(options.work, torch.device("cpu"), options.rate)
+    if not trainer.step:
+        raise ValueError(f"{options.work} holds no {trainer.path.name}: run the diffusion stage first")
+    trainer.averaged().save(folder)
+    autoencoder.half().save_pretrained(folder / "vae", safe_serialization=True)
     index = {
         "_class_name": "StableDiffusionControlNetPipeline",
         "_fresco_controls": ["soft-edge"],

@@ -69,6 +69,15 @@ def crops_of(path: Path) -> Iterator[Crop]:
         yield Crop(path=path, noun=noun_of(path), seed=zlib.crc32(f"{path.name}{index}".encode()))
 
 
+def training_crops(folders: Sequence[Path]) -> list[Crop]:
+    """The crops of all photographs below the folders but the held-out ones. Raises ValueError where there are none."""
+    crops = [crop for path in list_photos(folders) if not is_held_out(path) for crop in crops_of(path)]
+    if not crops:
+        found = ", ".join(map(str, folders)) or "no folder"
+        raise ValueError(f"no photograph to train on in {found}: give folders of them with --photos")
+    return crops
+
+
 def read_crop(crop: Crop, side: int = SIDE) -> Image:
     """The crop (side, side, 3), float32 in [0, 1], display-referred sRGB; same crop for the same seed."""
     rng = np.random.default_rng(crop.seed)
@@ -168,9 +177,11 @@ def make_shards(
     looks: int = LOOKS_PER_CROP,
     processes: int = 2,
 ) -> None:
-    """Write all shards that `work` does not hold yet, in a seeded order. looks: targets of each crop."""
-    photos = [path for path in list_photos(folders) if not is_held_out(path)]
-    crops = [crop for path in photos for crop in crops_of(path)]
+    """Write all shards that `work` does not hold yet, in a seeded order. looks: targets of each crop.
+
+    Raises ValueError where the folders hold no photographs.
+    """
+    crops = training_crops(folders)
     order = np.random.default_rng(0).permutation(len(crops))
     chunks = [[crops[i] for i in order[start : start + size]] for start in range(0, len(crops), size)]
     config = dict(autoencoder.config)

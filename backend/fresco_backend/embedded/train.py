@@ -8,6 +8,7 @@ folder; a stage that is killed loses at most the minutes since its last checkpoi
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from .looks import LookName
 def look_weight(text: str) -> tuple[LookName, float]:
     """A look and how much more often than others it is drawn: "charcoal:2". Raises ValueError."""
     name, weight = text.split(":")
+    if not 0 < float(weight) < math.inf:
+        raise ValueError(f"{weight} is no weight: a look is drawn at least now and then")
     return LookName(name), float(weight)
 
 
