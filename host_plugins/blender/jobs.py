@@ -302,7 +302,8 @@ class Queue:
     def _remove(self, row: Row) -> None:
         self.rows.remove(row)
         others = any(other.group == row.group for other in self.rows)
-        erase(row.folder if others else row.shot_folder)
+        cleared = set(versions_in(row.shot_folder)) - {0, row.version}  # off the list; their strips and files stay
+        erase(row.folder if others or cleared else row.shot_folder)
 
     def forget_ended(self) -> None:
         """Clears ended rows from the list; strips and files stay."""

@@ -228,6 +228,21 @@ def a_number_is_not_used_again(stage: Stage) -> None:
     assert files_below(second.folder) >= 4 and third.folder != second.folder
 
 
+def cleared_versions_keep_their_files(stage: Stage) -> None:
+    """Clear Ended takes versions off the list only: deleting the last one that is listed leaves their files."""
+    strip = stage.sequence("png", trim=(0, 20))
+    stage.select(strip)
+    first, = stage.stylise()
+    bpy.ops.fresco.clear_ended()
+    stage.queue.rows.append(first)  # back, as one that runs would have stayed
+    bpy.ops.fresco.redo(key=first.key)
+    second = stage.queue.rows[-1]
+    stage.queue.rows.remove(first)
+    bpy.ops.fresco.delete_version(key=second.key)
+    assert not stage.queue.rows and not Path(second.folder).exists()
+    assert files_below(first.folder) >= 4, "its strip is still on the timeline"
+
+
 def undo_is_one_step(stage: Stage) -> None:
     """One undo takes the result strip away; the job is not forgotten."""
     strip = stage.sequence("png", trim=(0, 22))
