@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import threading
+from typing import Any
 
 import bpy
 
@@ -27,6 +28,17 @@ def portable(folder: str) -> str:
     home = os.path.join(os.path.dirname(bpy.data.filepath), "")
     is_below = bpy.data.filepath and os.path.normcase(folder).startswith(os.path.normcase(home))
     return os.path.join(bpy.path.relpath(folder) if is_below else folder, "")
+
+
+def carried(values: Any, home: str, now: str) -> Any:
+    """JSON values, of whose texts those that are paths below folder `home` are so below folder `now`."""
+    if isinstance(values, dict):
+        return {name: carried(value, home, now) for name, value in values.items()}
+    if isinstance(values, list):
+        return [carried(value, home, now) for value in values]
+    if not isinstance(values, str) or not os.path.normcase(values).startswith(os.path.normcase(home + os.sep)):
+        return values
+    return now + values[len(home):]
 
 
 def write_shot(shot: Shot, folder: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, Optional, cast
 
@@ -25,7 +24,7 @@ from .choices import Choices, Footage, Keyframes, extension_of, shot_of
 from .folders import erase, safe, versions_in, write_shot
 from .isolation import ChildExport, export_here
 from .link import Answer, Link
-from .rows import Row, Step, Wish, of_json, to_json
+from .rows import Row, Step, Wish, of_json_below, to_json
 from .timeline import Clip, Extraction
 
 QUEUE = "fresco_queue"  # custom property of a scene: rows as JSON
@@ -263,6 +262,14 @@ class Queue:
         if ends and not record.done:
             results.mute(row.key, True)
 
+    def show_ends(self) -> None:
+        """Tells the strips again how their jobs ended: those without a frame hide, or they would hide their plates."""
+        for row in self.rows:
+            if row.job is not None:
+                results.note(row.key, job=row.job.id, state=row.job.state.value)
+            if row.is_ended and (row.job is None or not row.job.done):
+                results.mute(row.key, True)
+
     def cancel(self, row: Row) -> None:
         """Ends a job, at the latest when its server is back; frames that are whole stay."""
         row.stop_export()
@@ -313,8 +320,8 @@ class Queue:
         """Asks the server which models it has."""
         self._models_known, self._models_wanted = False, True
 
-    def save(self) -> None:
-        """Writes the rows into their scenes."""
+    def save(self, path: str) -> None:
+        """Writes the rows into their scenes. path: of the .blend that is about to be written."""
         scenes = {record.get("key"): scene for scene, _, record in results.every()}
         homes = [(scenes.get(row.key) or _home(row), row) for row in self.rows]
         for index, scene in enumerate(bpy.data.scenes):
@@ -322,7 +329,7 @@ class Queue:
             unread = self._unread if index == 0 else []
             if rows or unread or QUEUE in scene:
                 scene[QUEUE] = json.dumps({"since": self.link.since, "journal": self.link.journal,
-                                           "rows": [*rows, *unread]})
+                                           "home": os.path.dirname(path), "rows": [*rows, *unread]})
 
     def load(self) -> None:
         """Takes the rows of the .blend in place of the present ones, whose jobs go on at the server."""
@@ -331,7 +338,7 @@ class Queue:
         self.rows, self.news, self._unread = [], [], []
         self.link.close()
         self.link.since, self.link.journal = 0, None
-        for text in _saved():
+        for text in [scene[QUEUE] for scene in bpy.data.scenes if isinstance(scene.get(QUEUE), str)]:
             self._read(text)
         if self._unread:
             self.news.append(News(f"{len(self._unread)} jobs of this .blend cannot be read; it keeps them as they are",
@@ -342,13 +349,14 @@ class Queue:
         try:
             found = json.loads(text)
             rows, since, journal = list(found["rows"]), int(found["since"]), found["journal"]
+            home = str(found.get("home", ""))
         except (ValueError, TypeError, KeyError):
             self._unread.append(text)
             return
         self.link.since, self.link.journal = since, journal
         for values in rows:
             try:
-                self.rows.append(of_json(values))
+                self.rows.append(of_json_below(values, home, os.path.dirname(bpy.data.filepath)))
             except (FrescoError, ValueError, TypeError, KeyError, AttributeError):
                 self._unread.append(values)
 
@@ -389,9 +397,3 @@ def _result(row: Row) -> timeline.Result:
 def _home(row: Row) -> Any:
     """The scene that keeps a row whose result strip is gone."""
     return bpy.data.scenes.get(row.clip.scene) or bpy.data.scenes[0]
-
-
-def _saved() -> Iterator[str]:
-    for scene in bpy.data.scenes:
-        if isinstance(scene.get(QUEUE), str):
-            yield scene[QUEUE]

@@ -17,6 +17,7 @@ from fresco_protocol.shot import Shot
 
 from . import timeline
 from .choices import Choices
+from .folders import carried
 from .isolation import ChildExport, Export
 from .link import Answer
 from .timeline import Clip
@@ -171,3 +172,16 @@ def of_json(found: dict[str, Any]) -> Row:
     if step is Step.SENT and not row.is_ended and row.wish is not Wish.RETRY:
         row.step = Step.WAITING
     return row
+
+
+def of_json_below(found: dict[str, Any], home: str, now: str) -> Row:
+    """The row of its values in a .blend that was moved, or copied, from folder `home` to folder `now`.
+
+    Where its files came along, it is about those: what lies at the old place may be another project's by now. Not
+    where the server has a job that did not end, which reads and writes at the old place. Raises as `of_json`.
+    """
+    row = of_json(found)
+    if home == now or not (home and now) or (row.was_sent and not row.is_ended):
+        return row
+    along = of_json(carried(found, home, now))
+    return along if along.shot_folder != row.shot_folder and os.path.isdir(along.shot_folder) else row

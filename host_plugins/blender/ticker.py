@@ -95,9 +95,9 @@ def draw_status(self: Any, _: Any) -> None:
 
 
 @persistent
-def write_rows(*_: object) -> None:
+def write_rows(path: str, *_: object) -> None:
     """The .blend keeps the queue."""
-    queue.save()
+    queue.save(path)
 
 
 @persistent
@@ -107,10 +107,18 @@ def read_rows(*_: object) -> None:
     begin()
 
 
+@persistent
+def show_ends(*_: object) -> None:
+    """An undo knows nothing of jobs that ended since."""
+    queue.show_ends()
+
+
 def register() -> None:
-    """Hangs the queue into loading, saving and the status bar."""
+    """Hangs the queue into loading, saving, undo and the status bar."""
     bpy.app.handlers.save_pre.append(write_rows)
     bpy.app.handlers.load_post.append(read_rows)
+    bpy.app.handlers.undo_post.append(show_ends)
+    bpy.app.handlers.redo_post.append(show_ends)
     bpy.types.STATUSBAR_HT_header.prepend(draw_status)
     begin()
 
@@ -118,6 +126,8 @@ def register() -> None:
 def unregister() -> None:
     """Takes it out again; jobs go on at the server."""
     bpy.types.STATUSBAR_HT_header.remove(draw_status)
+    bpy.app.handlers.redo_post.remove(show_ends)
+    bpy.app.handlers.undo_post.remove(show_ends)
     bpy.app.handlers.load_post.remove(read_rows)
     bpy.app.handlers.save_pre.remove(write_rows)
     if bpy.app.timers.is_registered(clock):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -255,6 +256,50 @@ def undo_is_one_step(stage: Stage) -> None:
     assert stage.queue.rows == [row] and row.state == "delivered"
     bpy.ops.ed.redo()
     assert stage.result(row) is not None
+
+
+def undo_shows_no_empty_strip(stage: Stage) -> None:
+    """A job ends between two steps of undo: going back does not bring an empty strip before its plate."""
+    strip = stage.sequence("png", trim=(0, 20))
+    take_time(stage, steps=400)
+    stage.select(strip)
+    row, = stage.stylise(wait=False)
+    stage.until(lambda: row.state == "running")
+    bpy.ops.fresco.cancel(key=row.key)
+    stage.until(lambda: row.is_ended)
+    stage.scene.frame_current = 7
+    bpy.ops.ed.undo_push(message="something else")
+    bpy.ops.ed.undo()
+    assert stage.result(row).mute and json.loads(stage.result(row)["fresco"])["state"] == "cancelled"
+
+
+def project_copied(stage: Stage) -> None:
+    """In a .blend that was copied with its folder, versions are made and deleted there, and not at the old place."""
+    here, there = stage.work / "show", stage.work / "archive"
+    here.mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(here / "edit.blend"))
+    stage.settings.folder = "//fresco"
+    strip = stage.sequence("png", at=1, trim=(0, 20))
+    strip.use_flip_x = True
+    stage.select(strip)
+    row, = stage.stylise()
+    bpy.ops.wm.save_mainfile()
+    shutil.copytree(here, there)
+    before = files_below(str(here))
+    bpy.ops.wm.open_mainfile(filepath=str(there / "edit.blend"))
+    again, = stage.queue.rows
+    bpy.ops.fresco.redo(key=again.key)
+    second = stage.queue.rows[-1]
+    assert second.state == "delivered" and second.folder.startswith(str(there)), second.folder
+    assert second.shot.plate.sequence.startswith(str(there)), second.shot.plate.sequence
+    for version in (second, again):
+        bpy.ops.fresco.delete_version(key=version.key)
+    assert not Path(again.shot_folder).exists() and files_below(str(here)) == before
+    bpy.ops.wm.open_mainfile(filepath=str(here / "edit.blend"))
+    (there / "fresco").rmdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(there / "edit.blend"), copy=True)
+    bpy.ops.wm.open_mainfile(filepath=str(there / "edit.blend"))
+    assert stage.queue.rows[0].folder == row.folder, "without the folder the files are where they were"
 
 
 def refusals(stage: Stage) -> None:
