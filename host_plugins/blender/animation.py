@@ -62,8 +62,18 @@ def drop_opacity(scene: Any, strip: Any) -> None:
             home.remove(curve)
 
 
+def drop_drivers(scene: Any, strip: Any) -> None:
+    """Blender removes keyframes with their strip, and drivers not."""
+    for home, curve in _curves_of(scene, strip):
+        if home == scene.animation_data.drivers:
+            home.remove(curve)
+
+
 def copy_opacity(scene: Any, source: Any, strip: Any) -> None:
-    """The opacity of a strip for another one of the same scene: as it is now, and its fades."""
+    """The opacity of a strip for another one of the same scene: as it is now, its fades and its driver."""
+    for home, curve in _curves_of(scene, source):
+        if home == scene.animation_data.drivers and curve.data_path.endswith(OPACITY):
+            home.from_existing(src_driver=curve).data_path = strip.path_from_id("blend_alpha")
     now, fade = source.blend_alpha, _fade(scene, source)
     for point in fade.keyframe_points if fade is not None else ():
         strip.blend_alpha = point.co[1]
@@ -80,5 +90,5 @@ def copy_opacity(scene: Any, source: Any, strip: Any) -> None:
 
 def _fade(scene: Any, strip: Any) -> Optional[Any]:
     """The keyframes of a strip's opacity."""
-    return next((curve for _, curve in _curves_of(scene, strip)
-                 if curve.data_path.endswith(OPACITY) and len(curve.keyframe_points)), None)
+    return next((curve for home, curve in _curves_of(scene, strip) if home != scene.animation_data.drivers
+                 and curve.data_path.endswith(OPACITY) and len(curve.keyframe_points)), None)

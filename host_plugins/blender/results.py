@@ -9,6 +9,7 @@ from typing import Any
 import bpy
 
 from . import compat
+from .animation import drop_drivers
 
 RECORD = "fresco"  # custom property of a result strip
 
@@ -58,4 +59,5 @@ def remove(key: str) -> None:
     """Takes the result strips of a job off the timeline."""
     while (found := strip_of_job(key)) != (None, None):  # asked anew: removing one moves the others in memory
         scene, strip = found
+        drop_drivers(scene, strip)
         compat.strips_of(strip.parent_meta() or scene.sequence_editor).remove(strip)

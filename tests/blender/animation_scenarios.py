@@ -33,6 +33,23 @@ def fade_taken_along(stage: Stage) -> None:
     assert all(plate.max() > 0.5 for plate in plates), "the plate itself does not fade"
 
 
+def driven_opacity(stage: Stage) -> None:
+    """The driver of an opacity is one of the result's too, and the curve of a driver is no fade."""
+    strip = stage.sequence("png", at=1, trim=(0, 22))
+    curve = strip.driver_add("blend_alpha")
+    for modifier in list(curve.modifiers):
+        curve.modifiers.remove(modifier)
+    curve.keyframe_points.add(2)  # as the interface makes a driver
+    curve.keyframe_points[0].co, curve.keyframe_points[1].co = (0, 0), (1, 1)
+    curve.driver.expression = "0.5"
+    stage.select(strip)
+    row, = stage.stylise()
+    assert _opacities(stage, stage.result(row)) == _opacities(stage, strip)
+    assert len(stage.scene.animation_data.drivers) == 2 and stage.scene.animation_data.action is None
+    stage.module("results").remove(row.key)
+    assert [driver.data_path for driver in stage.scene.animation_data.drivers] == [strip.path_from_id("blend_alpha")]
+
+
 def animation_of_others_stays(stage: Stage) -> None:
     """An export renders a copy of the scene without the other strips; their keyframes are the user's and stay."""
     strip, other = stage.sequence("png", at=1), stage.sequence("exr", at=1, channel=4)
