@@ -80,6 +80,14 @@ def trim(strip: Any, head: int, tail: int) -> None:
         strip.frame_offset_start, strip.frame_offset_end = head, tail
 
 
+def hidden(strip: Any) -> tuple[int, int]:
+    """How many timeline frames of its media its trims hide at both ends."""
+    names = ("left_handle_offset", "right_handle_offset") if RENAMED_FRAMES else \
+        ("frame_offset_start", "frame_offset_end")
+    head, tail = (max(0, int(getattr(strip, name))) for name in names)
+    return head, tail
+
+
 def place(strip: Any, content: int, start: int, end: int) -> None:
     """Puts the first frame of its media at timeline frame `content`, and shows timeline frames [start, end)."""
     setattr(strip, "content_start" if RENAMED_FRAMES else "frame_start", content)
@@ -113,6 +121,13 @@ def still_format(image_settings: Any, file_format: str) -> None:
     if "media_type" in image_settings.bl_rna.properties:
         image_settings.media_type = "IMAGE"
     image_settings.file_format = file_format
+
+
+def leave_colors(view_settings: Any) -> None:
+    """No curves, and no white balance, which 4.3 brought."""
+    for name in ("use_curve_mapping", "use_white_balance"):
+        if name in view_settings.bl_rna.properties:
+            setattr(view_settings, name, False)
 
 
 def write_to_disk(render: Any) -> None:

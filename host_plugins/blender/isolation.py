@@ -38,7 +38,7 @@ class Picture(Enum):
 class Export:
     """Timeline frames first to last, INCLUSIVE, of one strip of a scene, alone.
 
-    number: that the first file gets. head, tail: frames that the strip's trims hide and this export shows.
+    number: that the first file gets. head, tail: handles, which the strip's trims may hide.
     mask: name of a Mask data-block to render in place of the strip. content: the timeline frame of the first frame of
     the strip's media when it was collected.
     """
@@ -153,8 +153,11 @@ def _keep_only(scene: Any, export: Export) -> None:
     _drop_others(strips, _with_sources(strips[name]))
     strip = strips[name]
     drop_opacity(scene, strip)
-    strip.mute, strip.blend_type, strip.blend_alpha = False, "REPLACE", 1.0
-    compat.reveal(strip, export.head, export.tail)
+    for other in strips:
+        other.mute = other.name != name  # sources are used all the same; one that lies above would cover the strip
+    strip.blend_type, strip.blend_alpha = "REPLACE", 1.0
+    start, end = compat.span(strip)
+    compat.reveal(strip, max(0, start - export.first), max(0, export.last + 1 - end))
 
 
 def _lift(editor: Any, name: str) -> None:
@@ -221,6 +224,7 @@ def _set_format(settings: Any, picture: Picture) -> None:
         spaces.choose(settings.view_settings, "view_transform", spaces.VIEWS)
         settings.view_settings.look = "None"
         settings.view_settings.exposure, settings.view_settings.gamma = 0, 1
+        compat.leave_colors(settings.view_settings)
 
 
 def export_here(export: Export) -> None:

@@ -23,6 +23,7 @@ from .movie_times import comes_evenly
 RATE_TOLERANCE = 0.001  # frames per second; 23.976 and 24 differ by 0.024
 LARGEST_NUMBER = 99_999_999  # as the language of Fresco allows
 PATTERN_SIGNS = frozenset("#@%$")
+TRIMMED = ("MOVIE", "IMAGE", "META", "SCENE")  # strips whose trims hide frames
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,11 @@ def numbered(names: Sequence[str]) -> Optional[tuple[str, int]]:
     return f"{prefix}{'#' * padding}{suffix}", first
 
 
-def handles_of(strip: Any, wanted: int) -> tuple[int, int]:
-    """How many hidden frames a strip of files has before and after what it shows, `wanted` at most."""
-    start, end = compat.span(strip)
-    begin = compat.content_start(strip)
-    return (min(wanted, max(0, start - begin)),
-            min(wanted, max(0, begin + compat.content_duration(strip) - end)))
+def handles_of(strip: Any, start: int, end: int, wanted: int) -> tuple[int, int]:
+    """How many frames a strip has before timeline frame `start` and from `end` on, `wanted` at most.
+
+    Those that it shows there, and where it is made of media those that its trims hide, at whatever speed it runs.
+    """
+    shown = compat.span(strip)
+    head, tail = compat.hidden(strip) if strip.type in TRIMMED else (0, 0)
+    return min(wanted, start - shown[0] + head), min(wanted, shown[1] - end + tail)

@@ -30,7 +30,6 @@ FIRST_EXPORTED = 1001  # number of an export's first file
 HIGHEST_CHANNEL = 128
 TAG = "COLOR_05"
 MARKER = "fresco"
-TRIMMED = ("MOVIE", "IMAGE", "META", "SCENE")  # strips whose trims hide frames
 PICTURELESS = {"SOUND": "it is sound", "ADJUSTMENT": "an adjustment layer has no pictures of its own",
                "MULTICAM": "a multicam selector shows other strips' pictures"}
 
@@ -145,8 +144,7 @@ def _clip(scene: Any, strip: Any, part: tuple[int, int], handles: int, matte: Op
     (start, end), reason = part, why_exported(scene, strip)
     if reason is None and matte is not None and not _fills_picture(scene, strip):
         reason = "its files and the matte have different sizes"
-    whole = (start, end) == compat.span(strip) and not compat.is_retimed(strip)
-    head, tail = handles_of(strip, handles) if whole and strip.type in TRIMMED else (0, 0)
+    head, tail = handles_of(strip, start, end, handles)
     reason = reason or why_other_frames(strip, start - head, end + tail)
     media = media_of(strip, start - head, end + tail) if reason is None else None
     if reason is None and media is None:
@@ -157,8 +155,9 @@ def _clip(scene: Any, strip: Any, part: tuple[int, int], handles: int, matte: Op
 
 
 def speed_of(strip: Any) -> Optional[int]:
-    """How many frames its media last where its speed is changed; None where it is not."""
-    return compat.content_duration(strip) if compat.is_retimed(strip) else None
+    """How many timeline frames its media last where its speed is changed; None where it is not."""
+    start, end = compat.span(strip)
+    return end - start + sum(compat.hidden(strip)) if compat.is_retimed(strip) else None
 
 
 def _fills_picture(scene: Any, strip: Any) -> bool:
@@ -169,8 +168,8 @@ def _fills_picture(scene: Any, strip: Any) -> bool:
 def validate(clip: Clip) -> None:
     """Checks what can be checked before anything is rendered. Raises the InputError that stands in the way."""
     scene, strip = _located(clip)
-    if strip.type in PICTURELESS:
-        raise InputError(f"the strip cannot be stylised: {PICTURELESS[strip.type]}", where=clip.strip,
+    if (reason := _why_black(strip)) is not None:
+        raise InputError(f"the strip cannot be stylised: {reason}", where=clip.strip,
                          remedy="Select a movie, an image sequence, or a meta strip around both.")
     if clip.media is not None:
         _require_files(clip, strip)
@@ -181,6 +180,15 @@ def validate(clip: Clip) -> None:
     if clip.matte is not None:
         _require_matte(scene, clip, clip.matte)
     free_channel(scene, strip, clip.start, clip.end)
+
+
+def _why_black(strip: Any) -> Optional[str]:
+    """Why a strip is black when it is shown alone, as the end of a sentence; None if it is not."""
+    if strip.type == "META":
+        reasons = [_why_black(inner) for inner in compat.strips_of(strip)]
+        return reasons[0] if reasons and None not in reasons else None
+    found = PICTURELESS.get(strip.type)
+    return found or next((reason for source in compat.inputs_of(strip) if (reason := _why_black(source))), None)
 
 
 def _located(clip: Clip) -> tuple[Any, Any]:
@@ -215,8 +223,13 @@ def _require_matte(scene: Any, clip: Clip, matte: MatteSource) -> None:
                          remedy="Put it on the frame on which the matte is painted.")
     if matte.mask is not None and matte.mask not in bpy.data.masks:
         raise MatteError("the mask is gone", where=matte.mask, remedy="Choose another one.")
-    if matte.strip is not None and matte.strip not in compat.all_strips_of(scene.sequence_editor):
+    if matte.strip is None:
+        return
+    strip = {found.name: found for found in compat.all_strips_of(scene.sequence_editor)}.get(matte.strip)
+    if strip is None:
         raise MatteError("the matte's strip is gone", where=matte.strip, remedy="Choose another one.")
+    if (reason := _why_black(strip)) is not None:
+        raise MatteError(f"the matte would be black: {reason}", where=matte.strip, remedy="Choose another one.")
 
 
 def file_of(sequence: str, number: int) -> str:

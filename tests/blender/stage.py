@@ -106,6 +106,13 @@ class Stage:
         names = ("input1", "input2") if bpy.app.version >= (4, 5, 0) else ("seq1", "seq2")
         return self.strips.new_effect(**places, frame_end=end, **dict(zip(names, (below, above), strict=True)))
 
+    def set_speed(self, strip: Any, percent: float) -> None:
+        """By the operator: the data API crashes Blender before 5.2 when a strip has no keys yet."""
+        self.select(strip)
+        self.scene.sequence_editor.active_strip = strip
+        with sequencer_shown(self):
+            bpy.ops.sequencer.retiming_segment_speed_set(speed=percent)
+
     def select(self, *strips: Any) -> None:
         """Only these are selected."""
         for strip in self.module("compat").all_strips_of(self.scene.sequence_editor):

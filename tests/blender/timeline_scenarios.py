@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import bpy
-from blender.stage import Stage, burnt_number, read_picture, refused
+import numpy as np
+from blender.stage import Picture, Stage, burnt_number, read_picture, refused, sequencer_shown
 
 
 def hidden_channels(stage: Stage) -> None:
@@ -59,14 +61,92 @@ def before_frame_zero(stage: Stage) -> None:
     assert row.state == "delivered" and stage.span(stage.result(row)) == (-30, -26)
 
 
-def multicam_has_no_pictures(stage: Stage) -> None:
-    """Alone it would be black."""
-    length = {"length": 8} if bpy.app.version >= (5, 0, 0) else {"frame_end": 9}
-    stage.sequence("png", at=1, channel=1)
-    strip = stage.strips.new_effect(name="cameras", type="MULTICAM", channel=5, frame_start=1, **length)
-    strip.multicam_source = 1
+def no_pictures_of_their_own(stage: Stage) -> None:
+    """A multicam selector, an adjustment layer, an effect over one, a meta strip of one: alone they would be black."""
+    strip = stage.sequence("png", at=1, channel=1)
+    camera, layer = _effect(stage, "MULTICAM", 5), _effect(stage, "ADJUSTMENT", 6)
+    camera.multicam_source = 1
+    blur = _effect(stage, "GAUSSIAN_BLUR", 7, above=layer)
+    own = "an adjustment layer has no pictures"
+    for chosen, words in ((camera, "a multicam selector shows other strips' pictures"), (layer, own), (blur, own)):
+        stage.select(chosen)
+        refused(lambda: bpy.ops.fresco.stylise(), words)
+    stage.settings.matte, stage.settings.matte_strip = "STRIP", blur.name
     stage.select(strip)
-    refused(lambda: bpy.ops.fresco.stylise(), "a multicam selector shows other strips' pictures")
+    refused(lambda: bpy.ops.fresco.stylise(), "the matte would be black")
+    stage.settings.matte = "NONE"
+    for chosen in ((layer, blur), (layer, blur, strip)):
+        stage.select(*chosen)
+        with sequencer_shown(stage):
+            bpy.ops.sequencer.meta_make()
+        meta = next(found for found in stage.strips if found.type == "META")
+        stage.select(meta)
+        if strip in chosen:
+            assert _plate(stage, meta)[0].max() > 0.5, "with what lies below it, it has pictures"
+            return
+        refused(lambda: bpy.ops.fresco.stylise(), own)
+        with sequencer_shown(stage):
+            stage.scene.sequence_editor.active_strip = meta
+            bpy.ops.sequencer.meta_separate()
+
+
+def _effect(stage: Stage, kind: str, channel: int, above: Any = None) -> Any:
+    """An effect strip of eight frames, over one strip or none."""
+    names = {"length": 8} if bpy.app.version >= (5, 0, 0) else {"frame_end": 9}
+    name = "input1" if bpy.app.version >= (4, 5, 0) else "seq1"
+    return stage.strips.new_effect(name=kind, type=kind, channel=channel, frame_start=1, **names,
+                                   **({name: above} if above is not None else {}))
+
+
+def _plate(stage: Stage, strip: Any, handles: int = 0) -> list[Picture]:
+    """The pictures of a strip's exported plate; its result goes again."""
+    timeline, panel = stage.module("timeline"), stage.module("properties")
+    stage.select(strip)
+    clip, = timeline.collect(bpy.context, panel.extent_of(stage.settings), handles=handles, matte=None)
+    row = stage.queue.add(clip, panel.choices_of(stage.settings), str(stage.work / "shots"))
+    stage.queue.export_now(row)
+    assert row.problem is None, row.problem
+    stage.queue.cancel(row)
+    stage.module("results").remove(row.key)
+    return [read_picture(path) for path in sorted(Path(row.shot_folder, "plate").iterdir())]
+
+
+def sources_above_their_strip(stage: Stage) -> None:
+    """A strip that masks a modifier, or that an effect takes, may lie above: the plate is that of the strip below."""
+    strip, other = stage.sequence("png", at=1, trim=(0, 20)), stage.sequence("exr", at=1, channel=4, trim=(0, 20))
+    other.use_flip_x = True
+    modifier = strip.modifiers.new("grade", "BRIGHT_CONTRAST")
+    modifier.bright, modifier.input_mask_strip = 0, other
+    assert [burnt_number(picture) for picture in _plate(stage, strip)] == [1001, 1002, 1003, 1004]
+    assert not other.mute, "only in the copy"
+    strip.modifiers.clear()
+    effect = stage.effect("CROSS", strip, other)
+    above = _plate(stage, effect)
+    effect.channel = 1
+    assert all(np.array_equal(*pair) for pair in zip(above, _plate(stage, effect), strict=True))
+
+
+def handles_everywhere(stage: Stage) -> None:
+    """Handles of a part are what the strip shows beside it, too; at another speed they are where that shows them."""
+    strip = stage.sequence("png", at=10, trim=(6, 6))
+    stage.settings.extent, stage.scene.use_preview_range = "IN_OUT", True
+    stage.scene.frame_preview_start, stage.scene.frame_preview_end = 18, 20
+    stage.settings.handles = 4
+    stage.select(strip)
+    row, = stage.stylise()
+    assert str(row.shot.plate.frames[0]) == "1005-1015" and stage.span(stage.result(row)) == (18, 21)
+    assert burnt_number(stage.seen(19, 19, muted=(strip,))[0]) == 1010
+    bpy.ops.fresco.delete_version(key=row.key)
+    strip.use_flip_y = True
+    turned = [burnt_number(picture[::-1]) for picture in _plate(stage, strip, handles=4)]
+    assert turned == list(range(1005, 1016)), turned
+    strip.use_flip_y, stage.settings.extent = False, "STRIP"
+    stage.module("compat").trim(strip, 0, 0)
+    stage.set_speed(strip, 50)
+    stage.module("compat").trim(strip, 10, 6)
+    shown = [burnt_number(picture) for picture in _plate(stage, strip)]
+    longer = [burnt_number(picture) for picture in _plate(stage, strip, handles=5)]
+    assert longer[5:-5] == shown and longer == sorted(longer) and longer[0] < shown[0] and longer[-1] > shown[-1]
 
 
 def signs_in_folders(stage: Stage) -> None:
