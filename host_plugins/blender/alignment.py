@@ -96,11 +96,37 @@ def snap(group: str) -> int:
 
     Raises InputError when that cannot be known; then nothing is moved.
     """
-    versions = [(scene, strip, *due(strip, record, strips_by_name(scene)))
+    versions = [(scene, strip, record["key"], *due(strip, record, strips_by_name(scene)))
                 for scene, strip, record in results.every() if record.get("group") == group]
-    for scene, strip, place, _ in versions:
-        _move(scene, strip, place)
+    pieces: dict[Any, list[Any]] = {}
+    for scene, strip, key, *_ in versions:
+        pieces.setdefault((scene, key), []).append(strip)
+    places = [_of_piece(strip, place, pieces[scene, key]) for scene, strip, key, place, _ in versions]
+    moves = [(scene, strip, place) for (scene, strip, *_), place in zip(versions, places)]
+    for move in sorted(moves, key=_turn):
+        _move(*move)
     return min((missing for *_, missing in versions), default=0)
+
+
+def _turn(move: tuple[Any, Any, Place]) -> int:
+    """The order of moves: a piece goes first whose neighbour would move onto it, which keeps them on one channel."""
+    _, strip, place = move
+    start: int = compat.span(strip)[0]
+    return -start if place.content > compat.content_start(strip) else start
+
+
+def _of_piece(strip: Any, place: Place, pieces: list[Any]) -> Place:
+    """Where a piece of a result belongs that is due at `place`: its cuts stay at their frames, its outer ends do not.
+
+    pieces: all of the result. One of which the source shows nothing keeps its length, beside the source.
+    """
+    by = place.content - compat.content_start(strip)
+    start, end = (frame + by for frame in compat.span(strip))
+    inner = [tuple(frame - compat.content_start(piece) for frame in compat.span(piece)) for piece in pieces]
+    first, last = min(begin for begin, _ in inner), max(stop for _, stop in inner)
+    cut = Place(place.content, place.start if start - place.content == first else max(start, place.start),
+                place.end if end - place.content == last else min(end, place.end))
+    return cut if cut.start < cut.end else Place(place.content, start, end)
 
 
 def _move(scene: Any, strip: Any, place: Place) -> None:

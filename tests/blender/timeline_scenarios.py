@@ -149,6 +149,22 @@ def handles_everywhere(stage: Stage) -> None:
     assert longer[5:-5] == shown and longer == sorted(longer) and longer[0] < shown[0] and longer[-1] > shown[-1]
 
 
+def pieces_stay_pieces(stage: Stage) -> None:
+    """Snap to Source takes each piece of a cut result along, and the cut stays at its frame."""
+    strip = stage.sequence("png", at=1, trim=(2, 2))
+    stage.settings.handles = 2
+    stage.select(strip)
+    row, = stage.stylise()
+    pieces = stage.module("results").strips_of_job
+    stage.result(row).split(frame=9, split_method="SOFT")
+    for start in (5, 101):
+        stage.module("compat").place(strip, start, start + 1, start + 22)
+        bpy.ops.fresco.snap_to_source(key=row.key)
+        found = sorted((*stage.span(piece), piece.channel) for _, piece in pieces(row.key))
+        assert found == [(start + 1, start + 8, 3), (start + 8, start + 22, 3)], found
+    assert burnt_number(stage.seen(109, 109, muted=(strip,))[0]) == 1009
+
+
 def signs_in_folders(stage: Stage) -> None:
     """What stands for a number in the name of a file is just a sign in the name of its folder."""
     for name in ("take #1", "100%04d", "shot@2"):
