@@ -47,7 +47,8 @@ def _durations(file: BinaryIO, end: int) -> Optional[Durations]:
             file.seek(16 if file.read(4)[0] == 1 else 8, os.SEEK_CUR)  # two dates, of 64 bits or 32
             scale, = struct.unpack(">I", file.read(4))
         elif kind == b"hdlr":
-            handler = file.read(12)[8:]
+            words = file.read(12)
+            handler = handler if words[4:8] == b"dhlr" else words[8:]  # QuickTime's second one: where the data lie
         elif kind == b"stts" and handler == b"vide":
             runs, = struct.unpack(">4xI", file.read(8))
             table = file.read(8 * runs)

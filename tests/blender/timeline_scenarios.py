@@ -41,6 +41,8 @@ def movie_held_at_its_ends(stage: Stage) -> None:
 
 def movie_that_leaves_frames_out(stage: Stage) -> None:
     """Blender shows a movie by time, and the server counts its frames: behind a gap they would be others."""
+    comes_evenly = stage.module("movie_times").comes_evenly
+    assert [comes_evenly(str(stage.footage / name), 24) for name in ("movie.mp4", "gap.mp4", "gap.mov")] == [1, 0, 0]
     strip = stage.movie("gap", at=1, trim=(0, 6))
     stage.select(strip)
     row, = stage.stylise()
