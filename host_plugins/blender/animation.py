@@ -46,6 +46,8 @@ def own_action(scene: Any) -> Optional[Any]:
     Who removes a strip removes its curves: in an action that is shared, those of the user's own strip.
     """
     animation = scene.animation_data
+    if animation is not None and animation.use_tweak_mode:
+        animation.use_tweak_mode = False  # in it no action can be chosen
     if animation is None or animation.action is None:
         return None
     slot = getattr(animation, "action_slot", None)  # 4.4 and later

@@ -66,6 +66,21 @@ def animation_of_others_stays(stage: Stage) -> None:
     assert len(bpy.data.actions) == actions
 
 
+def a_track_that_is_tweaked(stage: Stage) -> None:
+    """A user works inside a strip of the nonlinear animation: an export goes on beside it, and leaves nothing."""
+    strip = stage.sequence("png", at=1, trim=(0, 20))
+    strip.use_flip_x = True
+    _fade(strip)
+    animation = stage.scene.animation_data
+    action = animation.action
+    animation.nla_tracks.new().strips.new("fades", 1, action)
+    animation.use_tweak_mode = True
+    stage.select(strip)
+    row, = stage.stylise()
+    assert row.state == "delivered", row.problem
+    assert animation.use_tweak_mode and animation.action == action and list(bpy.data.actions) == [action]
+
+
 def _fade(strip: Any) -> None:
     for frame, opacity in FADE:
         strip.blend_alpha = opacity
