@@ -379,6 +379,57 @@ def test_every_track_of_sound_comes_along(tmp_path: Path, codec: str, name: str)
     assert pitches == pytest.approx([480, 960, 1440], rel=0.02)
 
 
+def with_clicks(path: Path, codec: str, begins: int) -> Path:
+    """A movie of three seconds at 25 a second whose sound begins so many samples later, in pieces of half a second.
+
+    Of each second of its clock half of the last tenth sounds.
+    """
+    with av.open(str(path), "w") as movie:
+        audio = movie.add_stream(codec, rate=48000, layout="mono")
+        video = movie.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        assert isinstance(audio, AudioStream)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for place in range(75):
+            shown = VideoFrame.from_ndarray(picture(place + 1), format="rgb24").reformat(format="yuv420p")
+            shown.pts, shown.time_base = place, Fraction(1, 25)
+            movie.mux(video.encode(shown))
+        movie.mux(video.encode(None))
+        time = np.arange(begins, 3 * 48000)
+        clicks = np.where(time % 48000 >= 45600, 20000, 0).astype(np.int16)
+        for start in range(0, len(clicks), 24000):
+            piece = AudioFrame.from_ndarray(clicks[None, start : start + 24000], format="s16", layout="mono")
+            piece.sample_rate, piece.pts, piece.time_base = 48000, begins + start, Fraction(1, 48000)
+            movie.mux(audio.encode(piece))
+        movie.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("begins", [0, 40000])
+@pytest.mark.parametrize(("source", "codec", "name", "kind"), [
+    ("plate.mov", "pcm_s16le", "out.mp4", "aac"),
+    ("plate.mkv", "pcm_s16le", "out.mp4", "aac"),
+    ("plate.mkv", "flac", "out.mov", "pcm_s24le"),
+    ("plate.mkv", "wavpack", "out.mov", "pcm_s24le")])
+def test_sound_that_is_encoded_anew_stays_beside_its_pictures(
+        tmp_path: Path, source: str, codec: str, name: str, kind: str, begins: int) -> None:
+    frames = range(8, 66)  # from 0.28 seconds on
+    plate = MovieReader(with_clicks(tmp_path / source, codec, begins), frames)
+    write_movie(tmp_path / name, (picture(n) for n in frames), plate.rate, plate.sound())
+    found, samples, start = heard(tmp_path / name)
+    loud = np.flatnonzero(np.abs(samples) > 0.3 * np.abs(samples).max())
+    firsts = loud[np.flatnonzero(np.diff(loud, prepend=-9999) > 9999)]
+    assert found == kind
+    assert start + firsts / 48000 == pytest.approx([0.95 - 0.28, 1.95 - 0.28], abs=0.002)
+    assert start + len(samples) / 48000 == pytest.approx(58 / 25, abs=0.03)
+
+
+def test_sound_of_codecs_that_a_movie_carries_is_copied(tmp_path: Path) -> None:
+    plate = MovieReader(with_sound(tmp_path / "plate.mkv", 1, "libmp3lame"))
+    for name in ("out.mp4", "out.mov"):
+        write_movie(tmp_path / name, (picture(n) for n in range(1, 26)), plate.rate, plate.sound())
+        assert heard(tmp_path / name)[0].startswith("mp3")
+
+
 def test_a_delivery_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def broken() -> Iterable[NDArray[np.uint8]]:
         yield picture(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import heapq
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -28,13 +29,18 @@ from numpy.typing import NDArray
 
 from fresco_backend.files.deliveries import make_writable, part_of, refuse_sources, refused
 from fresco_backend.files.frame_pattern import MOVIES
+from fresco_backend.files.frames import FloatArray
 from fresco_backend.files.movies import Sound
 from fresco_protocol.errors import OutputError, OutputPattern
 
 # Visually lossless, and read by every editor: H.264, 4:2:0, BT.709 in legal range, tagged with the pixels' sRGB curve.
 # A number of threads of our own, because x264 makes other bytes with as many as a machine has cores.
 _QUALITY = {"crf": "14", "preset": "medium", "threads": "8"}
-_MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # what players read in MP4; MOV carries what cameras write
+# What each container carries as it is, by names of FFmpeg: in MP4 what players read, in MOV what cameras write too.
+_CARRIED = {"mp4": re.compile("aac|mp3|ac3|eac3|alac|opus"),
+            "mov": re.compile("aac|mp2|mp3|ac3|eac3|alac|pcm_(u8|s8|alaw|mulaw|[sf][0-9]{2}[bl]e)")}
+_ENCODED = {"mp4": "aac", "mov": "pcm_s24le"}  # what the rest becomes
+_STEADY = 50  # of a second: by less than such a part sound may stray from its time stamps, which MKV rounds
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # of AAC
 SoundPacket: TypeAlias = "Packet[AudioStream]"
 
@@ -62,7 +68,8 @@ def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fractio
     repeated from the edge, because 4:2:0 cannot store it otherwise. rate: frames per second, kept exactly.
     pixel_aspect: width of a pixel over its height, of which the movie tells the players.
     timecode: of the first frame; its frames may go beyond a second ("01:00:00:100"), and FFmpeg counts them on.
-    sound: copied packet by packet without a loss, except where MP4 cannot carry its codec (PCM): that becomes AAC.
+    sound: copied packet by packet without a loss, except where the file cannot carry its codec: that becomes AAC in MP4
+    (PCM), and PCM in MOV (FLAC, Opus, Vorbis).
     The file gets its name when it has been decoded again with every frame. Raises OutputError, DiskFull, OutputDenied.
     """
     part = part_of(path)
@@ -90,7 +97,7 @@ def _failed(path: Path, error: av.FFmpegError | OSError) -> OutputError:
     if error.errno in errno.errorcode and error.errno != errno.EINVAL:
         return refused(path, OSError(error.errno, error.strerror))
     return OutputError(f"the movie cannot be encoded: {error.strerror or error}", where=path,
-                       remedy="Deliver .mov, which takes the plate's sound as it is, or an image sequence")
+                       remedy="Deliver an image sequence, or a .mov, which takes more kinds of sound as they are")
 
 
 def _container(path: Path) -> str:
@@ -173,10 +180,11 @@ def _sound(movie: OutputContainer, container: str, sound: Sound) -> Iterator[Sou
 def _track(movie: OutputContainer, container: str, sound: Sound, place: int) -> Iterator[SoundPacket]:
     source = av.open(str(sound.path))
     stream = source.streams.audio[place]
-    if container == "mp4" and stream.codec_context.name not in _MP4_SOUND:
-        encoder = movie.add_stream("aac", rate=stream.rate, layout=_layout(stream))
-        return _converted_sound(source, stream, encoder, sound)
-    return _copied_sound(source, stream, movie.add_stream_from_template(stream), sound)
+    if _CARRIED[container].fullmatch(stream.codec_context.codec.canonical_name):
+        return _copied_sound(source, stream, movie.add_stream_from_template(stream), sound)
+    encoder = movie.add_stream(_ENCODED[container], rate=stream.rate, layout=_layout(stream))
+    assert isinstance(encoder, AudioStream), "both are codecs of sound"
+    return _converted_sound(source, stream, encoder, sound)
 
 
 def _layout(stream: AudioStream) -> str:
@@ -200,21 +208,41 @@ def _copied_sound(source: InputContainer, stream: AudioStream, target: AudioStre
 
 def _converted_sound(source: InputContainer, stream: AudioStream, target: AudioStream,
                      sound: Sound) -> Iterator[SoundPacket]:
+    """Encoded from the very sample on at which the stretch begins, with silence where the track has none."""
     fitting = AudioResampler(format="fltp", layout=target.layout.name, rate=stream.rate)
-    place = 0
+    place, end = 0, round(sound.seconds * stream.rate)
     with source:
         for heard in source.decode(stream):
-            if heard.pts is None or heard.time_base is None or not _within(heard.pts * heard.time_base, sound):
+            if heard.pts is None or heard.time_base is None:
                 continue
+            begins = round((heard.pts * heard.time_base - sound.start) * stream.rate)
             for piece in fitting.resample(heard):
-                yield from target.encode(_placed(piece, place))
-                place += piece.samples
+                whole = np.asarray(piece.to_ndarray(), np.float32)
+                for samples in _joined(whole, begins - place, stream.rate, silent=place == 0):
+                    kept = samples[:, : end - place]
+                    if kept.shape[1]:
+                        yield from target.encode(_heard(kept, place, piece))
+                    place += kept.shape[1]
+                begins += piece.samples
         yield from target.encode(None)
 
 
-def _placed(piece: AudioFrame, place: int) -> AudioFrame:
-    piece.pts, piece.time_base = place, Fraction(1, piece.sample_rate)
-    return piece
+def _joined(samples: FloatArray, gap: int, rate: int, *, silent: bool) -> Iterator[FloatArray]:
+    """Samples (channels, N) that begin so many after those before them end, fewer than none where they overlap: with
+    silence between, a second at most at a time, or without what overlaps. silent: there are none before them.
+    """
+    if not silent and abs(gap) < rate // _STEADY:
+        gap = 0
+    for begins in range(0, gap, rate):
+        yield np.zeros((len(samples), min(rate, gap - begins)), np.float32)
+    yield samples[:, max(-gap, 0) :]
+
+
+def _heard(samples: FloatArray, place: int, like: AudioFrame) -> AudioFrame:
+    """Planar floats (channels, N) as a frame that begins at this sample, of the layout and rate of another one."""
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=like.layout.name)
+    frame.sample_rate, frame.pts, frame.time_base = like.sample_rate, place, Fraction(1, like.sample_rate)
+    return frame
 
 
 def _within(time: Fraction, sound: Sound) -> bool:
