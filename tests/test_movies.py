@@ -430,6 +430,25 @@ def test_sound_of_codecs_that_a_movie_carries_is_copied(tmp_path: Path) -> None:
         assert heard(tmp_path / name)[0].startswith("mp3")
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_chroma_stays_where_it_is_from_movie_to_movie(tmp_path: Path, axis: int) -> None:
+    """Waves of red and green of one luma; chroma beside its place would be a phase of them."""
+    wave = 60 * np.sin(2 * np.pi * np.arange(128) / 32)
+    across = np.stack([128 + wave, 128 - wave * 0.2126 / 0.7152, np.full(128, 128)], axis=-1)
+    shown = np.rint(np.broadcast_to(across, (128, 128, 3))).astype(np.uint8)
+    shown = shown if axis else np.ascontiguousarray(shown.transpose(1, 0, 2))
+
+    def phase(codes: NDArray[np.generic]) -> float:
+        return float(np.angle(np.fft.fft(codes[:, :, 0].mean(axis=1 - axis))[4]))
+
+    again = shown
+    for turn in range(2):
+        write_movie(tmp_path / f"{turn}.mov", [again] * 2, Fraction(24))
+        again = np.rint(MovieReader(tmp_path / f"{turn}.mov").read(1).pixels * 255).astype(np.uint8)
+    assert (phase(again) - phase(shown)) * 32 / (2 * np.pi) == pytest.approx(0, abs=0.1)  # pixels
+    assert np.abs(again.astype(int) - shown).mean() < 2
+
+
 def test_a_delivery_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def broken() -> Iterable[NDArray[np.uint8]]:
         yield picture(1)

@@ -42,6 +42,8 @@ _CARRIED = {"mp4": re.compile("aac|mp3|ac3|eac3|alac|opus"),
 _ENCODED = {"mp4": "aac", "mov": "pcm_s24le"}  # what the rest becomes
 _STEADY = 50  # of a second: by less than such a part sound may stray from its time stamps, which MKV rounds
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # of AAC
+_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. ITU-R BT.709-6, item 3.2
+_CHROMA = {2: 1.8556, 0: 1.5748}  # item 3.3: of blue and of red, what their difference from luma is divided by
 SoundPacket: TypeAlias = "Packet[AudioStream]"
 
 
@@ -160,11 +162,31 @@ def _describe(video: VideoStream, picture: NDArray[np.uint8], pixel_aspect: Frac
 
 
 def _converted(picture: NDArray[np.uint8], place: int, rate: Fraction) -> VideoFrame:
-    frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-        format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG,
-        dst_color_trc=ColorTrc.IEC61966_2_1, dst_color_primaries=ColorPrimaries.BT709)
+    frame = VideoFrame.from_ndarray(_legal(picture), format="yuv420p")
+    frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
     frame.pts, frame.time_base = place, 1 / rate
     return frame
+
+
+def _legal(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Y', Cb and Cr of Rec. ITU-R BT.709 one below the other, (H * 3/2, W), in legal range and 4:2:0.
+
+    Chroma lies on the left one of two columns and between two rows, where players of H.264 that are told nothing look
+    for it. FFmpeg's scaler puts it between the columns, which moves it by half a pixel from movie to movie.
+    """
+    codes = picture.astype(np.float32)
+    luma = codes @ _LUMA
+    chroma = [_sited(codes[:, :, channel] - luma) / width for channel, width in _CHROMA.items()]
+    levels = [16 + luma * (219 / 255), *(128 + plane * (224 / 255) for plane in chroma)]
+    planes = np.concatenate([plane.reshape(-1, picture.shape[1]) for plane in levels])
+    return np.asarray(np.rint(planes), np.uint8)
+
+
+def _sited(difference: FloatArray) -> FloatArray:
+    """(H, W) -> (H/2, W/2): the mean of two rows, and around every second column a quarter, a half, a quarter."""
+    rows = (difference[::2] + difference[1::2]) / 2
+    left = np.concatenate([rows[:, :1], rows[:, 1:-1:2]], axis=1)
+    return np.asarray((left + 2 * rows[:, ::2] + rows[:, 1::2]) / 4, np.float32)
 
 
 def _sound(movie: OutputContainer, container: str, sound: Sound) -> Iterator[SoundPacket]:
