@@ -11,10 +11,11 @@ import pytest
 from plates import frame, with_pixels
 
 from fresco_backend.files.frames import FloatArray, Frame
-from fresco_backend.pixels.color_config import color_space
+from fresco_backend.pixels.color_config import ColorSpace, color_space
 from fresco_backend.pixels.grain import _size, made, measured, noise_level, put_back, without_grain
 from fresco_protocol.shot import Grain
 
+EVERYWHERE = np.ones((96, 128), np.bool_)
 LINEAR, SRGB = color_space("lin_rec709_scene"), color_space("srgb_rec709_scene")
 
 
@@ -38,8 +39,8 @@ def noisy(sigma: float = 0.6) -> Frame:
 
 
 def test_the_level_of_noise_is_measured_beside_edges() -> None:
-    assert noise_level(scene()) == 0
-    assert noise_level(scene() + grain(0)) == pytest.approx(0.03, rel=0.1)
+    assert noise_level(scene(), EVERYWHERE) == 0
+    assert noise_level(scene() + grain(0), EVERYWHERE) == pytest.approx(0.03, rel=0.1)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 0.8, 1.2])
@@ -65,7 +66,7 @@ def test_kept_grain_on_an_unchanged_picture_is_the_plate(space: object) -> None:
 
 
 def test_made_grain_has_the_size_and_the_level_of_the_plates() -> None:
-    found = measured(grain(0.8), scene())
+    found = measured(grain(0.8), scene(), EVERYWHERE)
     new = made(found, scene(), 1001)
     assert new.std() == pytest.approx(0.03, rel=0.1)
     assert _size(new) == pytest.approx(0.8, rel=0.15)
@@ -78,7 +79,7 @@ def test_made_grain_has_the_size_and_the_level_of_the_plates() -> None:
 def test_grain_is_as_strong_in_shadows_and_lights_as_it_was() -> None:
     uneven = grain(0.6)
     uneven[scene() > 0.5] *= 3
-    new = made(measured(uneven, scene()), scene(), 7)
+    new = made(measured(uneven, scene(), EVERYWHERE), scene(), 7)
     dark, light = scene() < 0.3, scene() > 0.5
     assert new[light].std() / new[dark].std() == pytest.approx(3, rel=0.15)
 
@@ -86,3 +87,25 @@ def test_grain_is_as_strong_in_shadows_and_lights_as_it_was() -> None:
 def test_a_plate_without_grain_is_itself() -> None:
     still = replace(noisy(), pixels=scene())
     assert without_grain(still, SRGB) is still
+
+
+@pytest.mark.parametrize("space", [LINEAR, SRGB], ids=["linear", "srgb"])
+def test_the_grain_of_an_element_is_its_own_and_stays_under_its_alpha(space: ColorSpace) -> None:
+    """Three quarters of the frame are clear: they say nothing of the grain, and get none."""
+    alpha = np.zeros((96, 128), np.float32)
+    alpha[24:72, 32:96] = 1
+    source = replace(noisy(), pixels=noisy().pixels * alpha[..., None], alpha=alpha)
+    clean = without_grain(source, space)
+    inside = alpha == 1
+    assert np.std((clean.pixels - scene())[inside]) < 0.7 * 0.03
+    for kind in (Grain.KEEP, Grain.MATCH):
+        back = put_back(clean, source, clean, space, kind, 1).pixels
+        assert np.std((back - scene())[inside]) == pytest.approx(0.03, rel=0.3)
+        assert np.all(back[~inside] == 0)
+
+
+def test_a_clear_frame_has_no_grain() -> None:
+    clear = replace(noisy(), alpha=np.zeros((96, 128), np.float32))
+    clean = without_grain(clear, SRGB)
+    assert clean is clear
+    assert put_back(clean, clear, clean, SRGB, Grain.MATCH, 1).pixels == pytest.approx(clear.pixels, abs=1e-6)

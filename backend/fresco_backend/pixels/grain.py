@@ -39,7 +39,7 @@ class Measured:
 def without_grain(frame: Frame, space: ColorSpace) -> Frame:
     """The frame with its grain averaged out, edges kept (a bilateral filter: Tomasi and Manduchi, ICCV 1998)."""
     signal = _signal(as_rgb(cleaned(frame.pixels).samples), space)
-    level = noise_level(signal)
+    level = noise_level(signal, _solid(frame))
     if level == 0:
         return frame
     smooth = np.asarray(cv2.bilateralFilter(signal, RADIUS, REACH * level * np.sqrt(3), RADIUS / 2), np.float32)
@@ -48,23 +48,29 @@ def without_grain(frame: Frame, space: ColorSpace) -> Frame:
 
 
 def put_back(stylised: Frame, plate: Frame, clean: Frame, space: ColorSpace, kind: Grain, number: int) -> Frame:
-    """The stylised frame with grain. plate, clean: the frame with its grain and without. number: seeds new grain."""
+    """The stylised frame with grain; under no alpha it is the plate's. plate, clean: the frame with its grain and without.
+
+    number: seeds new grain.
+    """
     if kind is Grain.NONE:
         return stylised
     before, after = (_signal(as_rgb(cleaned(frame.pixels).samples), space) for frame in (plate, clean))
     grain = before - after
     signal = _signal(stylised.pixels, space)
     if kind is Grain.MATCH:
-        grain = made(measured(grain, after), signal, number)
+        solid = _solid(plate)
+        grain = np.where(solid[..., None], made(measured(grain, after, solid), signal, number), grain)
     return replace(stylised, pixels=_unsignalled(signal + grain, space))
 
 
-def measured(grain: FloatArray, clean: FloatArray) -> Measured:
-    """Size and level of grain, (H, W, 3), over the picture that it lay on."""
+def measured(grain: FloatArray, clean: FloatArray, solid: NDArray[np.bool_]) -> Measured:
+    """Size and level of grain, (H, W, 3), over the picture that it lay on, where that is solid, (H, W)."""
+    if not solid.any():
+        return Measured(size=0.0, levels=(0.0,) * BINS, low=0.0, high=0.0)
     bright = clean.mean(axis=-1)
-    low, high = float(bright.min()), float(bright.max())
-    places = _bins(bright, low, high)
-    overall = float(grain.std())
+    low, high = float(bright[solid].min()), float(bright[solid].max())
+    places = np.where(solid, _bins(bright, low, high), BINS)
+    overall = float(grain[solid].std())
     levels = tuple(float(grain[places == place].std()) if np.count_nonzero(places == place) > 100 else overall
                    for place in range(BINS))
     return Measured(size=_size(grain), levels=levels, low=low, high=high)
@@ -80,14 +86,21 @@ def made(like: Measured, signal: FloatArray, number: int) -> FloatArray:
     return np.asarray(noise * levels[_bins(signal.mean(axis=-1), like.low, like.high)][..., None], np.float32)
 
 
-def noise_level(signal: FloatArray) -> float:
+def noise_level(signal: FloatArray, solid: NDArray[np.bool_]) -> float:
     """Standard deviation of the noise of a picture (H, W, 3): the median over it, which edges do not move.
+
+    solid: (H, W), where the picture is: of an element most of the frame may be clear, and has no grain.
 
     Source: Immerkaer, "Fast noise variance estimation", CVIU 1996; with the median in place of the mean.
     """
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     response = np.abs(cv2.filter2D(signal, -1, kernel))
-    return float(np.median(response)) / (0.6745 * 6)
+    return float(np.median(response[solid])) / (0.6745 * 6) if solid.any() else 0.0
+
+
+def _solid(frame: Frame) -> NDArray[np.bool_]:
+    """(H, W): where a frame has alpha, or has none to say that it is clear."""
+    return np.ones(frame.pixels.shape[:2], np.bool_) if frame.alpha is None else frame.alpha > 0
 
 
 def _signal(colour: FloatArray, space: ColorSpace) -> FloatArray:
