@@ -10,6 +10,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 from plates import frame, noise
+from test_frames import in_parts
 
 from fresco_backend.files.canvas import cut, laid_on, matte_on, union
 from fresco_backend.files.deliveries import DeliveryWriter
@@ -48,6 +49,14 @@ def test_a_frame_on_the_canvas_is_black_around_and_comes_back_bit_for_bit() -> N
     assert data_window(back.metadata) == Window(5, -2, 10, 8)
     assert back.pixels.tobytes() == source.pixels.tobytes()
     assert back.extra[0].samples.tobytes() == source.extra[0].samples.tobytes()
+
+
+def test_the_canvas_is_that_of_the_picture_whatever_parts_stand_before_it(tmp_path: Path) -> None:
+    """Parts that are not the picture have windows of their own, here a smaller one."""
+    in_parts(tmp_path / "plate.1001.exr")
+    reader = SequenceReader(FramePattern.parse(tmp_path / "plate.####.exr"), None, Missing.ERROR)
+    assert reader.window == Window(0, 0, 24, 16)
+    assert reader.read(1001).size == (24, 16)
 
 
 def test_a_file_type_without_windows_holds_what_is_to_be_seen() -> None:

@@ -191,10 +191,13 @@ def as_rgb(pixels: FloatArray) -> FloatArray:
 
 
 def read_header(path: Path) -> oiio.ImageSpec:
-    """The header of an image file: size, windows, channels, attributes. Raises FrameUnreadable."""
+    """The header of the picture in an image file: size, windows, channels, attributes; of its first part where it
+    holds no picture, as a matte. Raises FrameUnreadable.
+    """
     image = opened(path)
     try:
-        return image.spec()
+        first = image.spec()
+        return next((spec for spec in parts(image, path) if _is_picture(spec, path)), first)
     finally:
         image.close()
 
@@ -301,6 +304,14 @@ def _holds_colour(spec: oiio.ImageSpec, path: Path) -> bool:
         colour_channels(spec.channelnames, path)
         return True
     return False
+
+
+def _is_picture(spec: oiio.ImageSpec, path: Path) -> bool:
+    """Whether `read_frame` takes a part for the picture, or refuses the file when it comes to it."""
+    try:
+        return _require_plain(spec, path) == oiio.FLOAT and _holds_colour(spec, path)
+    except InputError:
+        return True
 
 
 def _picture(image: oiio.ImageInput, spec: oiio.ImageSpec, path: Path) -> Frame:
