@@ -376,6 +376,19 @@ def test_depth_and_compression_follow_the_plate_or_the_order(tmp_path: Path) -> 
     assert png.format is BitDepth.UINT16
 
 
+@pytest.mark.parametrize(("before", "after"), [(BitDepth.UINT8, BitDepth.UINT16), (BitDepth.UINT16, BitDepth.UINT8)])
+@pytest.mark.parametrize("extension", ["dpx", "tif", "png"])
+def test_another_depth_than_the_plates_is_what_was_ordered(
+        extension: str, before: BitDepth, after: BitDepth, tmp_path: Path) -> None:
+    """Files state their bits beside, which are the plate's."""
+    source = frame(depth=before, file_type=extension)
+    plate = read_frame(DeliveryWriter(tmp_path / f"a.{extension}", [1], like=source).write(1, source, JOB).path)
+    writer = DeliveryWriter(tmp_path / f"b.{extension}", [1], like=plate, encoding=Encoding(bit_depth=after))
+    made = read_frame(writer.write(1, plate, JOB).path)
+    assert made.format is after
+    assert made.pixels == pytest.approx(plate.pixels, abs=0.5 / 255 + 1e-6)
+
+
 def test_the_quality_of_a_jpeg_is_the_orders(tmp_path: Path) -> None:
     source = frame(64, 64, depth=BitDepth.UINT8)
     sizes = []

@@ -110,6 +110,8 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
     """The header of the picture: the plate's, with what this delivery decides. Raises OutputPattern."""
     same = frame.file_type == type_name
     spec = passed_on(frame.metadata, same_file_type=same, declared=frame.declared)
+    if depth is not frame.format:
+        spec.erase_attribute("oiio:BitsPerSample")
     if frame.parts:
         spec[SUBIMAGE] = frame.metadata.get_string_attribute(SUBIMAGE) or "picture"
     alpha = () if frame.alpha is None else (frame.alpha_name,)
