@@ -16,7 +16,7 @@ from plates import frame, header, noise, with_pixels
 from torch import Tensor
 
 from fresco_backend.files.deliveries import DeliveryWriter, file_type
-from fresco_backend.files.frames import FloatArray, Frame, read_frame
+from fresco_backend.files.frames import CHROMATICITIES, FloatArray, Frame, Part, read_frame
 from fresco_backend.pixels.color import (
     for_file,
     from_engine,
@@ -233,7 +233,25 @@ def test_a_delivery_in_another_space_states_that_space_and_no_other(before: str,
     ready = for_file(plate, color_space(own), color_space(target), file_type(after))
     made = read_frame(DeliveryWriter(tmp_path / after, [1], like=plate).write(1, ready, "0").path)
     assert plate_space(made) == color_space(target)
-    assert made.metadata.getattribute("chromaticities") is None
+    primaries = {"ACES2065-1": [0.7347, 0.2653], "ACEScg": [0.713, 0.293], "lin_rec709_scene": [0.64, 0.33]}.get(target)
+    stated = made.metadata.getattribute("chromaticities")
+    assert stated is None if primaries is None else list(stated[:2]) == pytest.approx(primaries)
+
+
+@pytest.mark.parametrize("target", ["ACEScg", "ACEScct"])
+def test_parts_beside_the_picture_state_no_other_primaries_than_it(target: str, tmp_path: Path) -> None:
+    """Which are those of a file: one whose parts state different ones cannot be written."""
+    depth = oiio.ImageSpec(24, 16, 1, "float")
+    depth.channelnames = ("Z",)
+    depth.attribute("oiio:subimagename", "depth")
+    source = replace(frame(), parts=(Part(metadata=depth, samples=noise(16, 24, 1)),))
+    for spec in (source.metadata, depth):
+        spec.attribute("chromaticities", oiio.TypeDesc("float[8]"), CHROMATICITIES["lin_ap0_scene"])
+    plate = read_frame(DeliveryWriter(tmp_path / "a.exr", [1], like=source).write(1, source, "0").path)
+    ready = for_file(plate, plate_space(plate), color_space(target), "openexr")
+    made = read_frame(DeliveryWriter(tmp_path / "b.exr", [1], like=plate).write(1, ready, "0").path)
+    assert plate_space(made) == color_space(target)
+    assert np.array_equal(made.parts[0].samples, plate.parts[0].samples)
 
 
 @pytest.mark.parametrize(("description", "space"), [

@@ -122,7 +122,7 @@ class DeliveryWriter:
         samples, replaced, clamped = storable(frame, depth, self._room)
         self._room = samples
         spec = header(frame, self.file_type, depth, self.encoding.compression, job_hash)
-        parts: list[tuple[oiio.ImageSpec, Any]] = [(part_header(part), part.samples) for part in frame.parts]
+        parts: list[tuple[oiio.ImageSpec, Any]] = [(part_header(part, spec), part.samples) for part in frame.parts]
         parts.insert(frame.place, (spec, samples))
         try:
             if self.file_type == "jpeg":  # libjpeg ends the process when the disk is full

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fresco_backend.files.canvas import cut
-from fresco_backend.files.frames import HALF_MAX, JOB_HASH, FloatArray, Frame, Part, cleaned, passed_on
+from fresco_backend.files.frames import CHROMATICITIES, HALF_MAX, JOB_HASH, FloatArray, Frame, Part, cleaned, passed_on
 from fresco_protocol.errors import OutputPattern
 from fresco_protocol.shot import BitDepth
 
@@ -21,6 +21,7 @@ Samples = FloatArray | NDArray[np.float16]
 
 STRIP = 64  # rows of a frame that several passes go over while they are in the processor's cache
 SUBIMAGE = "oiio:subimagename"
+_PRIMARIES = "chromaticities"
 _LOSSY = ("dwaa", "dwab", "b44", "b44a")  # coded once more, what was kept of the plate would change
 _PROJECT = 199  # characters of DPX's name of a project (SMPTE ST 268)
 _SHORT = "pxr24"  # cuts floats to 24 bits: an id becomes another id
@@ -98,11 +99,13 @@ def fitted(frame: Frame, type_name: str) -> Frame:
     return replace(frame, alpha=None) if type_name == "jpeg" else frame
 
 
-def part_header(part: Part) -> oiio.ImageSpec:
-    """The header of a part that passes through."""
+def part_header(part: Part, picture: oiio.ImageSpec) -> oiio.ImageSpec:
+    """The header of a part that passes through, beside that of the picture."""
     spec = passed_on(part.metadata, same_file_type=True)
     _keep_every_bit(spec)
     spec[SUBIMAGE] = part.metadata.get_string_attribute(SUBIMAGE)
+    if spec.getattribute(_PRIMARIES) is not None:  # which OpenEXR refuses to write where parts state others
+        _state_primaries(spec, picture.getattribute(_PRIMARIES))
     return spec
 
 
@@ -110,6 +113,8 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
     """The header of the picture: the plate's, with what this delivery decides. Raises OutputPattern."""
     same = frame.file_type == type_name
     spec = passed_on(frame.metadata, same_file_type=same, declared=frame.declared)
+    if type_name == "openexr" and frame.declared in CHROMATICITIES:  # without them readers take Rec. 709
+        _state_primaries(spec, CHROMATICITIES[frame.declared])
     if depth is not frame.format:
         spec.erase_attribute("oiio:BitsPerSample")
     if frame.parts:
@@ -133,6 +138,12 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
         _orient_scan(spec)
     _sign(spec, type_name, job_hash)
     return spec
+
+
+def _state_primaries(spec: oiio.ImageSpec, primaries: tuple[float, ...] | None) -> None:
+    spec.erase_attribute(_PRIMARIES)
+    if primaries is not None:
+        spec.attribute(_PRIMARIES, oiio.TypeDesc("float[8]"), primaries)
 
 
 def _orient_scan(spec: oiio.ImageSpec) -> None:

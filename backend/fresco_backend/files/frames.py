@@ -37,6 +37,15 @@ _ONLY_IN_SAME_FILE_TYPE = ("compression", "planarconfig", "oiio:BitsPerSample", 
 _COLOUR = re.compile(r"oiio:ColorSpace|oiio:Gamma|ICCProfile(:.*)?|chromaticities|colorInteropID|CICP"
                      r"|dpx:(Transfer|Colorimetric)", re.IGNORECASE)
 
+# The EXR attribute `chromaticities` (red, green, blue, white; x, y each) of spaces that are stated by it.
+CHROMATICITIES = {
+    "lin_rec709_scene": (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290),
+    "lin_rec2020_scene": (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290),
+    "lin_p3d65_scene": (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),
+    "lin_ap1_scene": (0.713, 0.293, 0.165, 0.830, 0.128, 0.044, 0.32168, 0.33767),
+    "lin_ap0_scene": (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767),
+}
+
 
 class Size(NamedTuple):
     """Width and height in pixels."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fresco_backend.files.frames import FloatArray, Frame, as_rgb, cleaned
+from fresco_backend.files.frames import CHROMATICITIES, FloatArray, Frame, as_rgb, cleaned
 from fresco_backend.pixels import highlights
 from fresco_backend.pixels.color_config import (
     ColorSpace,
@@ -35,15 +35,6 @@ from fresco_protocol.shot import Highlights, Rendering
 LINEAR, SRGB = "lin_rec709_scene", "srgb_rec709_scene"  # names of the Color Interop Forum
 _CLEAR = 2.0**-24  # the smallest half: alpha up to here is none, and to divide by it could overflow
 _ROUNDING = 2.0**-20  # of the display, by which the way through [-1, 1] may change a code
-# The EXR attribute `chromaticities` (red, green, blue, white; x, y each) of spaces that are stated by it.
-_CHROMATICITIES = {
-    "lin_rec709_scene": (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290),
-    "lin_rec2020_scene": (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290),
-    "lin_p3d65_scene": (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),
-    "lin_ap1_scene": (0.713, 0.293, 0.165, 0.830, 0.128, 0.044, 0.32168, 0.33767),
-    "lin_ap0_scene": (0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767),
-}
-
 _DESCRIPTION = "ICCProfile:profile_description"
 # Descriptions of ICC profiles that are no sRGB: what Apple's programs and photographers' write. Beside them OpenImageIO
 # names sRGB, as of every PNG and JPEG.
@@ -65,7 +56,7 @@ def plate_space(frame: Frame) -> ColorSpace:
     found = frame.metadata.getattribute("chromaticities")
     if not found:
         return default_space(frame.file_type)
-    for name, chromaticities in _CHROMATICITIES.items():
+    for name, chromaticities in CHROMATICITIES.items():
         if np.allclose(found, chromaticities, atol=0.002):
             return color_space(name)
     stated = " ".join(f"{number:.4g}" for number in found)
