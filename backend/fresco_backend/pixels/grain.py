@@ -48,7 +48,7 @@ def without_grain(frame: Frame, space: ColorSpace) -> Frame:
 
 
 def put_back(stylised: Frame, plate: Frame, clean: Frame, space: ColorSpace, kind: Grain, number: int) -> Frame:
-    """The stylised frame with grain; under no alpha it is the plate's. plate, clean: the frame with its grain and without.
+    """The stylised frame with grain; under no alpha, the plate's. plate, clean: the frame with its grain and without.
 
     number: seeds new grain.
     """
