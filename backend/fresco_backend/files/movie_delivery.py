@@ -42,7 +42,7 @@ _CARRIED = {"mp4": re.compile("aac|mp3|ac3|eac3|alac|opus"),
 _ENCODED = {"mp4": "aac", "mov": "pcm_s24le"}  # what the rest becomes
 _STEADY = 50  # of a second: by less than such a part sound may stray from its time stamps, which MKV rounds
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}  # of AAC
-_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. ITU-R BT.709-6, item 3.2
+_LUMA = (0.2126, 0.7152, 0.0722)  # Rec. ITU-R BT.709-6, item 3.2
 _CHROMA = {2: 1.8556, 0: 1.5748}  # item 3.3: of blue and of red, what their difference from luma is divided by
 SoundPacket: TypeAlias = "Packet[AudioStream]"
 
@@ -175,7 +175,7 @@ def _legal(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for it. FFmpeg's scaler puts it between the columns, which moves it by half a pixel from movie to movie.
     """
     codes = picture.astype(np.float32)
-    luma = codes @ _LUMA
+    luma = sum((codes[:, :, channel] * share for channel, share in enumerate(_LUMA)), np.float32(0))  # no threads
     chroma = [_sited(codes[:, :, channel] - luma) / width for channel, width in _CHROMA.items()]
     levels = [16 + luma * (219 / 255), *(128 + plane * (224 / 255) for plane in chroma)]
     planes = np.concatenate([plane.reshape(-1, picture.shape[1]) for plane in levels])
