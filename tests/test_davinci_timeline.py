@@ -401,6 +401,33 @@ def test_a_render_that_fails_half_way_leaves_resolve_as_it_was(world: World, tmp
     assert (state(world), host.busy, list(world.project.jobs)) == (before, False, [user])
 
 
+@pytest.mark.parametrize("when", ["before ours begins", "after ours"])
+def test_a_render_of_the_user_is_never_stopped(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    edited(world, tmp_path)
+    users = world.project.jobs[world.project.user_job()]
+    before, host = state(world), Host(world.resolve)
+
+    def begins(call: str) -> None:
+        if (call, when) == ("StartRendering", "before ours begins"):
+            users.state = "Rendering"
+            monkeypatch.setattr(type(world.project), "do_StartRendering", lambda project, *_: False)
+        elif call == "IsRenderingInProgress" and any(job.own and job.done == job.count - 1
+                                                     for job in world.project.jobs.values()):
+            users.state = "Rendering"
+
+    world.ledger.on_call = begins
+    steps = extract(host, collect(host)[0], wish(tmp_path), tmp_path / "out")
+    if when == "after ours":
+        while next(steps).fraction < 1:
+            pass
+        steps.close()
+    else:
+        with pytest.raises(HostRefused, match="start the render"):
+            next(steps)
+    assert (users.state, state(world), world.violations) == ("Rendering", before, [])
+
+
 def test_another_timeline_that_is_opened_between_two_renders_is_left_alone(world: World, tmp_path: Path) -> None:
     edited(world, tmp_path)
     edited(world, tmp_path / "matte", Cut(track=2))

@@ -140,16 +140,22 @@ def _keep_deliver_page(host: Host, stack: ExitStack) -> None:
 def _rendered(host: Host, render: Render) -> Generator[Progress, None, None]:
     """Renders one job of our own, and takes it from the queue again whatever happens."""
     project, job = host.project, _queued(host, render)
-    ended = False
+    started = False
     try:
         host.granted(project.StartRendering([job], False), "start the render")
+        started = True
         yield from _watched(host, job, render)
-        ended = True
     finally:
         if not host.gone:
-            if not ended and project.IsRenderingInProgress():
+            if started and _runs(project, job):
                 project.StopRendering()
             project.DeleteRenderJob(job)
+
+
+def _runs(project: Item, job: str) -> bool:
+    """Whether Resolve renders a job of ours still: what it renders after that is the user's own."""
+    status = project.GetRenderJobStatus(job) or {}
+    return bool(project.IsRenderingInProgress()) and float(status.get("CompletionPercentage") or 0) < 100
 
 
 def _queued(host: Host, render: Render) -> str:
