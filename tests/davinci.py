@@ -120,7 +120,9 @@ def numbers(item: TimelineItem) -> list[int]:
 def state(world: World) -> dict[str, Any]:
     """All of the user's that must come back as it was."""
     project, timeline = world.project, world.timeline
+    told = world.ledger.version >= (19, 1)  # before, scripts can neither read nor set the marks
     return {"page": world.page, "playhead": timeline.playhead, "bin": world.pool.current.name,
+            "marks": dict(timeline.marks) if told else None,
             "deliver": (dict(project.page.settings), project.page.form, project.page.mode, project.page.video),
             "tracks": [(track.name, track.enabled, track.locked) for kind in ("video", "subtitle")
                        for track in timeline.tracks[kind] if not track.name.startswith("FRESCO")],

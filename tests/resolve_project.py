@@ -160,6 +160,9 @@ class Project(Remote):
                 self.ledger.violate(f"SetRenderSettings does not take {key}: {value!r}")
                 return False
         self.page.settings.update(settings)
+        if self.current is not None and "MarkIn" in settings and "MarkOut" in settings:
+            first, last = (settings[key] - self.current.start for key in ("MarkIn", "MarkOut"))
+            self.current.marks = {kind: {"in": first, "out": last} for kind in ("video", "audio")}  # one range for both
         return True
 
     def do_AddRenderJob(self) -> str:

@@ -270,6 +270,7 @@ class Track:
 class Timeline(Marked):
     """A timeline. playhead: frames from its start. stale: tracks that a count does not show before a page changes.
 
+    marks: frames from its start too, {"video": {"in": 0, "out": 9}}.
     settings: the rate and drop frame as scripts read them, which is not the word "29.97 DF" by which they set them.
     """
 
@@ -285,6 +286,7 @@ class Timeline(Marked):
         self.start = self._frames(start)
         self.playhead = 0
         self.stale = 0
+        self.marks: dict[str, dict[str, int]] = {}
         self.tracks = {"video": [Track("Video 1")], "audio": [Track("Audio 1")], "subtitle": []}
 
     def _frames(self, text: str) -> int:
@@ -423,6 +425,21 @@ class Timeline(Marked):
 
     def do_GetCurrentVideoItem(self) -> TimelineItem | None:
         return self.seen(self.start + self.playhead)
+
+    def do_GetMarkInOut(self) -> dict[str, dict[str, int]]:
+        return copy.deepcopy(self.marks)
+
+    def do_SetMarkInOut(self, first: int, last: int, kind: str = "all") -> bool:
+        if kind not in ("video", "audio", "all") or not 0 <= first <= last:
+            return False
+        self.marks.update({one: {"in": first, "out": last} for one in ("video", "audio") if kind in (one, "all")})
+        return True
+
+    def do_ClearMarkInOut(self, kind: str = "all") -> bool:
+        for one in ("video", "audio"):
+            if kind in (one, "all"):
+                self.marks.pop(one, None)
+        return kind in ("video", "audio", "all")
 
     def do_GetSelectedClips(self) -> list[TimelineItem]:
         return [item for item in self.items() if item.selected]

@@ -401,6 +401,27 @@ def test_a_render_that_fails_half_way_leaves_resolve_as_it_was(world: World, tmp
     assert (state(world), host.busy, list(world.project.jobs)) == (before, False, [user])
 
 
+@pytest.mark.parametrize("marks", [
+    {}, {"video": {"in": 2, "out": 90}, "audio": {"in": 2, "out": 90}}, {"video": {"in": 0, "out": 5}}])
+def test_in_and_out_marks_come_back(marks: dict[str, dict[str, int]], tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    world.timeline.marks = dict(marks)
+    host = Host(world.resolve)
+    extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "out")
+    assert (world.timeline.marks, host.notices, world.violations) == (marks, [], [])
+
+
+def test_a_mark_alone_that_cannot_be_set_again_is_told(tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    world.timeline.marks = {"video": {"in": 7}}
+    host = Host(world.resolve)
+    extracted(host, collect(host)[0], wish(tmp_path), tmp_path / "out")
+    assert (world.timeline.marks, host.notices) == (
+        {}, ["Resolve did not put back the In mark (video): set it at frame 7 of the timeline."])
+
+
 @pytest.mark.parametrize("when", ["before ours begins", "after ours"])
 def test_a_render_of_the_user_is_never_stopped(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()

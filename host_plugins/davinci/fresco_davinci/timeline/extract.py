@@ -100,10 +100,24 @@ def _kept(host: Host, clip: Clip) -> Iterator[None]:
         playhead = timeline.GetCurrentTimecode()
         if playhead:  # none on the Media and Fusion pages
             _restored(host, stack, "the playhead", timeline.SetCurrentTimecode, playhead)
+        if "GetMarkInOut" in dir(timeline):  # before 19.1 scripts cannot read them
+            _keep_marks(host, stack, timeline)
         _keep_deliver_page(host, stack)
         for kind, track, enabled in tracks:
             _restored(host, stack, f"{kind} track {track}", timeline.SetTrackEnable, kind, track, enabled)
         yield
+
+
+def _keep_marks(host: Host, stack: ExitStack, timeline: Item) -> None:
+    """The In and Out marks of the timeline, which the range of a render takes the place of (M, pull request 200)."""
+    for kind, marks in (timeline.GetMarkInOut() or {}).items():
+        if {"in", "out"} <= set(marks):
+            _restored(host, stack, f"the In and Out marks ({kind})", timeline.SetMarkInOut, marks["in"], marks["out"],
+                      kind)
+        elif marks:  # both or none can be set
+            stack.callback(host.notice, f"Resolve did not put back the {' '.join(marks).title()} mark ({kind}): "
+                                        f"set it at frame {next(iter(marks.values()))} of the timeline.")
+    _restored(host, stack, "the In and Out marks", timeline.ClearMarkInOut, "all")
 
 
 def _restored(host: Host, stack: ExitStack, what: str, call: Callable[..., Any], *values: Any) -> None:
