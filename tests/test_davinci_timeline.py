@@ -518,6 +518,15 @@ def test_a_dialog_that_is_open_is_told_at_once(world: World) -> None:
     assert "Close the dialog" in str(refused.value.remedy)
 
 
+@pytest.mark.parametrize(("state_of", "error", "words"), [("modal", Busy, "not answer"), ("gone", HostRefused, "quit")])
+def test_a_dialog_or_an_end_before_the_next_click_is_told(state_of: str, error: type[FrescoError], words: str) -> None:
+    world = World()
+    host = Host(world.resolve)
+    setattr(world.ledger, state_of, True)
+    with pytest.raises(error, match=words):
+        collect(host)
+
+
 @pytest.mark.parametrize("call", ["AddRenderJob", "GetRenderJobStatus", "SetTrackEnable"])
 def test_a_dialog_that_opens_meanwhile_is_told_and_closed_dialogs_restore_all(world: World, tmp_path: Path,
                                                                               call: str) -> None:

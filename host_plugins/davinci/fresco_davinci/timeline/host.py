@@ -63,7 +63,10 @@ class Host:
     @property
     def project(self) -> Item:
         """The open project."""
-        return self.granted(self.resolve.GetProjectManager().GetCurrentProject(), "open a project")
+        if self.gone:
+            raise HostRefused("Resolve has quit", remedy=QUIT)
+        manager = self.granted(self.resolve.GetProjectManager(), "show its projects")
+        return self.granted(manager.GetCurrentProject(), "open a project")
 
     @property
     def pool(self) -> Item:
