@@ -2,6 +2,8 @@
 """The window inside Resolve, on doubles of Resolve and of its windows, with a small server that answers from memory."""
 from __future__ import annotations
 
+import io
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -286,6 +288,14 @@ def test_where_there_is_no_window_a_sentence_says_the_way_round(
     assert words in said
     assert "fresco otio" in said
     assert world.violations == []
+
+
+def test_a_console_that_lacks_letters_shows_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows in the West, where it has those of cp1252."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", newline="\n"))
+    menu.say('"日本 é" is delivered')
+    assert written.getvalue() == b'Fresco: "\\u65e5\\u672c \xe9" is delivered\n'
 
 
 def test_the_free_edition_of_before_has_the_window(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ def run(resolve: Any, fusion: Any, bmd: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Writes to the console of Resolve (Workspace > Console), which shows what scripts print."""
-    sys.stdout.write(f"Fresco: {text}\n")
+    """Writes to the console of Resolve (Workspace > Console), which shows what scripts print.
+
+    On Windows its encoding may lack letters of a clip's name, which is no reason to keep the rest back.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(f"Fresco: {text}\n".encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
