@@ -294,10 +294,12 @@ def test_the_command_is_the_stated_one_the_installers_or_the_search_paths(tmp_pa
 @pytest.mark.parametrize("stated", ["", "/mnt/show"])
 def test_a_server_is_started_where_none_runs(tmp_path: Path, stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRESCO_ROOTS", stated)
+    monkeypatch.setenv("PYTHONHOME", "/the/python/of/resolve")
     with Router() as router:
         path = tmp_path / "connection.json"
         starter = tmp_path / "fresco"
-        starter.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/arguments\ncp {tmp_path}/ready.json {path}\n"
+        starter.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/arguments\n"
+                           f"echo \"home $PYTHONHOME\" > {tmp_path}/python\ncp {tmp_path}/ready.json {path}\n"
                            f"chmod 600 {path}\nsleep 2\n")
         starter.chmod(0o755)
         (tmp_path / "ready.json").write_text(router.connection.to_json())
@@ -308,6 +310,7 @@ def test_a_server_is_started_where_none_runs(tmp_path: Path, stated: str, monkey
         arguments = (tmp_path / "arguments").read_text()
         assert arguments.startswith("serve --idle-exit 30")
         assert arguments.endswith("--root /show\n") is not bool(stated)
+        assert (tmp_path / "python").read_text() == "home \n"
 
 
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def connected(client: Client, command: Optional[list[str]] = None,
 
 def _start(command: list[str], roots: Sequence[str]) -> subprocess.Popen[bytes]:
     """Detached: the server outlives Resolve, and holds nothing of it open. Raises ServerMissing."""
-    quiet = subprocess.DEVNULL
+    quiet, environment = subprocess.DEVNULL, dict(os.environ)
+    environment.pop("PYTHONHOME", None)  # it may choose Resolve's Python, and no other one starts with it
     words = [*command, "serve", "--idle-exit", str(IDLE_MINUTES)]
     if not os.environ.get("FRESCO_ROOTS"):  # else the studio has said it
         for root in dict.fromkeys((str(Path.home()), tempfile.gettempdir(), *roots)):
@@ -73,8 +74,10 @@ def _start(command: list[str], roots: Sequence[str]) -> subprocess.Popen[bytes]:
     try:
         if sys.platform == "win32":
             flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
-            return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, creationflags=flags)
-        return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+            return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, env=environment,
+                                    creationflags=flags)
+        return subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet, env=environment,
+                                start_new_session=True)
     except OSError as error:  # the environment was moved or deleted since it was noted
         raise ServerMissing(f"the server cannot be started: {error.strerror}", where=command[0],
                             remedy="Install Fresco again, and run `fresco resolve install` in its "
