@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def lua_table(lua: Any, value: Any, wrap: Callable[[Any], Any]) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else wrap(value)
 
 
-def run(world: World) -> list[str]:
-    """What the script prints."""
+def run(world: World, clock: int | None = None) -> list[str]:
+    """What the script prints. clock: the time that it is told."""
     lua = LuaRuntime(unpack_returned_tuples=True)
     said: list[str] = []
 
@@ -60,6 +61,8 @@ def run(world: World) -> list[str]:
     wrap = lua.execute(PROXY)(None, None, call)
     lua.globals().resolve = wrap(world.resolve)
     lua.globals().print = said.append
+    if clock is not None:
+        lua.globals().os.time = lambda: clock
     lua.execute(SCRIPT.read_text(encoding="utf-8"))
     return said
 
@@ -102,12 +105,33 @@ def test_a_marker_is_an_order(world: World, tmp_path: Path) -> None:
     world.timeline.do_AddMarker(12, "Blue", "Fresco", prompt, 1)
     said = run(world)
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    assert (arguments[0], arguments[6:]) == ("otio", ["--clips", "it's a shot.[[]1001-1016].exr"])
+    assert (arguments[0], arguments[8:]) == ("otio", ["--clips", "it's a shot.[[]1001-1016].exr"])
     looks = json.loads(Path(arguments[5]).read_text())
     assert looks == {"it's a shot.[[]1001-1016].exr": {"prompt": prompt}}
-    assert said[-1] == "Fresco: the timeline is imported as Timeline 1 FRESCO"
+    assert said[-1] == ("Fresco: the timeline is imported as Timeline 1 FRESCO; its frames are in "
+                        f"{arguments[arguments.index('--media') + 1]}")
     assert [timeline.name for timeline in world.project.timelines] == ["Timeline 1", "Timeline 1 FRESCO"]
     assert (world.violations, (tmp_path / "no").exists()) == ([], False)
+
+
+def test_each_run_has_frames_and_a_timeline_of_its_own(world: World, tmp_path: Path) -> None:
+    """Outside of the folder for temporary files: the first timeline goes on showing the first look."""
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    for clock in (1000, 2000):
+        world.project.current = world.timeline  # an import is shown
+        run(world, clock)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    folders = [Path(after) for word, after in pairwise(arguments) if word == "--media"]
+    assert folders == [tmp_path / "Fresco/Timeline_1" / name for name in ("otio-1000", "otio-2000")]
+    assert [timeline.name for timeline in world.project.timelines] == [
+        "Timeline 1", "Timeline 1 FRESCO", "Timeline 1 FRESCO 2"]
+
+
+def test_a_clip_that_is_switched_off_is_looked_through(world: World, tmp_path: Path) -> None:
+    edited(world, tmp_path / "above", Cut(track=2, first=2001, name="above.%04d.exr")).enabled = False
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    run(world)
+    assert (tmp_path / "arguments").read_text().splitlines()[9:] == ["it's a shot.[[]1001-1016].exr"]
 
 
 def test_several_markers_are_one_order(world: World, tmp_path: Path) -> None:
@@ -116,7 +140,7 @@ def test_several_markers_are_one_order(world: World, tmp_path: Path) -> None:
     world.timeline.do_AddMarker(10, "Blue", "fresco", "a comic", 1)
     run(world)
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    assert arguments[7:] == ["it's a shot.[[]1001-1016].exr", "second.[[]2001-2016].exr"]
+    assert arguments[9:] == ["it's a shot.[[]1001-1016].exr", "second.[[]2001-2016].exr"]
     assert [look["prompt"] for look in json.loads(Path(arguments[5]).read_text()).values()] == ["a comic", "a mosaic"]
 
 
@@ -125,7 +149,7 @@ def test_a_track_that_is_switched_off_is_looked_through(world: World, tmp_path: 
     world.timeline.tracks["video"][1].enabled = False
     world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
     run(world)
-    assert (tmp_path / "arguments").read_text().splitlines()[7:] == ["it's a shot.[[]1001-1016].exr"]
+    assert (tmp_path / "arguments").read_text().splitlines()[9:] == ["it's a shot.[[]1001-1016].exr"]
 
 
 @pytest.mark.parametrize(("notes", "done"), [

@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Workspace > Scripts > Fresco (OTIO), for editions whose scripts have no windows or no Python: exports the timeline as
 -- OTIO, lets `fresco otio` stylise the clips that a marker named "fresco" points to, and imports what it writes.
--- A marker's note is the prompt.
+-- A marker's note is the prompt. Frames come to the folder Fresco of the user's home, each run's to one of its own.
 
 local windows = package.config:sub(1, 1) == "\\"
+local home = os.getenv("HOME") or os.getenv("USERPROFILE") or ""
 
 local function say(text) print("Fresco: " .. text) end
 
@@ -16,7 +17,6 @@ local function quoted(word)
 end
 
 local function fusion_folders()
-    local home = os.getenv("HOME") or os.getenv("USERPROFILE") or ""
     local product = path_of("Blackmagic Design", "DaVinci Resolve")
     if windows then
         return {path_of(os.getenv("APPDATA") or home, product, "Support", "Fusion"),
@@ -46,12 +46,18 @@ local function scratch(name)
     return path_of(folder, "fresco-" .. os.time() .. "-" .. name)
 end
 
--- The topmost clip at an absolute frame, on a track that is enabled.
+-- Where the frames come to: they stay there as long as the imported timeline shall show them.
+local function media(timeline)
+    return path_of(home, "Fresco", (timeline:GetName():gsub("[^%w-]+", "_")), "otio-" .. os.time())
+end
+
+-- The topmost clip at an absolute frame that is switched on, on a track that is enabled.
 local function clip_at(timeline, frame)
     for track = timeline:GetTrackCount("video"), 1, -1 do
         if timeline:GetIsTrackEnabled("video", track) then
             for _, item in ipairs(timeline:GetItemListInTrack("video", track) or {}) do
-                if item:GetStart() <= frame and frame < item:GetStart() + item:GetDuration() then return item end
+                local inside = item:GetStart() <= frame and frame < item:GetStart() + item:GetDuration()
+                if inside and item:GetClipEnabled() ~= false then return item end
             end
         end
     end
@@ -111,14 +117,26 @@ end
 
 local function command_line(orders, paths)
     local words = {fresco(), "otio", quoted(paths.before), "-o", quoted(paths.after), "--looks", quoted(paths.looks),
-                   "--clips"}
+                   "--media", quoted(paths.media), "--clips"}
     for _, order in ipairs(orders) do words[#words + 1] = quoted(pattern_of(order[1])) end
     local line = table.concat(words, " ")
     return windows and '"' .. line .. '"' or line
 end
 
-local function stylised(timeline, pool, kinds, orders)
-    local paths = {before = scratch("timeline.otio"), after = scratch("result.otio"), looks = scratch("looks.json")}
+-- A name that no timeline of the project has yet.
+local function free_name(project, name)
+    local taken, number, free = {}, 1, name
+    for index = 1, project:GetTimelineCount() do taken[project:GetTimelineByIndex(index):GetName()] = true end
+    while taken[free] do
+        number = number + 1
+        free = name .. " " .. number
+    end
+    return free
+end
+
+local function stylised(project, timeline, kinds, orders)
+    local paths = {before = scratch("timeline.otio"), after = scratch("result.otio"), looks = scratch("looks.json"),
+                   media = media(timeline)}
     if not timeline:Export(paths.before, kinds.EXPORT_OTIO, kinds.EXPORT_NONE) then
         return say("Resolve did not export the timeline as OTIO.")
     end
@@ -127,11 +145,11 @@ local function stylised(timeline, pool, kinds, orders)
     say(line)
     local ended = os.execute(line)
     if ended ~= 0 and ended ~= true then return say("the command failed; run it in a terminal to see why.") end
-    local name = timeline:GetName() .. " FRESCO"
+    local name, pool = free_name(project, timeline:GetName() .. " FRESCO"), project:GetMediaPool()
     if not pool:ImportTimelineFromFile(paths.after, {timelineName = name, importSourceClips = true}) then
         return say("Resolve did not import " .. paths.after .. ": import it by hand (File > Import > Timeline).")
     end
-    say("the timeline is imported as " .. name)
+    say("the timeline is imported as " .. name .. "; its frames are in " .. paths.media)
 end
 
 local function main(application)
@@ -147,7 +165,7 @@ local function main(application)
         return say('several clips are named "' .. shared .. '", and they would all take one look: give those that you '
                    .. "mean a name of their own, or mark them all with the same note.")
     end
-    stylised(timeline, project:GetMediaPool(), application, found)
+    stylised(project, timeline, application, found)
 end
 
 main(resolve or Resolve())
