@@ -2,6 +2,7 @@
 """The Lua menu script, run by LuaJIT (as Resolve runs it) on the double, with a command that leaves its arguments."""
 from __future__ import annotations
 
+import fnmatch
 import json
 import sys
 from collections.abc import Callable
@@ -49,8 +50,8 @@ def lua_table(lua: Any, value: Any, wrap: Callable[[Any], Any]) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else wrap(value)
 
 
-def run(world: World, clock: int | None = None) -> list[str]:
-    """What the script prints. clock: the time that it is told."""
+def run(world: World, clock: int | None = None, *, windows: bool = False) -> list[str]:
+    """What the script prints. clock: the time that it is told. windows: it believes so, and its command is not run."""
     lua = LuaRuntime(unpack_returned_tuples=True)
     said: list[str] = []
 
@@ -61,6 +62,9 @@ def run(world: World, clock: int | None = None) -> list[str]:
     wrap = lua.execute(PROXY)(None, None, call)
     lua.globals().resolve = wrap(world.resolve)
     lua.globals().print = said.append
+    if windows:
+        lua.execute('package.config = "\\\\" .. package.config:sub(2)')
+        lua.globals().os.execute = lambda line: 1
     if clock is not None:
         lua.globals().os.time = lambda: clock
     lua.execute(SCRIPT.read_text(encoding="utf-8"))
@@ -132,6 +136,25 @@ def test_a_clip_that_is_switched_off_is_looked_through(world: World, tmp_path: P
     world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
     run(world)
     assert (tmp_path / "arguments").read_text().splitlines()[9:] == ["it's a shot.[[]1001-1016].exr"]
+
+
+def test_the_command_starts_where_resolve_has_a_python_of_its_own(world: World, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/the/python/of/resolve")
+    command(tmp_path, 'echo "home $PYTHONHOME" > "$HOME/python"; cp "$2" "$4"')
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    run(world)
+    assert (tmp_path / "python").read_text() == "home \n"
+
+
+def test_on_windows_what_its_command_line_lacks_is_any_letter(world: World) -> None:
+    world.timeline.items()[0].name = 'été 50% "日本".[1001-1016].exr'
+    world.timeline.do_AddMarker(12, "Blue", "fresco", "a comic", 1)
+    line = run(world, windows=True)[0].removeprefix("Fresco: ")
+    assert line.startswith('"set "PYTHONHOME=" & fresco otio "')
+    pattern = line.removesuffix('""').rpartition(' "')[2]
+    assert pattern == "?t? 50? ????.[[]1001-1016].exr"
+    assert fnmatch.fnmatchcase(world.timeline.items()[0].name, pattern)
 
 
 def test_several_markers_are_one_order(world: World, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ local function say(text) print("Fresco: " .. text) end
 
 local function path_of(...) return table.concat({...}, windows and "\\" or "/") end
 
--- One word of a command line. cmd has no way to quote a quote, and expands %.
+-- One word of a command line. cmd has no way to quote a quote, and expands %: to `fresco otio` a ? is any letter.
 local function quoted(word)
-    if windows then return '"' .. word:gsub('[%%"\r\n]', " ") .. '"' end
+    if windows then return '"' .. word:gsub('[%%"\r\n]', "?") .. '"' end
     return "'" .. word:gsub("'", "'\\''") .. "'"
 end
 
@@ -115,12 +115,18 @@ local function write_looks(path, orders)
     return file:close()
 end
 
+-- A pattern as a word: a command line of Windows has no letters beyond ASCII in the UTF-8 that Resolve gives.
+local function quoted_pattern(pattern)
+    return quoted(windows and pattern:gsub("[\194-\244][\128-\191]*", "?") or pattern)
+end
+
+-- PYTHONHOME may choose Resolve's Python, and no other one starts with it.
 local function command_line(orders, paths)
     local words = {fresco(), "otio", quoted(paths.before), "-o", quoted(paths.after), "--looks", quoted(paths.looks),
                    "--media", quoted(paths.media), "--clips"}
-    for _, order in ipairs(orders) do words[#words + 1] = quoted(pattern_of(order[1])) end
+    for _, order in ipairs(orders) do words[#words + 1] = quoted_pattern(pattern_of(order[1])) end
     local line = table.concat(words, " ")
-    return windows and '"' .. line .. '"' or line
+    return windows and '"set "PYTHONHOME=" & ' .. line .. '"' or "unset PYTHONHOME; " .. line
 end
 
 -- A name that no timeline of the project has yet.
