@@ -204,6 +204,12 @@ def tree(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_report_that_cannot_be_written_is_told(world: World, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("doctor", "-o", str(tmp_path / "none" / "report.json")) == 4
+    assert "the report cannot be written: No such file or directory" in capsys.readouterr().err
+
+
 def test_install_and_uninstall_leave_other_peoples_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fusion = tmp_path / "Fusion"
     other = fusion / "Scripts" / "Edit" / "Other.py"

@@ -16,7 +16,7 @@ from fresco_davinci.api import CALLS
 from fresco_davinci.installation import RECEIPT, fusion_folder, python_of_resolve
 from fresco_davinci.scripting import script_folders
 from fresco_davinci.timeline import Host, objects, probe
-from fresco_protocol.errors import FrescoError
+from fresco_protocol.errors import FrescoError, OutputDenied
 
 VARIABLES = ("RESOLVE_SCRIPT_API", "RESOLVE_SCRIPT_LIB", "PYTHON3HOME", "FUSION_PYTHON3_HOME", "PYTHONHOME")
 PROBED = 8  # frames
@@ -51,8 +51,12 @@ def lacking(found: dict[str, list[str]]) -> list[str]:
 
 
 def write_report(report: dict[str, Any], path: Path) -> Path:
-    """The report as a JSON file."""
-    path.write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
+    """The report as a JSON file. Raises OutputDenied."""
+    try:
+        path.write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
+    except OSError as error:
+        raise OutputDenied(f"the report cannot be written: {error.strerror}", where=path,
+                           remedy="Name another file with --output.") from None
     return path
 
 
