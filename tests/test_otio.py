@@ -21,7 +21,7 @@ from fresco_protocol.shot import Shot
 otio = pytest.importorskip("opentimelineio")
 
 from fresco_backend.otio import formats  # noqa: E402
-from fresco_backend.otio.clips import Usage, exact, usages, wanted_clips  # noqa: E402
+from fresco_backend.otio.clips import Usage, exact, path_in, usages, wanted_clips  # noqa: E402
 from fresco_backend.otio.looks import look_of  # noqa: E402
 from fresco_backend.otio.results import Return, result, returned  # noqa: E402
 
@@ -288,6 +288,22 @@ def test_media_that_cannot_be_used_is_said_with_the_clip(reference: Any, error: 
 def test_media_is_found_by_url_by_path_and_beside_the_timeline(url: str, expected: str) -> None:
     made = other_media(otio.schema.ExternalReference(url, span(0, 100, 24.0)))
     assert used(made, "b", 0)[0].media.sequence == expected
+
+
+@pytest.mark.parametrize(("url", "expected"), [
+    ("file:///D:/media/my%20show/b.mov", "D:/media/my show/b.mov"),
+    ("file://localhost/D%3a/media/b.mov", "D:/media/b.mov"),  # Premiere
+    ("file://server/share/b.mov", "//server/share/b.mov"),
+    ("file://localhost//server/share/b.mov", "//server/share/b.mov")])
+def test_urls_of_windows_lead_to_drives_and_shares(url: str, expected: str) -> None:
+    assert path_in(url, windows=True) == expected
+
+
+def test_names_that_differ_by_case_have_folders_of_their_own() -> None:
+    made = timeline(24.0)
+    for clip, name in zip(made.find_clips(), ("SH010", "sh010", "Sh010_2"), strict=True):
+        clip.name = name
+    assert [usage.name for usage in used(made, "*", 0)] == ["SH010", "sh010_2", "Sh010_2_2"]
 
 
 def test_resolves_shape_comes_in_and_goes_back(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import os
 import re
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlparse
 
 import opentimelineio as otio
 
@@ -93,7 +93,7 @@ def usages(clips: Sequence[Clip], folder: Path, handles: int) -> list[Usage]:
         raise UsageError(f"handles of {handles} frames", where="--handles", remedy="Give 0 or more.")
     found: list[Usage] = []
     for clip in clips:
-        name = _unlike(_plain(clip.name), {usage.name for usage in found})
+        name = _unlike(_plain(clip.name), {usage.name.casefold() for usage in found})
         found.append(_usage(name, clip, media_of(clip, folder), handles))
     return found
 
@@ -117,9 +117,21 @@ def media_of(clip: Clip, folder: Path) -> Media:
 
 def local_path(url: str, folder: Path) -> Path:
     """The file of a URL, or of a bare path as Resolve writes it; a relative one lies below the timeline's folder."""
+    return folder / (path_in(url, windows=os.name == "nt") if urlparse(url).scheme == "file" else url)
+
+
+def path_in(url: str, *, windows: bool) -> str:
+    """The path in a file's URL, with slashes.
+
+    windows: "/D:/media" is a drive, also as Premiere writes it ("file://localhost/D%3a/media"), and a host has shares.
+    """
     parsed = urlparse(url)
-    path = url2pathname(parsed.path) if parsed.scheme == "file" else url
-    return folder / path
+    path = unquote(parsed.path)
+    if not windows:
+        return path
+    if parsed.netloc.lower() not in ("", "localhost"):
+        return f"//{parsed.netloc}{path}"
+    return re.sub("^/(?=[A-Za-z]:)", "", path)
 
 
 def speed(clip: Clip) -> float:
@@ -219,6 +231,6 @@ def _plain(name: str) -> str:
 
 
 def _unlike(name: str, taken: set[str]) -> str:
-    """A clip that is used again has another number."""
-    numbered = (f"{name}_{count}" for count in range(2, len(taken) + 3))
-    return name if name not in taken else next(other for other in numbered if other not in taken)
+    """A clip that is used again has another number; so has one that differs by case, which some disks do not tell."""
+    names = (name, *(f"{name}_{count}" for count in range(2, len(taken) + 3)))
+    return next(other for other in names if other.casefold() not in taken)
