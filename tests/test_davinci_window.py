@@ -234,6 +234,18 @@ def test_a_look_is_kept_as_a_file_and_found_again(desk: Desk) -> None:
     assert "later" not in presets.presets()
 
 
+def test_a_look_that_was_kept_can_be_chosen_at_once_and_its_strength_emptied(desk: Desk) -> None:
+    desk.items["strength"].Text = "0.4"
+    desk.shown.click("keep")
+    desk.shown.click("keep")
+    assert desk.items["look"].choices.count("a_watercolour_painting") == 1
+    desk.items["look"].choose("a_watercolour_painting")
+    desk.shown.click("look", "CurrentIndexChanged")
+    assert desk.window.look().strength == 0.4
+    desk.items["strength"].Text = ""
+    assert desk.window.look().strength is None  # the model's own, as the empty field says
+
+
 def test_a_look_that_cannot_be_written_leaves_the_one_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.shown.click("keep")
     before = presets.presets()["a_watercolour_painting"]

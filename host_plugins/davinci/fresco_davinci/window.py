@@ -170,7 +170,7 @@ class Window:
         base = chosen or Look(prompt=str(items["prompt"].Text).strip() or " ")
         strength = str(items["strength"].Text).strip()
         try:
-            amount = float(strength) if strength else base.strength
+            amount = float(strength) if strength else None
         except ValueError:
             raise UsageError(f'the strength "{strength}" is no number', remedy="Take a number from 0 to 1.") from None
         prompt, negative, model = (str(items[id].Text).strip() for id in ("prompt", "negative", "model"))
@@ -216,7 +216,9 @@ class Window:
 
     def _keep(self) -> None:
         look = self.look()
-        keep(look.prompt, look)
+        name = keep(look.prompt, look).stem
+        if name not in self.looks:
+            self.items["look"].AddItem(name)
         self.looks = presets()
 
     def _cancel(self) -> None:
