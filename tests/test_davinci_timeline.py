@@ -635,6 +635,25 @@ def test_a_track_of_ours_that_is_free_is_used_again(world: World, tmp_path: Path
     assert placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4)).track == 2
 
 
+@pytest.mark.parametrize(("properties", "words"), [
+    ({"Start": ""}, r"imported 4 frames from \? on"), ({"Frames": "3"}, "imported 3 frames from 1 on")])
+def test_an_import_of_other_frames_is_taken_back(properties: dict[str, str], words: str, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    edited(world, tmp_path)
+    real, before = World.imported, state(world)
+
+    def imported(*values: Any, **named: Any) -> Any:
+        media = real(*values, **named)
+        media.properties.update(properties)
+        return media
+
+    monkeypatch.setattr(World, "imported", imported)
+    with pytest.raises(HostRefused, match=words):
+        placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
+    assert (state(world), world.pool.root.folders[0].clips, world.violations) == (before, [], [])
+
+
 @pytest.mark.parametrize("how", ["refused", "ghost", "too short", "no name"])
 def test_what_does_not_land_leaves_nothing_behind(world: World, tmp_path: Path, how: str,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:

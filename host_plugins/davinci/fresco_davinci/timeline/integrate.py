@@ -2,6 +2,7 @@
 """Delivered frames -> the media pool and the timeline, frame-exact, and proven by reading back."""
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
@@ -81,10 +82,10 @@ def _imported(host: Host, clip: Clip, wish: Wish, result: Result) -> Item:
         if current:
             pool.SetCurrentFolder(current)
     media = host.granted(found, "import the result")[0]
-    numbers = tuple(int(media.GetClipProperty(key)) for key in ("Start", "Frames"))
-    if numbers != (result.first, result.count):
+    first, count = (str(media.GetClipProperty(key)) or "?" for key in ("Start", "Frames"))  # it may not count them
+    if [int(text) if re.fullmatch(r"-?\d+", text) else text for text in (first, count)] != [result.first, result.count]:
         pool.DeleteClips([media])
-        raise HostRefused(f"Resolve imported {numbers[1]} frames from {numbers[0]} on, in place of {result.count} from "
+        raise HostRefused(f"Resolve imported {count} frames from {first} on, in place of {result.count} from "
                           f"{result.first} on", where=result.sequence, remedy="Import the sequence by hand.")
     rate = rate_text(clip.rate)
     if media.GetClipProperty("FPS") != rate:
