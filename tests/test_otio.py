@@ -354,16 +354,19 @@ def test_a_shot_is_rendered_and_stands_in_the_timeline(
         assert "0 of 1 clips are finished" in (said := capsys.readouterr().err) and "The same command goes on" in said
     assert not (tmp_path / "out.otio").exists()
     assert cli.main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    told, results = json.loads(capsys.readouterr().out.splitlines()[-1]), tmp_path / "fresco" / "out-otio"
     assert told["clips"] == [{"clip": "sh010", "frames": [1003, 1008],
-                              "output": str(tmp_path / "fresco" / "sh010_fresco" / "sh010_fresco.####.exr")}]
+                              "output": str(results / "sh010_fresco" / "sh010_fresco.####.exr")}]
     track = formats.read_timeline(tmp_path / "out.otio").video_tracks()[-1]
     (back,) = track.find_clips()
     for place, (_, number) in shown(track).items():
         assert number == 1004 + place
         moment = time(3 + place, 24.0)
         assert back.media_reference.frame_for_time(moment) == number
-        assert (tmp_path / "fresco" / "sh010_fresco" / f"sh010_fresco.{number}.exr").is_file()
+        assert (results / "sh010_fresco" / f"sh010_fresco.{number}.exr").is_file()
+    assert cli.main([*words[:3], str(tmp_path / "other.otio"), *words[4:], "--shots", str(tmp_path / "others")]) == 0
+    other = Shot.from_json((tmp_path / "others" / "sh010.json").read_text(encoding="utf-8"))
+    assert Path(other.delivery.sequence).parents[1] == results.with_name("other-otio")
 
 
 def test_an_edl_needs_a_rate_and_a_track_of_its_own_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,8 @@ def add_otio(commands: Commands) -> None:
     command.add_argument("--looks", metavar="FILE", type=Path,
                          help='JSON: a "look" of a shot document for each name or pattern of clips')
     command.add_argument("--handles", metavar="N", type=int, default=8, help="extra frames at both ends (default: 8)")
-    command.add_argument("--media", metavar="DIR", type=Path, help="where results go (default: fresco, beside OUT)")
+    command.add_argument("--media", metavar="DIR", type=Path,
+                         help="where results go (default: a folder of OUT's name in fresco, beside OUT)")
     command.add_argument("--movies", action="store_true", help="results are movies, also where sequences are possible")
     command.add_argument("--return", dest="way", choices=["track", "reference"],
                          help="a track on top, or the clips' own media (default: track; for EDL reference)")
@@ -78,7 +79,7 @@ def _otio(arguments: argparse.Namespace) -> int:
     results.require_way(timeline, clips, way)
     found = usages(clips, arguments.timeline.absolute().parent, arguments.handles)
     as_movie = arguments.movies or not formats.format_of(arguments.output).sequences
-    folder = (arguments.media or arguments.output.parent / "fresco").absolute()
+    folder = (arguments.media or _beside(arguments.output)).absolute()
     made = [results.result(usage, folder, as_movie=as_movie) for usage in found]
     shots, back = _shots(arguments, made), results.returned(timeline, made, way)
     formats.check_timeline(back, arguments.output)
@@ -86,6 +87,11 @@ def _otio(arguments: argparse.Namespace) -> int:
     formats.write_timeline(back, arguments.output)
     _tell(arguments, made)
     return 0
+
+
+def _beside(output: Path) -> Path:
+    """Where the results of a timeline go: two of them in one folder, of two looks, share no frame."""
+    return output.parent / "fresco" / output.name.replace(".", "-")
 
 
 def _rate(text: str | None) -> Fraction | None:
