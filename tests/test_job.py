@@ -25,7 +25,7 @@ from fresco_backend.pixels.color import LINEAR, SRGB
 from fresco_backend.pixels.color_config import RENDERING, color_space
 from fresco_backend.render.job import Job, opaque, open_job
 from fresco_backend.roots import Roots
-from fresco_protocol.errors import ColorError, FrameSize, MatteError, PathRefused
+from fresco_protocol.errors import ColorError, FrameGap, FrameSize, MatteError, PathRefused
 from fresco_protocol.shot import Control, ControlKind, Cue, Lora, Matte, Missing, Rate, Shot, parse_frames
 
 
@@ -239,3 +239,29 @@ def test_a_movies_picture_lies_over_black() -> None:
 def test_no_guidance_is_no_guidance_whatever_it_is_called(asked: float, decided: float, shot: Shot) -> None:
     """Cards of distilled models ask for a guidance of 0, which by its formula would leave the prompt out."""
     assert opened(with_look(shot, guidance=asked)).shot.look.guidance == decided
+
+
+@pytest.mark.parametrize(("frames", "handles", "all_of_them"), [
+    ("1003-1006x2", 4, [1001, 1003, 1005, 1007, 1009]), ("1004-1005,1006", 1, [1003, 1004, 1005, 1006, 1007]),
+    ("1005-1006x3", 1, [1002, 1005, 1008]), ("1001-1004x3,1006-1007", 2, [1001, 1004, 1006, 1007, 1008, 1009]),
+])  # fmt: skip
+def test_handles_go_on_at_the_step_of_the_range(
+    frames: str, handles: int, all_of_them: list[int], shot: Shot, tmp_path: Path
+) -> None:
+    shot = with_plate(shot, sequence=str(write_plate(tmp_path / "long")), frames=parse_frames(frames))
+    assert list(opened(with_delivery(shot, handles=handles)).frames) == all_of_them
+
+
+@pytest.mark.parametrize(("policy", "frames"), [
+    (Missing.SKIP, [1001, 1003, 1004, 1005, 1006]), (Missing.HOLD, [1001, 1002, 1003, 1004, 1005, 1006]),
+])  # fmt: skip
+def test_a_hole_in_the_handles_is_one_of_the_plate_and_its_end_is_none(
+    policy: Missing, frames: list[int], shot: Shot, tmp_path: Path
+) -> None:
+    pattern = write_plate(tmp_path / "long")
+    for number in (1002, 1007, 1008):  # 1009 is out of the handles' reach: for this shot the plate ends at 1006
+        (tmp_path / "long" / f"plate.{number}.png").unlink()
+    shot = with_plate(with_delivery(shot, handles=3), sequence=str(pattern), frames=parse_frames("1004-1005"))
+    with pytest.raises(FrameGap, match="1002"):
+        opened(shot)
+    assert list(opened(with_plate(shot, missing=policy)).frames) == frames

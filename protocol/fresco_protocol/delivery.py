@@ -73,7 +73,8 @@ class Delivery:
     """Where and how the result is written.
 
     sequence: path pattern or movie file. color_space, bit_depth, compression: None follows the plate.
-    handles: extra frames at head and tail, rendered here and trimmed on import.
+    handles: extra frames at head and tail, at the step of the plate's frames and as far as there are any; rendered here
+    and trimmed on import.
     working_size: short side in pixels at which the engine works; None is the model's own.
     tile_size: side in pixels of the overlapping tiles in which a larger picture is denoised; one that holds the picture
     leaves it whole. None is the model's own size where the picture is 1.5 times that or more, else the whole picture.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fresco_protocol.document import FILLED, Written, noun, parse_list, within
 from fresco_protocol.errors import ShotError
@@ -63,6 +63,23 @@ def parse_frames(text: str) -> tuple[FrameRange, ...]:
 def frame_numbers(ranges: tuple[FrameRange, ...]) -> tuple[int, ...]:
     """The frames of the ranges, in the order written, each once."""
     return tuple(dict.fromkeys(number for frames in ranges for number in frames.numbers()))
+
+
+class Handled(NamedTuple):
+    """Frames between their handles, each ascending."""
+
+    head: tuple[int, ...]
+    frames: tuple[int, ...]
+    tail: tuple[int, ...]
+
+
+def with_handles(ranges: tuple[FrameRange, ...], count: int) -> Handled:
+    """The frames of the ranges with `count` handles on both sides, at the step of the range that they lie beside."""
+    first = min(ranges, key=lambda frames: frames.first)
+    last = max(ranges, key=lambda frames: frames.numbers()[-1])
+    head = (first.first - place * first.step for place in range(count, 0, -1))
+    tail = (last.numbers()[-1] + place * last.step for place in range(1, count + 1))
+    return Handled(tuple(head), tuple(sorted(frame_numbers(ranges))), tuple(tail))
 
 
 def as_ranges(numbers: Sequence[int]) -> tuple[FrameRange, ...]:

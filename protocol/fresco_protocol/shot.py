@@ -38,6 +38,7 @@ from fresco_protocol.frame_range import FrameRange as FrameRange
 from fresco_protocol.frame_range import Frames
 from fresco_protocol.frame_range import frame_numbers as frame_numbers
 from fresco_protocol.frame_range import parse_frames as parse_frames
+from fresco_protocol.frame_range import with_handles as with_handles
 from fresco_protocol.look import Control as Control
 from fresco_protocol.look import ControlKind as ControlKind
 from fresco_protocol.look import Cue as Cue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from fresco_backend.files.frame_pattern import FramePattern
 from fresco_backend.files.movies import is_movie
 from fresco_protocol.errors import PlateMissing, UsageError
 from fresco_protocol.files import STAGED, File, is_file_name
-from fresco_protocol.shot import Matte, Plate, Shot, frame_numbers
+from fresco_protocol.shot import Matte, Plate, Shot, with_handles
 
 
 class Staged(NamedTuple):
@@ -61,8 +62,7 @@ def _numbers(shot: Shot) -> set[int] | None:
     """The frames that the render looks at; None is all."""
     if shot.plate.frames is None:
         return None
-    wanted, handles = frame_numbers(shot.plate.frames), shot.delivery.handles
-    numbers = {*wanted, *range(min(wanted) - handles, min(wanted)), *range(max(wanted) + 1, max(wanted) + handles + 1)}
+    numbers = set(chain.from_iterable(with_handles(shot.plate.frames, shot.delivery.handles)))
     return numbers | (_leading_to_mattes(shot.matte, shot.plate, numbers) if shot.matte else set())
 
 

@@ -45,7 +45,7 @@ from fresco_protocol.errors import (
     RangeOutside,
     UsageError,
 )
-from fresco_protocol.shot import BitDepth, Control, ControlKind, Missing, Plate, Sampler, Shot, Task, frame_numbers
+from fresco_protocol.shot import BitDepth, Control, ControlKind, Missing, Plate, Sampler, Shot, Task, with_handles
 
 if TYPE_CHECKING:
     from fresco_backend.render.pins import Pins
@@ -288,16 +288,19 @@ def _decided(shot: Shot, *, offline: bool) -> tuple[Shot, Inventory]:
 
 
 def _wanted(shot: Shot) -> tuple[int, ...] | None:
-    """The frame numbers with handles, as far as the plate has them; None is the whole plate."""
+    """The frame numbers with handles, as far as the plate goes; None is the whole plate.
+
+    A hole before the last handle that is there is one of the plate, and treated as that.
+    """
     if shot.plate.frames is None:
         return None
-    wanted, handles = frame_numbers(shot.plate.frames), shot.delivery.handles
-    if not handles:
-        return tuple(sorted(wanted))
-    there = set(_existing(shot.plate))
-    head = range(min(wanted) - handles, min(wanted))
-    tail = range(max(wanted) + 1, max(wanted) + handles + 1)
-    return tuple(sorted({*wanted, *(number for number in (*head, *tail) if number in there)}))
+    head, wanted, tail = with_handles(shot.plate.frames, shot.delivery.handles)
+    there = set(_existing(shot.plate)) if shot.delivery.handles else set()
+    while head and head[0] not in there:
+        head = head[1:]
+    while tail and tail[-1] not in there:
+        tail = tail[:-1]
+    return (*head, *wanted, *tail)
 
 
 def _existing(plate: Plate) -> Iterable[int]:
