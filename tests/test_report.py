@@ -86,6 +86,21 @@ def test_figures_tell_a_flash_from_a_steady_shot(shot: Shot) -> None:
     assert all(part == pytest.approx(12.75, abs=1.5) for part in flashed[4].colour)
 
 
+@pytest.mark.parametrize(("numbers", "compared"), [
+    ((1001, 1003, 1005, 1007), [1003, 1005, 1007]), ((1001, 1003, 1007, 1009), [1003, 1009]),
+    ((1001, 1002, 1004, 1005), [1002, 1005]), ((1004,), []),
+])  # fmt: skip
+def test_a_frame_of_a_stepped_range_is_compared_with_the_delivered_one_before_it(
+    numbers: tuple[int, ...], compared: list[int], shot: Shot
+) -> None:
+    delivered = open_delivered(shot.delivery.sequence)
+    stepped = _Doctored(delivered, flash=None)
+    stepped.numbers = numbers
+    figures = [moment.figures for moment in measured(cast(DeliveredShot, stepped))]
+    delivered.close()
+    assert [one.frame for one in figures if one.warp_error is not None] == compared
+
+
 class _Doctored:
     """A delivery that gives the plate back, brighter by a twentieth of the range in one frame."""
 
@@ -339,15 +354,16 @@ def test_a_report_at_the_end_of_a_render(shot: Shot, tmp_path: Path, capsys: pyt
     assert "a report is of a whole shot" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("step", [1, 10])
 @pytest.mark.parametrize("count", [2, 3, 10, 40])
-def test_shown_frames_are_spread_and_prefer_keyframes(count: int) -> None:
-    numbers = list(range(1001, 1301))
-    shown = spread(numbers, count, wanted=range(1001, 1301, 8))
-    assert shown[0] == 1001 and shown[-1] == 1300
+def test_shown_frames_are_spread_and_prefer_keyframes(count: int, step: int) -> None:
+    numbers = list(range(1001, 1001 + 300 * step, step))
+    shown = spread(numbers, count, wanted=numbers[::8])
+    assert shown[0] == 1001 and shown[-1] == numbers[-1]
     assert list(shown) == sorted(set(shown)) and len(shown) <= count
-    preferred = [number for number in shown[1:-1] if (number - 1001) % 8 == 0]
+    preferred = [number for number in shown[1:-1] if (number - 1001) % (8 * step) == 0]
     assert len(preferred) >= 0.8 * len(shown[1:-1])
-    assert spread(numbers[:3], 40) == (1001, 1002, 1003)
+    assert spread(numbers[:3], 40) == tuple(numbers[:3])
 
 
 def test_flow_is_white_where_nothing_moves_and_its_hue_tells_the_direction() -> None:

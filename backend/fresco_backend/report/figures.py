@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Of one frame. Those about the step from the frame before are None at the first one and after a gap.
+    """Of one frame. Those about the step from the delivered frame before are None at the first one and after a gap.
 
     warp_error: FRESCO's Pixel-MSE x 1000 from the frame before, along the plate's flow where that is valid.
     flicker: how much the mean luma jumps from the frame before, along the flow, beyond the plate's own jump; codes.
@@ -53,10 +54,11 @@ class Moment:
 def measured(delivered: DeliveredShot) -> Iterator[Moment]:
     """Measure the frames one by one; two are held."""
     size = measuring_size(delivered.shape)
+    step = min((after - before for before, after in pairwise(delivered.numbers)), default=1)  # more of it is a gap
     before: Moment | None = None
     for number in delivered.numbers:
         plate, result = delivered.plate_image(number, size), delivered.result_image(number, size)
-        neighbour = before if before is not None and before.figures.frame == number - 1 else None
+        neighbour = before if before is not None and before.figures.frame == number - step else None
         flow = motion.window_flow(torch.stack([neighbour.plate, plate])) if neighbour else None
         figures = Figures(
             frame=number, keyframe=number in delivered.keyframes, colour=_colour(plate, result),

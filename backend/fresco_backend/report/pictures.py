@@ -69,11 +69,12 @@ def spread(numbers: Sequence[int], count: int, wanted: Iterable[int] = ()) -> tu
     if len(numbers) <= count:
         return tuple(numbers)
     step = (len(numbers) - 1) / max(count - 1, 1)
-    even = [numbers[round(place * step)] for place in range(count)]
-    wanted = sorted(set(wanted) & set(numbers))
-    inner = [min(wanted, key=lambda one: abs(one - number), default=number) for number in even[1:-1]]
-    chosen = [near if abs(near - number) < step / 2 else number for near, number in zip(inner, even[1:-1], strict=True)]
-    return tuple(sorted({even[0], *chosen, even[-1]}))
+    even = [round(place * step) for place in range(count)]
+    wanted = set(wanted)
+    places = [place for place, number in enumerate(numbers) if number in wanted]
+    inner = [min(places, key=lambda one: abs(one - place), default=place) for place in even[1:-1]]
+    chosen = [near if abs(near - place) < step / 2 else place for near, place in zip(inner, even[1:-1], strict=True)]
+    return tuple(numbers[place] for place in sorted({even[0], *chosen, even[-1]}))
 
 
 def contact_sheet(title: str, stills: Sequence[Still]) -> Image.Image:
