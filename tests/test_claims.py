@@ -143,6 +143,17 @@ def test_a_claim_without_words_is_somebodys(ours: Claims, tmp_path: Path) -> Non
     assert ours.owner("window.0") == "another process"
 
 
+def test_others_are_those_that_live(ours: Claims, clock: Clock, tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    assert ours.take("window.0") and not ours.others()
+    foreign(folder, "frame.1", pid=dead_process(), host=claims._host())
+    assert not ours.others()
+    foreign(folder, "frame.2")
+    assert ours.others() and ours.others("frame.") and not ours.others("window.")
+    clock.now += 61
+    assert not ours.others(), "nobody touched it while this process watched"
+
+
 def test_a_folder_that_another_process_removes_meanwhile_is_no_error(
         ours: Claims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last one to give a claim up removes the folder: between any two calls of this process."""

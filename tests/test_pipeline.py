@@ -267,6 +267,38 @@ def test_overwriting_renders_everything_again(make: Make, whole: Whole, tmp_path
 
 
 @pytest.mark.usefixtures("no_model")
+def until_delivered(events: Iterator[Event]) -> None:
+    """Let a render go on to the first frame that it writes."""
+    next(event for event in events if isinstance(event, Delivered))
+
+
+def test_a_shot_that_is_finished_leaves_scratch_to_the_run_that_overwrites_it(
+    make: Make, whole: Whole, tmp_path: Path
+) -> None:
+    rendered(make("out"))
+    with closing(pipeline.render(with_delivery(make("out"), overwrite=True))) as again:
+        until_delivered(again)
+        assert delivered(rendered(make("out"))) == []
+        assert isinstance(list(again)[-1], Finished)
+    assert bits(tmp_path / "out") == whole[1]
+    assert not (tmp_path / "out" / ".fresco").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_overwrites_leaves_scratch_to_those_that_are_at_work(
+    overwrite: bool, make: Make, whole: Whole, tmp_path: Path
+) -> None:
+    shot = with_delivery(make("out"), overwrite=overwrite)
+    with closing(pipeline.render(shot)) as first, closing(
+            pipeline.render(with_delivery(make("out"), overwrite=True))) as second:  # fmt: skip
+        until_delivered(first)
+        next(second)
+        assert isinstance(list(first)[-1], Finished)
+        assert delivered(second) == list(FRAMES)
+    assert bits(tmp_path / "out") == whole[1]
+    assert not (tmp_path / "out" / ".fresco").exists()
+
+
 def test_strength_zero_is_the_plate_without_a_model(make: Make, plate: Path, tmp_path: Path) -> None:
     events = rendered(with_look(make("out"), strength=0.0))
     assert delivered(events) == list(FRAMES)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from uuid import uuid4
 
 from torch import Tensor
 
@@ -95,13 +96,19 @@ def render(
         if attendance is not None:
             attendance.admit(job)
         whole = job.selected == job.frames
-        if shot.delivery.overwrite and whole and stage in (None, FarmStage.KEYFRAMES):
-            job.scratch.remove()
         with _claims(job) as claims:
+            anew = shot.delivery.overwrite and whole and stage in (None, FarmStage.KEYFRAMES)
+            if anew and not claims.others():
+                job.scratch.remove()
             run = _Run(job=job, writer=job.writer(), claims=claims, stage=stage, attendance=attendance)
+            if shot.delivery.overwrite:
+                claims.take(f"{_OVERWRITING}{uuid4().hex}")
             yield from run.events()
-        if not keep_scratch and whole and stage in (None, FarmStage.VERIFY):
+        if not keep_scratch and whole and stage in (None, FarmStage.VERIFY) and not claims.others(_OVERWRITING):
             job.scratch.remove()
+
+
+_OVERWRITING = "overwriting."  # claimed by a run that needs scratch although to others all frames are delivered
 
 
 def _claims(job: Job) -> Claims:

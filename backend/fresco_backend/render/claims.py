@@ -90,6 +90,11 @@ class Claims:
             if number <= mine:
                 self._path(product, number).unlink(missing_ok=True)
 
+    def others(self, kind: str = "") -> bool:
+        """Whether another process that lives has a claim whose name begins so; this one's own may be closed by now."""
+        paths = [path for path in self._paths() if path.name.startswith(kind) and path not in self._mine.values()]
+        return any(path.exists() and not self._is_abandoned(path) for path in paths)
+
     def owner(self, product: str) -> str:
         """Who works on a product, in words."""
         newest = max(self._numbers(product), default=0)
@@ -109,12 +114,15 @@ class Claims:
         return self.folder / f"{product}.{number}"
 
     def _numbers(self, product: str) -> list[int]:
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except FileNotFoundError:  # not made yet; or whoever gave up the last claim removed it just now
-            return []
+        names = [path.name for path in self._paths()]
         endings = [name.removeprefix(f"{product}.") for name in names if name.startswith(f"{product}.")]
         return [int(ending) for ending in endings if ending.isdecimal()]
+
+    def _paths(self) -> list[Path]:
+        try:
+            return list(self.folder.iterdir())
+        except FileNotFoundError:  # not made yet; or whoever gave up the last claim removed it just now
+            return []
 
     def _create(self, path: Path) -> bool:
         """Whether this process is the one that made the file."""
