@@ -33,6 +33,7 @@ from fresco_backend import pipeline
 from fresco_backend.engine import fused
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
 from fresco_backend.files.frames import read_channels, read_frame
+from fresco_backend.models import weights
 from fresco_backend.models.weights import Models, load
 from fresco_backend.render import record, scratch, windows
 from fresco_backend.render.denoising import Denoising
@@ -266,7 +267,6 @@ def test_overwriting_renders_everything_again(make: Make, whole: Whole, tmp_path
     assert bits(tmp_path / "out") == whole[1]
 
 
-@pytest.mark.usefixtures("no_model")
 def until_delivered(events: Iterator[Event]) -> None:
     """Let a render go on to the first frame that it writes."""
     next(event for event in events if isinstance(event, Delivered))
@@ -299,6 +299,7 @@ def test_a_run_that_overwrites_leaves_scratch_to_those_that_are_at_work(
     assert not (tmp_path / "out" / ".fresco").exists()
 
 
+@pytest.mark.usefixtures("no_model")
 def test_strength_zero_is_the_plate_without_a_model(make: Make, plate: Path, tmp_path: Path) -> None:
     events = rendered(with_look(make("out"), strength=0.0))
     assert delivered(events) == list(FRAMES)
@@ -488,6 +489,25 @@ def test_a_gpu_that_takes_the_plain_way_says_so(make: Make, monkeypatch: pytest.
         assert not [*remarks_on_device(job, cuda, torch.float16)]
     monkeypatch.setattr(pipeline, "remarks_on_device", lambda *_: iter([warned]))
     assert warnings_of(rendered(make("out"), selection=[1001])) == ["not-fused"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_windows_that_were_denoised_in_another_precision_are_told_of(
+    finished: bool, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As when a farm moves a shot from a node whose CPU knows bfloat16 to one that does not."""
+    monkeypatch.setattr(weights, "choose_dtype", lambda _device: torch.float32)
+    if finished:
+        rendered(make("out"))
+        (tmp_path / "out" / "look.1009.png").unlink()
+    else:
+        interrupted(make("out"), in_window(2))
+    monkeypatch.setattr(weights, "choose_dtype", lambda _device: torch.bfloat16)
+    events = rendered(make("out"))
+    assert warnings_of(events) == ["mixed-precision"]
+    (text,) = [event.text for event in events if isinstance(event, Warned)]
+    assert "bfloat16 on cpu" in text
+    assert "float32 on cpu" in text
 
 
 def test_the_end_of_a_long_prompt_is_named(make: Make) -> None:

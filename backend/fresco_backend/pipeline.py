@@ -40,7 +40,7 @@ from fresco_backend.render.metrics import WarpError
 from fresco_backend.render.pins import Pins
 from fresco_backend.render.previews import Previews
 from fresco_backend.render.remaining import Batch, batches
-from fresco_backend.render.remarks import remarks, remarks_on_device, texts
+from fresco_backend.render.remarks import remark_on_precision, remarks, remarks_on_device, texts
 from fresco_protocol.shot import Shot
 
 
@@ -142,7 +142,7 @@ class _Run:
     """One render as it goes on.
 
     done: selected frames that are delivered. rendered: how many of them by this run. to_denoise, denoised: windows that
-    were to be denoised when it began, and those finished since.
+    were to be denoised when it began, and those finished since. told: other precisions that were warned of.
     """
 
     job: Job
@@ -159,6 +159,7 @@ class _Run:
     warp_error: WarpError = field(default_factory=WarpError)
     models: Models | None = None
     denoising: Denoising | None = None
+    told: set[str] = field(default_factory=set)
 
     def events(self) -> Generator[Event, None, None]:
         """The stages, in order; what they warn of is kept for the record, which a later run may write."""
@@ -296,12 +297,22 @@ class _Run:
             previews = self.attendance.previews if self.attendance else None
             self.denoising = Denoising(
                 job=self.job, models=models, windows=choice.windows, places=choice.to_denoise, previews=previews)
+        yield from self._other_precisions(models)
         if needs_inversion(self.job.shot):
             yield from self._timed(Stage.INVERT, self.denoising.invert(place))
         for event in self._timed(Stage.KEYFRAMES, self.denoising.window(place, self.denoised)):
             if isinstance(event, Advanced) and event.seconds_left is not None:
                 event = replace(event, seconds_left=event.seconds_left + self._seconds_to_deliver())
             yield event
+
+    def _other_precisions(self, models: Models) -> Iterator[Warned]:
+        """What is said, once, of windows of this shot that another machine denoised in something else."""
+        here = record.precision_text(models.device, models.dtype)
+        again = self.job.shot.delivery.overwrite  # then none of an earlier run stays
+        others = (self.job.scratch.precisions if again else record.precisions(self.job)) - {here} - self.told
+        if others:
+            self.told |= others
+            yield remark_on_precision(here, others)
 
     def _load(self) -> Generator[Event, None, Models]:
         """Load the models, and say what they do not see of the texts, and what their device lacks."""

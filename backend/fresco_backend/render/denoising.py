@@ -23,7 +23,7 @@ from fresco_backend.engine.tiles import autoencoder_in_tiles
 from fresco_backend.events import Advanced, Event, Stage, Warned
 from fresco_backend.files.movies import MovieReader
 from fresco_backend.models.weights import Models
-from fresco_backend.render import drift, windows
+from fresco_backend.render import drift, record, windows
 from fresco_backend.render.ahead import Expected
 from fresco_backend.render.device_room import MemoryPlan, fewer_for_memory, halves_for_memory
 from fresco_backend.render.inversions import Inversions, needs_inversion
@@ -106,6 +106,7 @@ class Denoising:
             made.append(part.frames)
         keys = drift.graded(job, place, torch.cat(plates), torch.cat(images))
         job.scratch.save_parts(place, made)
+        job.scratch.save_precision(place, record.precision_text(self.models.device, self.models.dtype))
         for frame, image in zip(window.keys, keys, strict=True):
             job.scratch.save_key(frame, image)
         if anchors is not None:

@@ -83,6 +83,18 @@ def read(job: Job) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and document.get("job") == job.identity else None
 
 
+def precision_text(device: object, dtype: object) -> str:
+    """In what a window is denoised, such as "bfloat16 on cpu"; nodes that differ in it give slightly other pixels."""
+    return f"{str(dtype).removeprefix('torch.')} on {str(device).partition(':')[0]}"
+
+
+def precisions(job: Job) -> frozenset[str]:
+    """In what windows of this very job were denoised so far, as scratch and its record tell."""
+    measures = (read(job) or {}).get("measures", {})
+    finished = measures.get("precision") and precision_text(measures["device"], measures["precision"])
+    return job.scratch.precisions | ({finished} if finished else set())
+
+
 def has_movie(job: Job) -> bool:
     """Whether the movie of the delivery is there as this very job wrote it."""
     document, path = read(job), Path(job.shot.delivery.sequence)

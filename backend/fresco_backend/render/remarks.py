@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
@@ -82,6 +82,13 @@ def _cues_unseen(job: Job, keyframes: Sequence[int]) -> Iterator[Warned]:
             yield Warned(code="cue-unseen", text=f'no keyframe is on the frames of the cue "{cue.prompt}" '
                          f"({frames_text(frames)}), so that nothing shows it; there are {frames_text(keyframes)}. "
                          "Widen it, or name keyframes")
+
+
+def remark_on_precision(here: str, others: Collection[str]) -> Warned:
+    """The warning of a shot whose other windows were denoised in something else: a seam may show between them."""
+    return Warned(code="mixed-precision", text=f"windows of this shot are denoised in {here}, and others were in "
+                  f"{', '.join(sorted(others))}: the same prompt and seed give slightly other pixels there, and a step "
+                  "may show between two windows. Render all of it on one kind of machine (--overwrite)")
 
 
 def remarks_on_device(job: Job, device: torch.device, dtype: torch.dtype) -> Iterator[Warned]:

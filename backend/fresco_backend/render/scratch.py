@@ -86,6 +86,19 @@ class Scratch:
         return tuple(map(tuple, json.loads(path.read_bytes()))) if path.is_file() else ()
 
     @property
+    def precisions(self) -> frozenset[str]:
+        """In what the windows that are kept were denoised, as `save_precision` was told."""
+        found = set()
+        for path in self.folder.glob("precision.*.txt"):
+            with suppress(FileNotFoundError):  # another process, which is done, clears scratch
+                found.add(path.read_text(encoding="utf-8"))
+        return frozenset(found)
+
+    def save_precision(self, window: int, text: str) -> None:
+        """Keep in what this window was denoised, such as "bfloat16 on cpu". Raises OutputError."""
+        self._write(self.folder / f"precision.{window}.txt", text.encode())
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What every run of this job has warned of, each once, in order."""
         paths = sorted(self.folder.glob("warning.*.txt"), key=lambda path: path.stat().st_mtime_ns)
