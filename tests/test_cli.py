@@ -233,6 +233,7 @@ def test_a_farms_three_numbers_are_a_range() -> None:
     (["--frames=1008-1002"], "Allowed: a frame from 1008 on; frames count up"),
     (["--promt=x"], "Did you mean --prompt?"),
     (["--prom=x"], '"--prom=x" is not understood'),
+    (["--prompt", "an", "ink", "drawing"], "Words and names with spaces stand in quotes"),
     (["--bit-depth=9"], "invalid choice: '9'"),
 ])
 def test_a_wrong_option_is_named_and_the_way_out_told(options: list[str], sentence: str,

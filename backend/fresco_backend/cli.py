@@ -134,8 +134,9 @@ class _Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             option = unknown[0].partition("=")[0]
-            raise UsageError(f'"{unknown[0]}" is not understood',
-                             remedy=f"{_meant(option, self._option_string_actions)}See: {self.prog} --help")
+            advice = (_meant(option, self._option_string_actions) if option.startswith("-") else
+                      "Words and names with spaces stand in quotes; frames are plate.####.exr, not plate.*.exr. ")
+            raise UsageError(f'"{unknown[0]}" is not understood', remedy=f"{advice}See: {self.prog} --help")
         return found, []
 
 
