@@ -190,6 +190,17 @@ def test_a_farms_three_numbers_are_a_range() -> None:
     assert shot("--frame-start=1", "--frame-end=1").plate.frames == parse_frames("1-1")
 
 
+def test_a_tilde_that_the_shell_left_is_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Bash leaves it in quotes and behind `=`: the delivery would lie in a folder whose name is "~"."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    words = ["render", "~/plate.####.exr", "--output=~/out/look.####.exr", "--prompt", "x", "--matte=~/m.####.png"]
+    shot, _ = shot_of(cli.parser().parse_args(words))
+    assert shot.matte is not None
+    assert [shot.plate.sequence, shot.delivery.sequence, shot.matte.sequence] == [
+        str(tmp_path / name) for name in ("plate.####.exr", "out/look.####.exr", "m.####.png")]
+
+
 @pytest.mark.parametrize(("options", "sentence"), [
     (["--strength=2"], "--strength is 2.0 [usage]\n  Allowed: a number from 0 to 1"),
     (["--strength=nan"], "--strength is NaN"),

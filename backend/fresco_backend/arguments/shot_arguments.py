@@ -50,11 +50,11 @@ def shot_of(arguments: argparse.Namespace) -> tuple[Shot, tuple[int, ...] | None
     Raises ShotError, which names the option or the place in the document; UsageError; InputError for an unreadable one.
     """
     given = vars(arguments)
-    frames = _frames_text(given)
-    if given["source"].endswith(".json"):
-        base, selection = _document(Path(given["source"]), given.get("path_mapping")), _selected(frames)
+    frames, source = _frames_text(given), _at_home(given["source"])
+    if source.endswith(".json"):
+        base, selection = _document(Path(source), given.get("path_mapping")), _selected(frames)
     else:
-        base, selection = _document_of_plate(given["source"], frames), None
+        base, selection = _document_of_plate(source, frames), None
     try:
         document = _merged(base, _overrides(given))
         shot = Shot.from_json(json.dumps({**document, "task": given["task"]} if "task" in given else document))
@@ -201,13 +201,21 @@ def _document_of_plate(plate: str, frames: str | None) -> Document:
             "look": {}, "delivery": {}}
 
 
+def _at_home(path: str) -> str:
+    """A path of the command line whose "~" the shell left as it was, as in "~/clip.mov" and --output=~/look.mov.
+
+    Taken as a name it would make a folder "~", which nobody removes without fear.
+    """
+    return os.path.expanduser(path)  # noqa: PTH111, a pattern, and "~/" at its start alone
+
+
 def _overrides(given: Mapping[str, Any]) -> Document:
     """What the options say, as the part of a document."""
     found: Document = {}
     for place, value in given.items():
         noun, dot, field = place.partition(".")
         if dot:
-            found.setdefault(noun, {})[field] = value
+            found.setdefault(noun, {})[field] = _at_home(value) if field in ("sequence", "upscaler") else value
     if "keyframes" in given:
         found["keyframing"] = _with_choice(found.get("keyframing", {}), given["keyframes"])
     found["look"] = {**found.get("look", {}), **look_overrides(given)}
