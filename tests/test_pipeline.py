@@ -471,6 +471,8 @@ def test_a_cue_that_no_keyframe_reads_is_named(make: Make) -> None:
     assert warned.code == "cue-unseen"
     assert '"winter" (1004)' in warned.text
     assert "1001-1009x2" in warned.text
+    (outside,) = pipeline.plan(with_look(shot, cues=(Cue(frames=parse_frames("2001-2004"), prompt="rain"),))).warnings
+    assert outside.text.endswith("the shot has frames 1001-1009 only. Give it frames of the shot"), outside.text
     assert warnings_of(rendered(shot, selection=[1001])) == ["cue-unseen"]
     assert pipeline.plan(still(shot, 1001)).warnings == ()
 

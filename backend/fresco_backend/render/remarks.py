@@ -78,10 +78,12 @@ def _cues_unseen(job: Job, keyframes: Sequence[int]) -> Iterator[Warned]:
     """Cues that change nothing, since only keyframes read them. A still is one frame, and has the shot's other cues."""
     for cue in job.shot.look.cues if len(job.frames) > 1 else ():
         frames = frame_numbers(cue.frames)
-        if not set(frames) & set(keyframes):
-            yield Warned(code="cue-unseen", text=f'no keyframe is on the frames of the cue "{cue.prompt}" '
-                         f"({frames_text(frames)}), so that nothing shows it; there are {frames_text(keyframes)}. "
-                         "Widen it, or name keyframes")
+        if set(frames) & set(keyframes):
+            continue
+        why = (f"keyframes are {frames_text(keyframes)}. Widen it, or name keyframes" if set(frames) & set(job.frames)
+               else f"the shot has frames {frames_text(job.frames)} only. Give it frames of the shot")
+        yield Warned(code="cue-unseen", text=f'no keyframe is on the frames of the cue "{cue.prompt}" '
+                     f"({frames_text(frames)}), so that nothing shows it; {why}")
 
 
 def remark_on_precision(here: str, others: Collection[str]) -> Warned:
