@@ -12,6 +12,7 @@ import pytest
 from fresco_backend.engine.keyframes import (
     Window,
     adaptive_keys,
+    cuts,
     halved,
     regular_keys,
     rotating_groups,
@@ -28,6 +29,15 @@ CURVE = np.load(GOLDEN / "keyframes.npz")
 def test_adaptive_keys_are_those_of_the_reference(smallest: int, largest: int) -> None:
     expected = CURVE[f"A_keys_{smallest}_{largest}"].tolist()
     assert list(adaptive_keys(CURVE["A_err"].tolist(), smallest, largest)) == expected
+
+
+def test_a_cut_stands_out_and_a_flash_or_a_pan_does_not() -> None:
+    still, pan = [0.002] * 5, [0.09, 0.1, 0.11, 0.1]
+    assert cuts([0.0, *still, 0.3, *still, 0.3]) == (6, 12)
+    assert cuts([0.0, 0.3]) == (1,)
+    assert cuts([0.0, *still, 0.3, 0.3, *still, *pan, *still]) == ()
+    assert cuts([0.0, *still, 0.03, *still]) == ()
+    assert cuts([0.0]) == ()
 
 
 def test_adaptive_keys_of_the_first_60_frames_are_those_of_the_reference() -> None:

@@ -60,7 +60,11 @@ def test_keyframes_come_from_gaps_motion_or_the_artist(job: Job) -> None:
     assert windows.choose_keyframes(job, None) == (1001, 1003, 1005)
     free = replace(job, shot=replace(job.shot, keyframing=Keyframing(minimum_gap=1, maximum_gap=3)))
     assert windows.needs_analysis(free)
-    assert windows.choose_keyframes(free, [0, 0, 9, 0, 0]) == (1001, 1003, 1005)
+    assert windows.choose_keyframes(free, [0, 0, 0.03, 0, 0]) == (1001, 1003, 1005)
+    cut = [0, 0, 0.3, 0, 0]
+    assert windows.choose_keyframes(free, cut) == (1001, 1002, 1003, 1005)
+    reference = replace(free, shot=replace(free.shot, coherence=Coherence(compat=Compat.REFERENCE)))
+    assert windows.choose_keyframes(reference, cut) == (1001, 1003, 1005)
     chosen = replace(job, shot=replace(job.shot, keyframing=Keyframing(frames=parse_frames("1004,1002"))))
     assert windows.choose_keyframes(chosen, None) == (1002, 1004)
     still = replace(free, shot=with_look(free.shot, strength=0.0))

@@ -15,6 +15,9 @@ ANCHORS = 2
 # A last window with fewer keys of its own has too little to agree on, so keys move into it.
 FEWEST_KEYS = 3
 _TAKEN = -1.0
+# A cut changes at least so much of the picture, and so many times more than the frames around it. In twelve real clips
+# the four cuts had 0.25 and 15 or more, and nothing else both; of these clips joined in pairs all 66 cuts are found.
+_CUT_ERROR, _CUT_RATIO = 0.04, 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,18 @@ def adaptive_keys(errors: Sequence[float], smallest: int, largest: int) -> tuple
         keys = sorted([*keys, peak])
         _take(open_errors, peak - smallest, peak + smallest)
     return tuple(keys)
+
+
+def cuts(errors: Sequence[float]) -> tuple[int, ...]:
+    """Give the first frames of new scenes: those that differ from the frame before far more than their neighbours do.
+
+    errors: as of `adaptive_keys`, in units of [-1, 1] squared. A flash is no cut, for it changes two frames in a row.
+    """
+    def is_cut(frame: int) -> bool:
+        around = max((errors[near] for near in (frame - 1, frame + 1) if 0 < near < len(errors)), default=0.0)
+        return errors[frame] >= max(_CUT_ERROR, _CUT_RATIO * around)
+
+    return tuple(frame for frame in range(1, len(errors)) if is_cut(frame))
 
 
 def split_windows(keys: Sequence[int], size: int, *, fewest: int | None = None) -> tuple[Window, ...]:

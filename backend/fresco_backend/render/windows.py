@@ -16,7 +16,7 @@ from fresco_backend.engine import denoise
 from fresco_backend.engine.features import REFERENCE_ADAIN_EPSILON, FeatureOptimisation
 from fresco_backend.engine.free_u import FreeU, free_u
 from fresco_backend.engine.invert import Injection, Source
-from fresco_backend.engine.keyframes import Window, adaptive_keys, regular_keys, split_windows
+from fresco_backend.engine.keyframes import Window, adaptive_keys, cuts, regular_keys, split_windows
 from fresco_backend.engine.latents import NoiseSharing
 from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.tiles import Tiling
@@ -93,7 +93,13 @@ def choose_keyframes(job: Job, errors: Sequence[float] | None) -> tuple[int, ...
         places = regular_keys(len(job.frames), keyframing.minimum_gap)
     else:
         places = adaptive_keys(errors, keyframing.minimum_gap, keyframing.maximum_gap)
+        if not _is_reference(job):  # no frame is made of two scenes: each has keyframes of its own at its ends
+            places = tuple(sorted({*places, *(place for cut in cuts(errors) for place in (cut - 1, cut))}))
     return tuple(job.frames[place] for place in places)
+
+
+def _is_reference(job: Job) -> bool:
+    return job.shot.coherence is not None and job.shot.coherence.compat is Compat.REFERENCE
 
 
 def split(job: Job, keyframes: Sequence[int]) -> tuple[Window, ...]:
@@ -118,7 +124,7 @@ def watched(job: Job, frames: Sequence[int], device: torch.device) -> Watched:
     images, constrained = working_images(job, frames), constraints(job.shot)
     if constrained is None:
         return Watched(images=images, guidances=None)
-    cyclic = job.shot.coherence is not None and job.shot.coherence.compat is Compat.REFERENCE
+    cyclic = _is_reference(job)
     guidances = Guidances(images=images, coherence=constrained, background=None, cyclic=cyclic, device=device)
     if not job.shot.keyframing.synthesis.propagates:
         guidances.estimate(range(len(frames)))
