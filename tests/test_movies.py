@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
@@ -342,6 +342,17 @@ def test_the_sound_of_the_range_comes_along(tmp_path: Path, codec: str, name: st
     assert MovieReader(tmp_path / name).count == len(frames)
 
 
+def add_pictures(movie: OutputContainer, count: int) -> None:
+    """Pictures at 25 a second; sound has its streams already."""
+    video = movie.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+    video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+    for place in range(count):
+        shown = VideoFrame.from_ndarray(picture(place + 1), format="rgb24").reformat(format="yuv420p")
+        shown.pts, shown.time_base = place, Fraction(1, 25)
+        movie.mux(video.encode(shown))
+    movie.mux(video.encode(None))
+
+
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov"])
 def test_every_track_of_sound_comes_along(tmp_path: Path, codec: str, name: str) -> None:
@@ -352,13 +363,7 @@ def test_every_track_of_sound_comes_along(tmp_path: Path, codec: str, name: str)
             stream = movie.add_stream(codec, rate=48000, layout="mono")
             assert isinstance(stream, AudioStream)
             tracks.append(stream)
-        video = movie.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        for place in range(25):
-            shown = VideoFrame.from_ndarray(picture(place + 1), format="rgb24").reformat(format="yuv420p")
-            shown.pts, shown.time_base = place, Fraction(1, 25)
-            movie.mux(video.encode(shown))
-        movie.mux(video.encode(None))
+        add_pictures(movie, 25)
         for start in range(0, 48000, 1000):
             for number, track in enumerate(tracks, 1):
                 tone = np.sin(np.arange(start, start + 1000) * 2 * np.pi * 480 * number / 48000 + 1) * 9000
@@ -386,14 +391,8 @@ def with_clicks(path: Path, codec: str, begins: int) -> Path:
     """
     with av.open(str(path), "w") as movie:
         audio = movie.add_stream(codec, rate=48000, layout="mono")
-        video = movie.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         assert isinstance(audio, AudioStream)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        for place in range(75):
-            shown = VideoFrame.from_ndarray(picture(place + 1), format="rgb24").reformat(format="yuv420p")
-            shown.pts, shown.time_base = place, Fraction(1, 25)
-            movie.mux(video.encode(shown))
-        movie.mux(video.encode(None))
+        add_pictures(movie, 75)
         time = np.arange(begins, 3 * 48000)
         clicks = np.where(time % 48000 >= 45600, 20000, 0).astype(np.int16)
         for start in range(0, len(clicks), 24000):
