@@ -63,10 +63,12 @@ class Running:
 @contextmanager
 def serving(folder: Path, *, devices: Sequence[str] = (), roots: Sequence[Path] | None = None,
             **options: Any) -> Iterator[Running]:
-    """A server in a thread; its queue and connection file lie in `folder`, which is its root too."""
+    """A server in a thread; its queue and connection file lie in `folder`, which is its root too. It takes uploads
+    however full the disk of the tests is."""
     log, started, errors = io.StringIO(), threading.Event(), list[BaseException]()
     places = Options(queue=folder / "state" / "queue.sqlite", connection=folder / "state" / "connection.json",
-                     roots=Roots.declared([folder] if roots is None else roots), devices=tuple(devices), **options)
+                     roots=Roots.declared([folder] if roots is None else roots), devices=tuple(devices),
+                     **{"keep_free": 0, **options})
     server = Server(places, log=ServerLog(log))
 
     def run() -> None:
@@ -113,7 +115,7 @@ class Process:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PACKAGES), "FRESCO_CONNECTION": self.file,
                        "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         words = [sys.executable, "-m", "fresco_backend.cli", "serve", "--root", str(self.folder), "--queue",
-                 str(self.folder / "state" / "queue.sqlite"), *self.words]
+                 str(self.folder / "state" / "queue.sqlite"), "--keep-free", "0", *self.words]
         with self.log.open("ab") as stream:
             self.child = subprocess.Popen(words, env=environment, stdout=stream, stderr=stream)
 

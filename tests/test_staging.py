@@ -38,7 +38,7 @@ def opened(tmp_path: Path, said: list[str]) -> Iterator[Callable[[], Staging]]:
 
     def start() -> Staging:
         threads.append(Checksums(said.append))
-        return Staging(tmp_path / "uploads" / "q", checksums=threads[-1], say=said.append)
+        return Staging(tmp_path / "uploads" / "q", keep_free=0, checksums=threads[-1], say=said.append)
 
     yield start
     for thread in threads:

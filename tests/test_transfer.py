@@ -642,24 +642,24 @@ def test_on_a_full_disk_the_client_is_told_and_nothing_is_half_written(box: Path
         assert contents(Path(job.output).parents[1] / "plate") == contents(plate)
 
 
-def test_what_has_no_room_is_refused_before_it_comes(
-        box: Path, plate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_no_room_is_refused_before_it_comes(box: Path, plate: Path) -> None:
     with serving(box, upload_limit=sum(SIZES) + 5) as running, running.client() as client:
         job, files = begun(client, plate)
         with pytest.raises(Busy, match="of other uploads"):
             begun(client, plate, "another")
         client.request(Cancel(job=job.id))
-        monkeypatch.setattr(staging, "RESERVE", 2**60)
         running.server.transfers._cleaned = 0.0
         deadline = time.monotonic() + 5
         while running.server.transfers.staging.keys:
             assert time.monotonic() < deadline, "a cancelled upload is cleaned away"
             time.sleep(0.05)
-        with pytest.raises(DiskFull, match="do not fit"):
-            begun(client, plate, "third")
         with pytest.raises(UsageError, match="this server takes"):
             client.request(Submit(shot=staged(shot_of(plate))[0], client_key="k",
                                   files=(replace(files[0], size=2**50),)))
+        assert client.request(ListJobs(states=(JobState.SUBMITTED,))).total == 0
+    with serving(box, keep_free=10**18) as running, running.client() as client:
+        with pytest.raises(DiskFull, match=r"2\.1 MB of files do not fit .*, of which 1000000000000 MB shall stay so"):
+            begun(client, plate, "third")
         assert client.request(ListJobs(states=(JobState.SUBMITTED,))).total == 0
     with serving(box, upload_limit=0) as running, running.client() as client, \
             pytest.raises(UsageError, match="takes no files"):
@@ -667,15 +667,18 @@ def test_what_has_no_room_is_refused_before_it_comes(
 
 
 @pytest.mark.parametrize("size", ["nan", "inf", "-1", "1e300", "much"])
-def test_a_limit_is_a_number_of_gigabytes(size: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["serve", f"--upload-limit={size}"]) == UsageError.exit_code
+@pytest.mark.parametrize("option", ["upload-limit", "keep-free"])
+def test_a_limit_is_a_number_of_gigabytes(option: str, size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", f"--{option}={size}"]) == UsageError.exit_code
     assert f'found "{size}"; allowed: a number' in capsys.readouterr().err
 
 
 def test_the_limit_is_what_the_help_says(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["serve", "--help"])
-    assert f"takes none (default: {staging.LIMIT / 1e9:g})" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"takes none (default: {staging.LIMIT / 1e9:g})" in said
+    assert f"leave free (default: {staging.KEEP_FREE / 1e9:g})" in said
 
 
 def test_a_cancelled_upload_takes_nothing_more_and_cannot_be_tried_again(box: Path, plate: Path) -> None:

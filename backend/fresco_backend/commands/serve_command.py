@@ -42,6 +42,8 @@ def add_serve(commands: Any) -> None:
                          "send (default: .fresco-staged in the first root)")
     command.add_argument("--upload-limit", metavar="GB", type=_bytes, help="of all files that clients have sent; 0 "
                          "takes none (default: 200)")
+    command.add_argument("--keep-free", metavar="GB", type=_bytes, help="of the disk that files of clients leave free "
+                         "(default: 1)")
     command.add_argument("--json", action="store_true", help="one JSON object on stdout when it listens")
     command.set_defaults(run=_serve)
     keys = commands.add_parser("keys", help="let a client on another machine in", description=KEYS)
@@ -86,8 +88,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     idle = None if arguments.idle_exit is None else 60 * arguments.idle_exit
     named = tuple(device for device in arguments.device if device != "none")
     given: dict[str, Any] = {"devices": named} if arguments.device else {}
-    if arguments.upload_limit is not None:
-        given["upload_limit"] = arguments.upload_limit
+    for option in ("upload_limit", "keep_free"):
+        if (value := getattr(arguments, option)) is not None:
+            given[option] = value
     serve(options_of(roots=tuple(root.absolute() for root in arguments.root), queue=arguments.queue,
                      port=arguments.port, gate=gate, idle_exit=idle,
                      staging=arguments.staging and arguments.staging.absolute(), **given), said=said)

@@ -33,7 +33,7 @@ from fresco_backend.server.gate import Gate
 from fresco_backend.server.listener import Asked, Listener
 from fresco_backend.server.server_address import ExclusiveLock, fresh_token, is_copied, publish, withdraw
 from fresco_backend.server.server_log import Faults, ServerLog
-from fresco_backend.server.staging import LIMIT, Staging, check_staging
+from fresco_backend.server.staging import KEEP_FREE, LIMIT, Staging, check_staging
 from fresco_backend.server.transfers import Transfers
 from fresco_backend.server.watchers import Watchers
 from fresco_backend.server.work import Work
@@ -55,8 +55,9 @@ ADAY = 86_400.0  # a lease that never ends: the pool itself sees which workers l
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How a server runs. mapping: of paths that clients send. staging: folder of uploads, None is .fresco-staged in the
-    first root; upload_limit: bytes of them, 0 takes none. port: 0 is any free one. gate: for other machines.
-    devices: see WorkerPool. idle_exit: seconds without work or requests until it ends; None is never."""
+    first root; upload_limit: bytes of them, 0 takes none; keep_free: bytes of the disk that they leave free.
+    port: 0 is any free one. gate: for other machines. devices: see WorkerPool. idle_exit: seconds without work or
+    requests until it ends; None is never."""
 
     queue: Path
     connection: Path
@@ -64,6 +65,7 @@ class Options:
     mapping: PathMapping = field(default_factory=PathMapping)
     staging: Path | None = None
     upload_limit: int = LIMIT
+    keep_free: int = KEEP_FREE
     port: int = 0
     gate: Gate | None = None
     devices: tuple[str, ...] = (ANY,)
@@ -139,7 +141,8 @@ class Server:
         checksums = Checksums(self.log.say)
         stack.callback(checksums.close)
         folder = self.options.staging_folder(self.queue.journal.name())
-        staging = Staging(folder, limit=self.options.upload_limit, checksums=checksums, say=self.log.say)
+        staging = Staging(folder, limit=self.options.upload_limit, keep_free=self.options.keep_free,
+                          checksums=checksums, say=self.log.say)
         return Transfers(queue=self.queue, staging=staging, checksums=checksums, roots=self.options.roots,
                          mapping=self.options.mapping, say=self.log.say)
 

@@ -42,7 +42,7 @@ from fresco_protocol.errors import (
 from fresco_protocol.files import STAGED, File, Files, is_file_name
 from fresco_protocol.shot import Shot
 
-RESERVE = 2**30  # bytes of the disk that uploads leave free
+KEEP_FREE = 10**9  # bytes of the disk that uploads leave free
 LIMIT = 200 * 10**9  # bytes of all uploads together
 MOST_FILES = 200_000  # of all uploads together
 KEPT = 7 * 86_400.0  # seconds that the files of a job stay after its end, or without a word of its client
@@ -54,14 +54,15 @@ _QUEUE = re.compile(r"[0-9a-f]{16}")  # what the folder of a queue is called
 
 class Staging:
     """All uploads of the server. folder: of its queue; None where it takes none. limit: bytes of all of them together.
+    keep_free: bytes of the disk that they leave free.
 
     say: writes a line into the server's log. Raises OutputDenied for a folder that cannot be listed.
     """
 
-    def __init__(self, folder: Path | None, *, limit: int = LIMIT, checksums: Checksums,
+    def __init__(self, folder: Path | None, *, limit: int = LIMIT, keep_free: int = KEEP_FREE, checksums: Checksums,
                  say: Callable[[str], None]) -> None:
         self.folder = folder
-        self._limit, self._checksums, self._say = limit, checksums, say
+        self._limit, self._keep_free, self._checksums, self._say = limit, keep_free, checksums, say
         self._uploads: dict[str, StagedUpload] = {}
         self._checking: dict[Path, tuple[StagedUpload, File]] = {}
         self._complete: set[str] = set()
@@ -239,9 +240,10 @@ class Staging:
             free = shutil.disk_usage(self.folder).free - sum(upload.missing for upload in self._uploads.values())
         except OSError as error:
             raise refused(self.folder, error) from error
-        if size + RESERVE > free:
-            raise DiskFull(f"{size} bytes of files do not fit on the server's disk, of which {max(0, free)} are free",
-                           where=self.folder, remedy="Make room there, or start it with another --staging.")
+        if size + self._keep_free > free:
+            raise DiskFull(f"{size / 1e6:.1f} MB of files do not fit on the server's disk: {max(0, free) / 1e6:.1f} MB "
+                           f"are free, of which {self._keep_free / 1e6:.0f} MB shall stay so", where=self.folder,
+                           remedy="Make room there, or start it with another --staging or a lower --keep-free.")
 
     def _find(self, place: Path) -> None:
         """What an earlier start left: an upload goes on, what was to be deleted is, and all else stays as it is."""
