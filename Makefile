@@ -8,6 +8,8 @@
 PYTHON ?= python3
 # Pinned, so that everybody's first run is the one that was tested.
 TORCH ?= torch==2.13.0
+# Processes that run the tests, each with up to 3 GiB of memory.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FRAMES := out/demo
@@ -21,7 +23,7 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready-test $(VENV)/.ready-blender
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) .bpy out
