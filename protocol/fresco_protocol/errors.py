@@ -25,7 +25,7 @@ FrescoError                  bug                 1
 │   ├── WeightsMissing       weights-missing     7
 │   ├── WeightsRefused       weights-refused     7   wrong hash, unsafe format
 │   └── WeightsUnsupported   weights-unsupported 7   readable, but not an architecture that Fresco can drive
-├── NodeDiffers             node-differs        8
+├── NodeDiffers              node-differs        8   would make other pixels than the node that planned the job
 ├── DeviceMemory             device-memory      12
 ├── WorkerDied               worker-died        70   a job's workers died again and again
 ├── HostRefused              host-refused       71   the application that Fresco works in did not do what it was asked

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from fresco_protocol.errors import MessageMalformed, MessageRefused
 
-SIGNATURE_SIZE = 32  # bytes
 NONCE_SIZE = 16  # bytes: two messages alike would need 2**64 of them
 STAMP_SIZE = NONCE_SIZE + 8  # bytes
 LONGEST_TRANSIT = 300.0  # seconds that clocks may differ, a tunnel's two machines included

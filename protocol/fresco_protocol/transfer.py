@@ -16,6 +16,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Optional, TypeVar
 
@@ -32,7 +33,7 @@ from fresco_protocol.errors import (
 )
 from fresco_protocol.files import LARGEST_CHUNK, File
 from fresco_protocol.job import Job, JobState
-from fresco_protocol.messages import GetChunk, ListDelivery, PutChunk, Reply, Request, Submit, Upload
+from fresco_protocol.messages import GetChunk, ListDelivery, PutChunk, Reply, Request, Submit, Upload, Uploaded
 from fresco_protocol.shot import Shot
 
 AT_ONCE = 4  # chunks on the way at a time, so that a long way costs no waiting
@@ -77,36 +78,8 @@ def upload(client: Client, shot: Shot, sources: Mapping[str, str], *, client_key
     Raises ServerError after `patience` seconds without a server, InputError, ChecksumWrong, or the server's error.
     """
     files = files_of(sources, told) if files is None else files
-    link = _Link(client, patience)
-    record = link.ask(Submit(shot=shot, client_key=client_key, priority=priority, files=files)).record
-    total = sum(file.size for file in files)
-    best, best_at = -1, time.monotonic()
-    times = dict.fromkeys((file.name for file in files), 0)  # that each of them was sent to its end
-    while record.state is JobState.SUBMITTED:
-        there = link.ask(Upload(job=record.id))
-        record = there.record
-        for file, held in zip(files, there.held):
-            if file.name in there.wrong and held == 0:
-                _check_again(file, sources[file.name], times[file.name], record.id)
-        left = [(file, held) for file, held in zip(files, there.held) if held < file.size]
-        done = total - sum(file.size - held for file, held in left)
-        try:
-            for file, held in left:
-                for chunks in _batches(_chunks(record.id, file, held, sources[file.name])):
-                    client.requests(chunks, seconds=patience)  # a slow way takes a while
-                    done += sum(len(chunk.data) for chunk in chunks)
-                    _tell(told, Moved("sending", done, total, file.name))
-                times[file.name] += 1
-        except ServerError:  # ask what has arrived, and go on from there
-            if done <= best and time.monotonic() - best_at > patience:
-                raise
-            if done > best:
-                best, best_at = done, time.monotonic()
-            continue
-        if not left and record.state is JobState.SUBMITTED:
-            _tell(told, Moved("checking", total, total, f"{there.whole} of {len(files)} files"))
-            time.sleep(PAUSE)
-    return record
+    sending = _Sending(client, files, sources, told, patience)
+    return sending.run(Submit(shot=shot, client_key=client_key, priority=priority, files=files))
 
 
 def download(client: Client, job: str, folder: str, *, told: Optional[Told] = None, patience: float = PATIENCE,
@@ -114,9 +87,9 @@ def download(client: Client, job: str, folder: str, *, told: Optional[Told] = No
     """Fetches what a job has delivered by now, and what is not here already; gives the job, and the files' paths.
 
     replaceable: whether another file, which has the name of a fetched one, may go; OutputDenied where not.
-    Every file gets its name when it is whole, right and on the disk. Raises ServerError after `patience` seconds
-    without a server, or without the checksum of a file, and the time that reading it takes; Busy where another program
-    fetches into the same folder; OutputError, ChecksumWrong, or the server's error.
+    Every file gets its name when it is whole, right and on the disk. Raises ServerError when there is no server for
+    `patience` seconds, or when it gives no checksum for that long beyond the time that reading the files takes; Busy
+    where another program fetches into the same folder; OutputError, ChecksumWrong, or the server's error.
     """
     link = _Link(client, patience)
     try:
@@ -139,17 +112,21 @@ def download(client: Client, job: str, folder: str, *, told: Optional[Told] = No
             return record, [os.path.join(folder, file.name) for file in files]
         if new:
             moved_at = time.monotonic()
-            continue
-        left = [file for file in files if file.sha256 is None]
-        if time.monotonic() - moved_at > patience + sum(file.size for file in left) / SLOWEST:
-            raise ServerSilent(f"the server comes to no checksum of {left[0].name}, the first of {len(left)}",
-                               where=f"job {job}", remedy="Its log says whether it cannot read it: fresco logs. Do the "
-                               "same again for what is left; what was ready is here.")
-        time.sleep(PAUSE)
+        else:
+            _check_checksums_come([file for file in files if file.sha256 is None], job, moved_at, patience)
+            time.sleep(PAUSE)
+
+
+def _check_checksums_come(left: Sequence[File], job: str, since: float, patience: float) -> None:
+    """Raises ServerSilent when the server has had time enough to read the files that still lack a checksum."""
+    if time.monotonic() - since > patience + sum(file.size for file in left) / SLOWEST:
+        raise ServerSilent(f"the server comes to no checksum of {left[0].name}, the first of {len(left)}",
+                           where=f"job {job}", remedy="Its log says whether it cannot read it: fresco logs. Do the "
+                           "same again for what is left; what was ready is here.")
 
 
 class _Link:
-    """Requests that wait for a server that is away for a while."""
+    """Requests that are sent again while the server is away, for `patience` seconds."""
 
     def __init__(self, client: Client, patience: float) -> None:
         self._client, self._patience = client, patience
@@ -170,7 +147,64 @@ class _Link:
                 time.sleep(PAUSE)
 
 
+class _Sending:
+    """The files of one job on their way to the server, until the server has them all and queues the job."""
+
+    def __init__(self, client: Client, files: Sequence[File], sources: Mapping[str, str], told: Optional[Told],
+                 patience: float) -> None:
+        self._client, self._link = client, _Link(client, patience)
+        self._files, self._sources = files, sources
+        self._told, self._patience = told, patience
+        self._times = dict.fromkeys((file.name for file in files), 0)  # that each of them was sent to its end
+        self._total = sum(file.size for file in files)  # bytes
+        self._done = 0  # bytes that have arrived
+        self._best, self._best_at = -1, time.monotonic()  # the most that had arrived when the server was lost, and when
+
+    def run(self, submit: Submit) -> Job:
+        """Submits the job and sends what is missing, round by round; gives the job once it is queued."""
+        record = self._link.ask(submit).record
+        while record.state is JobState.SUBMITTED:
+            there = self._link.ask(Upload(job=record.id))  # what has arrived, after a lost connection too
+            record = there.record
+            self._check_wrong(there)
+            left = [(file, held) for file, held in zip(self._files, there.held) if held < file.size]
+            self._done = self._total - sum(file.size - held for file, held in left)
+            try:
+                self._send(record.id, left)
+            except ServerError:
+                if self._is_stuck():
+                    raise
+            if not left and record.state is JobState.SUBMITTED:
+                _tell(self._told, Moved("checking", self._total, self._total,
+                                        f"{there.whole} of {len(self._files)} files"))
+                time.sleep(PAUSE)
+        return record
+
+    def _check_wrong(self, there: Uploaded) -> None:
+        """Raises ChecksumWrong where a file that came out wrong on the server is not worth sending again."""
+        for file, held in zip(self._files, there.held):
+            if file.name in there.wrong and held == 0:
+                _check_again(file, self._sources[file.name], self._times[file.name], there.record.id)
+
+    def _send(self, job: str, left: Sequence[tuple[File, int]]) -> None:
+        """Sends the rest of each file, from the bytes on that are there."""
+        for file, held in left:
+            for chunks in _batches(_chunks(job, file, held, self._sources[file.name])):
+                self._client.requests(chunks, seconds=self._patience)  # a slow way takes a while
+                self._done += sum(len(chunk.data) for chunk in chunks)
+                _tell(self._told, Moved("sending", self._done, self._total, file.name))
+            self._times[file.name] += 1
+
+    def _is_stuck(self) -> bool:
+        """Whether no more has arrived than before, for longer than `patience`."""
+        if self._done > self._best:
+            self._best, self._best_at = self._done, time.monotonic()
+            return False
+        return time.monotonic() - self._best_at > self._patience
+
+
 def _chunks(job: str, file: File, held: int, path: str) -> Iterable[PutChunk]:
+    """The chunks of a file from byte `held` on. Raises InputError."""
     try:
         with open(path, "rb") as source:
             source.seek(held)
@@ -187,8 +221,10 @@ def _chunks(job: str, file: File, held: int, path: str) -> Iterable[PutChunk]:
 
 
 def _check_again(file: File, path: str, times: int, job: str) -> None:
-    """Raises ChecksumWrong unless a file that came out wrong on the server, `times` times by now, is to be sent again:
-    a disk that lost power there has parts of it that were never written."""
+    """Raises ChecksumWrong unless it is worth sending a file again that came out wrong on the server.
+
+    times: that it was sent so far. Once may be bad luck: after a power cut, parts of it never reached the disk there.
+    """
     if _checksum(path) != file.sha256:
         raise ChecksumWrong("the file is not the one that was submitted: it has changed since", where=path,
                             remedy=f"Take this job back, fresco cancel {job}, and submit the shot again.")
@@ -210,13 +246,16 @@ def _batches(chunks: Iterable[PutChunk]) -> Iterable[list[PutChunk]]:
 
 
 def _listed(link: _Link, job: str) -> tuple[Job, list[File]]:
-    """The files of a delivery, and the job as it was before they were listed: where it had ended, they are all."""
-    page = link.ask(ListDelivery(job=job))
-    record, files, seen = page.record, list(page.files), 1000
-    while seen < page.total:
-        page = link.ask(ListDelivery(job=job, skip=seen))
+    """The job, and the files of its delivery. The job is as it was before they were listed: if it had ended by then,
+    they are all there are.
+    """
+    first = ListDelivery(job=job)
+    page = link.ask(first)
+    record, files, skip = page.record, list(page.files), first.limit
+    while skip < page.total:
+        page = link.ask(replace(first, skip=skip))
         files += page.files
-        seen += 1000
+        skip += first.limit
     return record, files
 
 
