@@ -5,7 +5,7 @@
 """
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import bpy
 
@@ -144,12 +144,3 @@ def literal(path: str) -> str:
 def show_new_files(strip: Any) -> None:
     """Makes a strip read its files again."""
     strip.invalidate_cache("RAW")
-
-
-def area_of_sequencer(context: Any) -> Optional[tuple[Any, Any, Any]]:
-    """A window, an area and a region in which operators of the sequencer run; None without a sequencer on screen."""
-    for window in context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type == "SEQUENCE_EDITOR":
-                return window, area, next(region for region in area.regions if region.type == "WINDOW")
-    return None

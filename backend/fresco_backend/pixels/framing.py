@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fresco_backend.files.canvas import union
-from fresco_backend.files.frames import FloatArray, Size, Window, as_rgb
+from fresco_backend.files.frames import FloatArray, Window, as_rgb
 
 DARK = 0.02  # a bar's samples lie below it, in light or in codes
 FLAT = 1 / 255  # and differ by less than this
@@ -52,11 +52,6 @@ def neighbourhood(mattes: Iterable[FloatArray], inside: Window) -> Window:
 def sampled(numbers: Sequence[int]) -> list[int]:
     """A few frames that tell of a whole shot: the first, the middle one, the last."""
     return sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]})
-
-
-def as_window(size: Size) -> Window:
-    """All of a picture."""
-    return Window(0, 0, *size)
 
 
 def _dark(picture: FloatArray, axis: int) -> NDArray[np.bool_]:
