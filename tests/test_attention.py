@@ -1,81 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from largest import Largest
+from reference import OneLayer, Recorded, golden, golden_layer, golden_window
 from torch import Tensor, nn
 
 import tiny
 from fresco_backend.engine.attention import AttentionGuides, guided_attention, guided_layers
 from fresco_backend.engine.coherence import Coherence, WindowGuidance, guided
-from fresco_backend.engine.correspondence import Correspondence, Paths
+from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.sampler import run_steps
 from fresco_backend.engine.schedule import NoiseSchedule
 
-GOLDEN = Path(__file__).parent / "golden"
 FRAMES = 3
 ALL = AttentionGuides(cross_frame=True, spatial=5.0, temporal=5.0)
 OFF = AttentionGuides(cross_frame=False)
 
 
-class Recorded(Correspondence):
-    """A window whose keys and paths are given."""
-
-    def __init__(self, keys: Tensor, paths: Paths) -> None:
-        still = torch.zeros(4, 2, 64, 96)
-        super().__init__(frames=torch.zeros(4, 3, 64, 96), flow=Flow.between(torch.zeros(4, 3, 64, 96), still, still))
-        self._constants = {("keys", 8, 12): keys, ("paths", 8, 12): paths}
-
-
-class OneLayer(nn.Module):
-    """The smallest thing that has the structure of a decoder with one self-attention."""
-
-    def __init__(self, attention: Attention) -> None:
-        super().__init__()
-        transformer_block = nn.Module()
-        transformer_block.attn1 = attention
-        transformer, block = nn.Module(), nn.Module()
-        transformer.transformer_blocks = nn.ModuleList([transformer_block])
-        block.attentions = nn.ModuleList([transformer])
-        self.up_blocks = nn.ModuleList([block])
-        self.attention = attention
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        output: Tensor = self.attention(hidden_states)
-        return output
+@pytest.fixture(scope="module")
+def numbers() -> dict[str, Tensor]:
+    return golden("attention")
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
-    with np.load(GOLDEN / "attention.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+def layer(numbers: dict[str, Tensor]) -> OneLayer:
+    return golden_layer(numbers)
 
 
 @pytest.fixture(scope="module")
-def layer(golden: dict[str, Tensor]) -> OneLayer:
-    heads = int(golden["heads"])
-    attention = Attention(query_dim=48, heads=heads, dim_head=48 // heads)
-    projections = (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0])
-    for linear, name in zip(projections, ("Wq", "Wk", "Wv", "Wo"), strict=True):
-        linear.weight.data = golden[name]
-    attention.to_out[0].bias.data = golden["bo"]
-    return OneLayer(attention).requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def recorded(golden: dict[str, Tensor]) -> Recorded:
-    paths = Paths(
-        index=golden["fwd_mapping"][:, 0], inverse=golden["bwd_mapping"][:, 0], linked=golden["interattn_mask"][:, 0]
-    )
-    return Recorded(golden["attn_mask_s8"].flatten().nonzero().squeeze(1), paths)
+def recorded(numbers: dict[str, Tensor]) -> Recorded:
+    return golden_window(numbers)
 
 
 @pytest.mark.parametrize(
@@ -89,21 +50,21 @@ def recorded(golden: dict[str, Tensor]) -> Recorded:
     ],
 )
 def test_each_guide_agrees_with_the_reference(
-    name: str, guides: AttentionGuides, golden: dict[str, Tensor], layer: OneLayer, recorded: Recorded
+    name: str, guides: AttentionGuides, numbers: dict[str, Tensor], layer: OneLayer, recorded: Recorded
 ) -> None:
     with guided_attention(layer, recorded, guides) as attention:
         with attention.recording():
-            layer(golden["ref_hidden_states"])
-        output = layer(golden["hidden_states"])
-    torch.testing.assert_close(output, golden[name], rtol=0, atol=5e-6)
+            layer(numbers["ref_hidden_states"])
+        output = layer(numbers["hidden_states"])
+    torch.testing.assert_close(output, numbers[name], rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("branches", [1, 3])
 def test_branches_do_not_see_each_other(
-    branches: int, golden: dict[str, Tensor], layer: OneLayer, recorded: Recorded
+    branches: int, numbers: dict[str, Tensor], layer: OneLayer, recorded: Recorded
 ) -> None:
     guides = AttentionGuides(cross_frame=True, temporal=5.0)
-    alone = golden["hidden_states"][:4]
+    alone = numbers["hidden_states"][:4]
     with guided_attention(layer, recorded, guides):
         together = layer(torch.cat([alone * (1 + n) for n in range(branches)]))
         last = layer(alone * branches)

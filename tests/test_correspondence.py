@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import golden
 from torch import Tensor
 
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.flow import Flow, resize_flow
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def window(frames: Tensor, backward: Tensor, occlusion: Tensor) -> Correspondence:
@@ -54,14 +51,13 @@ def sequential_links(frames: Tensor, backward: Tensor, occlusion: Tensor, height
 
 @pytest.mark.parametrize("factor", [8, 16])
 def test_paths_equal_the_reference(factor: int) -> None:
-    with np.load(GOLDEN / "paths.npz") as arrays:
-        golden = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    frames = golden["a_frames"].permute(0, 3, 1, 2) / 127.5 - 1
-    paths = window(frames, golden["a_bwd_flows"], golden["a_bwd_occ"]).paths(64 // factor, 96 // factor)
-    assert torch.equal(paths.index, golden[f"a_s{factor}_fwd_mappings"][:, 0])
-    assert torch.equal(paths.index[1], golden[f"a_s{factor}_mapping_ind"])
-    assert torch.equal(paths.inverse, golden[f"a_s{factor}_bwd_mappings"][:, 0])
-    assert torch.equal(paths.linked, golden[f"a_s{factor}_interattn_mask"][:, 0])
+    numbers = golden("paths")
+    frames = numbers["a_frames"].permute(0, 3, 1, 2) / 127.5 - 1
+    paths = window(frames, numbers["a_bwd_flows"], numbers["a_bwd_occ"]).paths(64 // factor, 96 // factor)
+    assert torch.equal(paths.index, numbers[f"a_s{factor}_fwd_mappings"][:, 0])
+    assert torch.equal(paths.index[1], numbers[f"a_s{factor}_mapping_ind"])
+    assert torch.equal(paths.inverse, numbers[f"a_s{factor}_bwd_mappings"][:, 0])
+    assert torch.equal(paths.linked, numbers[f"a_s{factor}_interattn_mask"][:, 0])
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -4,12 +4,11 @@
 from collections.abc import Generator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from reference import HEIGHT, WIDTH, golden, golden_flow
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -320,7 +319,7 @@ def test_a_window_of_unequal_parts_is_refused() -> None:
         replace(window, anchored=3)
 
 
-DDPM = np.load(Path(__file__).parent / "golden" / "ddpm_step.npz")
+DDPM = golden("ddpm_step")
 
 
 class StubAutoencoder:
@@ -333,27 +332,21 @@ class StubAutoencoder:
         self._plates = [plate / self.config.scaling_factor]
 
     def encode(self, images: Tensor) -> SimpleNamespace:
-        latents = torch.einsum("oc,nchw->nohw", torch.from_numpy(DDPM["A"]), functional.avg_pool2d(images, 8))
+        latents = torch.einsum("oc,nchw->nohw", DDPM["A"], functional.avg_pool2d(images, 8))
         latents = self._plates.pop() if self._plates else latents
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
 
     def decode(self, latents: Tensor) -> SimpleNamespace:
-        small = torch.tanh(torch.einsum("oc,nchw->nohw", torch.from_numpy(DDPM["B"]), latents))
+        small = torch.tanh(torch.einsum("oc,nchw->nohw", DDPM["B"], latents))
         return SimpleNamespace(sample=functional.interpolate(small, scale_factor=8, mode="nearest"))
 
 
 def reference_window(pixels: PixelSmoothing) -> WindowInput:
-    flow = Flow(
-        forward=torch.from_numpy(DDPM["fwd_flows"]),
-        backward=torch.from_numpy(DDPM["bwd_flows"]),
-        forward_occlusion=torch.from_numpy(DDPM["fwd_occ"]),
-        backward_occlusion=torch.from_numpy(DDPM["bwd_occ"]),
-    )
-    images = torch.zeros(3, 3, 64, 96)
+    images = torch.zeros(3, 3, HEIGHT, WIDTH)
     guidance = WindowGuidance(
         coherence=replace(PLAIN, pixels=pixels),
-        correspondence=Correspondence(frames=images, flow=flow),
-        background=torch.from_numpy(DDPM["saliency"]),
+        correspondence=Correspondence(frames=images, flow=golden_flow(DDPM)),
+        background=DDPM["saliency"],
     )
     return WindowInput(frames=(1, 2, 3), images=images, prompt=text(3, 1), negative=text(3, 2), guidance=guidance)
 
@@ -362,8 +355,8 @@ def reference_window(pixels: PixelSmoothing) -> WindowInput:
 @pytest.mark.parametrize("smoothed", [0, 1])
 def test_smoothing_in_the_decoded_picture_is_the_references(timestep: int, strength: float, smoothed: int) -> None:
     schedule, unet = NoiseSchedule.of(tiny.tiny_scheduler()), tiny.tiny_unet()
-    unet.register_forward_hook(lambda module, args, output: (torch.from_numpy(DDPM["model_output"]),))
-    sample = torch.from_numpy(DDPM["sample"])
+    unet.register_forward_hook(lambda module, args, output: (DDPM["model_output"],))
+    sample = DDPM["sample"]
     noise = draw(Seeds(seed=0, frames=(1, 2, 3)).generators(Purpose.INITIAL), sample)
     signal = schedule.signal[timestep]
     plate = (sample - (1 - signal) ** 0.5 * noise) / signal**0.5
@@ -371,7 +364,7 @@ def test_smoothing_in_the_decoded_picture_is_the_references(timestep: int, stren
     band = PixelSmoothing(from_timestep=timestep, until_timestep=timestep if smoothed else timestep + 1, sharp=False)
     settings = Sampling(steps=20, strength=strength, guidance=1)
     first = next(denoise_window(models, reference_window(band), settings))
-    expected = torch.from_numpy(DDPM[f"t{timestep}_bg{smoothed}_rep0_x0"])
+    expected = DDPM[f"t{timestep}_bg{smoothed}_rep0_x0"]
     assert first.step.timestep == timestep
     assert (first.clean - expected).abs().max() < 2e-5
 
@@ -380,7 +373,7 @@ def test_smoothing_in_the_decoded_picture_is_the_references(timestep: int, stren
 def test_a_carried_background_leaves_nothing_of_the_picture_that_it_covers(sharp: bool) -> None:
     """Two different pictures under the same noise, which a still camera makes one, are one in the next step as well."""
     schedule, unet = NoiseSchedule.of(tiny.tiny_scheduler()), tiny.tiny_unet()
-    plate = torch.from_numpy(DDPM["sample"])[:2]
+    plate = DDPM["sample"][:2]
     noise = draw(Seeds(seed=0, frames=(1, 2), sharing=NoiseSharing.ALL).generators(Purpose.INITIAL), plate)
     unet.register_forward_hook(lambda module, args, output: (noise,))
     images = torch.zeros(2, 3, 64, 96)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from reference import assert_close_but_for_few, flow_window, golden
 from test_losses import plain_spatial, plain_temporal
 from torch import Tensor, nn
 
@@ -27,43 +26,21 @@ from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.losses import Loss, SpatialLoss, TemporalLoss, unit_rows
 from fresco_backend.engine.smoothing import smooth_background
 
-GOLDEN = Path(__file__).parent / "golden"
 FRAMES = 3
 
 
-def load(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / name) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-
 @pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
-    return load("feature_optimisation.npz")
+def numbers() -> dict[str, Tensor]:
+    return golden("feature_optimisation")
 
 
-def golden_window(golden: dict[str, Tensor]) -> Correspondence:
-    flow = Flow(
-        forward=golden["fwd_flows"],
-        backward=golden["bwd_flows"],
-        forward_occlusion=golden["fwd_occ"],
-        backward_occlusion=golden["bwd_occ"],
-    )
-    return Correspondence(frames=torch.zeros(3, 3, 64, 96), flow=flow)
-
-
-def losses_of(name: str, golden: dict[str, Tensor]) -> list[Loss]:
-    temporal = TemporalLoss(golden_window(golden).flow(8, 12), 2.0)
-    return [temporal] if name == "temporal" else [temporal, SpatialLoss(unit_rows(golden["ref_feature"]), 100.0)]
+def losses_of(name: str, numbers: dict[str, Tensor]) -> list[Loss]:
+    temporal = TemporalLoss(flow_window(numbers).flow(8, 12), 2.0)
+    return [temporal] if name == "temporal" else [temporal, SpatialLoss(unit_rows(numbers["ref_feature"]), 100.0)]
 
 
 def settings_of(iterations: int) -> FeatureOptimisation:
     return FeatureOptimisation(iterations=iterations, adain_epsilon=REFERENCE_ADAIN_EPSILON)
-
-
-def assert_close_but_for_few(found: Tensor, expected: Tensor, mean: float, nearly_all: float) -> None:
-    difference = (found - expected).abs().flatten()
-    assert difference.mean() < mean
-    assert difference.quantile(0.999) < nearly_all
 
 
 @pytest.mark.parametrize(
@@ -76,63 +53,63 @@ def assert_close_but_for_few(found: Tensor, expected: Tensor, mean: float, nearl
     ],
 )
 def test_optimisation_agrees_with_the_reference(
-    name: str, iterations: int, loss_tolerance: float, mean: float, nearly_all: float, golden: dict[str, Tensor]
+    name: str, iterations: int, loss_tolerance: float, mean: float, nearly_all: float, numbers: dict[str, Tensor]
 ) -> None:
-    losses, settings = losses_of(name, golden), settings_of(iterations)
-    rows = as_rows(golden["sample"])
+    losses, settings = losses_of(name, numbers), settings_of(iterations)
+    rows = as_rows(numbers["sample"])
     values = torch.stack(list(descend(rows, losses, settings))).double()
-    torch.testing.assert_close(values, golden[f"{name}_loss"], rtol=loss_tolerance, atol=0)
-    assert_close_but_for_few(rows.mT.reshape(6, 16, 8, 12), golden[f"{name}_raw"], mean, nearly_all)
-    assert_close_but_for_few(optimise(golden["sample"], losses, settings), golden[f"{name}_out"], mean, nearly_all)
+    torch.testing.assert_close(values, numbers[f"{name}_loss"], rtol=loss_tolerance, atol=0)
+    assert_close_but_for_few(rows.mT.reshape(6, 16, 8, 12), numbers[f"{name}_raw"], mean, nearly_all)
+    assert_close_but_for_few(optimise(numbers["sample"], losses, settings), numbers[f"{name}_out"], mean, nearly_all)
 
 
 def test_optimisation_agrees_with_the_reference_by_sums_of_eight_bits(
-    golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    numbers: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a large layer is optimised on a CPU that multiplies them fast: float32 in three digits."""
     monkeypatch.setattr("fresco_backend.engine.similarity._multiplies_bytes", lambda: True)
     monkeypatch.setattr("fresco_backend.engine.similarity.FEWEST", 0)
-    losses, settings = losses_of("full", golden), settings_of(20)
-    rows = as_rows(golden["sample"])
+    losses, settings = losses_of("full", numbers), settings_of(20)
+    rows = as_rows(numbers["sample"])
     values = torch.stack(list(descend(rows, losses, settings))).double()
-    torch.testing.assert_close(values, golden["full_loss"], rtol=2e-5, atol=0)
-    assert_close_but_for_few(rows.mT.reshape(6, 16, 8, 12), golden["full_raw"], 1e-4, 1e-2)
+    torch.testing.assert_close(values, numbers["full_loss"], rtol=2e-5, atol=0)
+    assert_close_but_for_few(rows.mT.reshape(6, 16, 8, 12), numbers["full_raw"], 1e-4, 1e-2)
 
 
-def test_the_golden_target_is_the_self_similarity_of_unit_rows(golden: dict[str, Tensor]) -> None:
+def test_the_golden_target_is_the_self_similarity_of_unit_rows(numbers: dict[str, Tensor]) -> None:
     for name, corr in (("ref_feature", "corr_s8"), ("ref_feature_s16", "corr_s16")):
-        unit = unit_rows(golden[name])
-        torch.testing.assert_close(unit @ unit.mT, golden[corr], rtol=0, atol=1e-6)
+        unit = unit_rows(numbers[name])
+        torch.testing.assert_close(unit @ unit.mT, numbers[corr], rtol=0, atol=1e-6)
 
 
-def test_recorded_features_are_the_target(golden: dict[str, Tensor]) -> None:
-    features = OptimisedFeatures(golden_window(golden), settings_of(20))
+def test_recorded_features_are_the_target(numbers: dict[str, Tensor]) -> None:
+    features = OptimisedFeatures(flow_window(numbers), settings_of(20))
     with features.recording():
-        assert features.at(0, golden["ref_feature"]) is golden["ref_feature"]
-    assert_close_but_for_few(features.at(0, golden["sample"]), golden["full_out"], 1e-4, 1e-2)
+        assert features.at(0, numbers["ref_feature"]) is numbers["ref_feature"]
+    assert_close_but_for_few(features.at(0, numbers["sample"]), numbers["full_out"], 1e-4, 1e-2)
 
 
-def test_without_a_loss_features_stay_what_they_are(golden: dict[str, Tensor]) -> None:
-    features = OptimisedFeatures(golden_window(golden), FeatureOptimisation(temporal_weight=None, spatial_weight=None))
-    assert features.at(0, golden["sample"]) is golden["sample"]
-    assert torch.equal(golden["noop_out"], golden["sample"])
+def test_without_a_loss_features_stay_what_they_are(numbers: dict[str, Tensor]) -> None:
+    features = OptimisedFeatures(flow_window(numbers), FeatureOptimisation(temporal_weight=None, spatial_weight=None))
+    assert features.at(0, numbers["sample"]) is numbers["sample"]
+    assert torch.equal(numbers["noop_out"], numbers["sample"])
 
 
-def test_optimisation_equals_automatic_differentiation(golden: dict[str, Tensor]) -> None:
-    flow, target = golden_window(golden).flow(8, 12), unit_rows(golden["ref_feature"])
-    features = golden["sample"].clone().requires_grad_()
+def test_optimisation_equals_automatic_differentiation(numbers: dict[str, Tensor]) -> None:
+    flow, target = flow_window(numbers).flow(8, 12), unit_rows(numbers["ref_feature"])
+    features = numbers["sample"].clone().requires_grad_()
     adam = torch.optim.Adam([features], lr=0.2)
     for _ in range(5):
         adam.zero_grad()
         (plain_temporal(features, flow, 2.0) + plain_spatial(features, target, 100.0)).backward()
         adam.step()
-    rows = as_rows(golden["sample"])
-    assert len(list(descend(rows, losses_of("full", golden), settings_of(5)))) == 5
+    rows = as_rows(numbers["sample"])
+    assert len(list(descend(rows, losses_of("full", numbers), settings_of(5)))) == 5
     assert_close_but_for_few(rows.mT.reshape(6, 16, 8, 12), features.detach(), 1e-4, 1e-2)
 
 
 def test_adain_agrees_with_the_reference() -> None:
-    geometry = load("geometry.npz")
+    geometry = golden("geometry")
     found = adain(geometry["adain_content"], geometry["adain_style"], REFERENCE_ADAIN_EPSILON)
     torch.testing.assert_close(found, geometry["adain_out"], rtol=0, atol=2e-5)
 
@@ -149,10 +126,10 @@ def test_a_single_position_has_no_deviation_and_stays() -> None:
     torch.testing.assert_close(adain(features + 1, features), features)
 
 
-def test_optimisation_keeps_dtype_and_leaves_its_input(golden: dict[str, Tensor]) -> None:
-    sample = golden["sample"].bfloat16().to(memory_format=torch.channels_last)
+def test_optimisation_keeps_dtype_and_leaves_its_input(numbers: dict[str, Tensor]) -> None:
+    sample = numbers["sample"].bfloat16().to(memory_format=torch.channels_last)
     given = sample.clone()
-    assert optimise(sample, losses_of("full", golden), settings_of(1)).dtype == torch.bfloat16
+    assert optimise(sample, losses_of("full", numbers), settings_of(1)).dtype == torch.bfloat16
     assert torch.equal(sample, given)
 
 
@@ -225,11 +202,11 @@ def test_each_up_block_is_optimised_towards_its_own_reference(
         torch.testing.assert_close(features._targets[block], unit_rows(reference))
 
 
-def test_background_is_smoothed_directly_after(golden: dict[str, Tensor]) -> None:
-    window, background = golden_window(golden), torch.rand(3, 1, 32, 48)
-    optimised = optimise(golden["sample"], losses_of("temporal", golden), settings_of(2))
+def test_background_is_smoothed_directly_after(numbers: dict[str, Tensor]) -> None:
+    window, background = flow_window(numbers), torch.rand(3, 1, 32, 48)
+    optimised = optimise(numbers["sample"], losses_of("temporal", numbers), settings_of(2))
     temporal = FeatureOptimisation(iterations=2, spatial_weight=None, adain_epsilon=REFERENCE_ADAIN_EPSILON)
-    found = OptimisedFeatures(window, temporal, background).at(0, golden["sample"])
+    found = OptimisedFeatures(window, temporal, background).at(0, numbers["sample"])
     assert torch.equal(found, smooth_background(optimised, window, background))
 
 
@@ -283,13 +260,13 @@ def test_a_batch_that_is_not_whole_windows_is_refused(unet: UNet2DConditionModel
 @pytest.mark.parametrize("conditional_only", [False, True])
 @pytest.mark.parametrize("by_fused", [False, True])
 def test_a_batch_of_the_plates_own_branch_alone_stays(
-    conditional_only: bool, by_fused: bool, golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    conditional_only: bool, by_fused: bool, numbers: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused, "usable", lambda _: by_fused)
     settings = FeatureOptimisation(conditional_only=conditional_only)
-    features = OptimisedFeatures(golden_window(golden), settings, torch.ones(3, 1, 8, 12))
+    features = OptimisedFeatures(flow_window(numbers), settings, torch.ones(3, 1, 8, 12))
     features.untouched = 3
-    plate = golden["sample"][:3]
+    plate = numbers["sample"][:3]
     with features.recording():
         assert features.at(0, plate) is plate
     assert features.at(0, plate) is plate
@@ -325,9 +302,9 @@ def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
         FeatureOptimisation(**{name: value})
 
 
-def test_of_the_branches_the_last_one_alone_can_be_optimised(golden: dict[str, Tensor]) -> None:
-    window = golden_window(golden)
-    features = torch.cat([golden["sample"], golden["sample"]])
+def test_of_the_branches_the_last_one_alone_can_be_optimised(numbers: dict[str, Tensor]) -> None:
+    window = flow_window(numbers)
+    features = torch.cat([numbers["sample"], numbers["sample"]])
     found = OptimisedFeatures(window, FeatureOptimisation(iterations=2, spatial_weight=None, conditional_only=True)).at(
         0, features
     )

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from reference import golden
 
 from fresco_backend.engine.flow import Flow, inconsistent, reduction, resize_flow, warp
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
 def geometry() -> dict[str, torch.Tensor]:
-    with np.load(GOLDEN / "geometry.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return golden("geometry")
 
 
 def still(frames: int = 2, height: int = 16, width: int = 24) -> Flow:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import assert_close_but_for_few, flow_window, golden
 from shots import small_shot
-from test_features import assert_close_but_for_few, golden_window, load
 from torch import Tensor
 
 import tiny
@@ -90,18 +90,18 @@ def test_some_frames_have_their_own_background(images: Tensor) -> None:
 
 
 def test_compat_gives_the_references_features() -> None:
-    golden, settings = load("feature_optimisation.npz"), windows.engine_coherence(REFERENCE)
+    numbers, settings = golden("feature_optimisation"), windows.engine_coherence(REFERENCE)
     assert settings.features is not None
     optimisation = settings.features.optimisation
     assert optimisation.temporal_weight is not None and optimisation.spatial_weight is not None
     losses: list[Loss] = [
-        TemporalLoss(golden_window(golden).flow(8, 12), optimisation.temporal_weight),
-        SpatialLoss(unit_rows(golden["ref_feature"]), optimisation.spatial_weight),
+        TemporalLoss(flow_window(numbers).flow(8, 12), optimisation.temporal_weight),
+        SpatialLoss(unit_rows(numbers["ref_feature"]), optimisation.spatial_weight),
     ]
-    assert_close_but_for_few(optimise(golden["sample"], losses, optimisation), golden["full_out"], 1e-4, 1e-2)
+    assert_close_but_for_few(optimise(numbers["sample"], losses, optimisation), numbers["full_out"], 1e-4, 1e-2)
     ours = windows.engine_coherence(Coherence()).features
     assert ours is not None
-    quiet = golden["sample"] * 0.1  # where the reference's epsilon lifts what is quiet
+    quiet = numbers["sample"] * 0.1  # where the reference's epsilon lifts what is quiet
     assert optimise(quiet, losses, ours.optimisation).std() < 0.5 * optimise(quiet, losses, optimisation).std()
 
 

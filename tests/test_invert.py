@@ -5,20 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
-from test_attention import OneLayer, Recorded
+from reference import golden, golden_layer, golden_window
 from torch import Tensor, nn
 
 import tiny
 from fresco_backend.engine.attention import AttentionGuides, guided_attention
-from fresco_backend.engine.correspondence import Paths
 from fresco_backend.engine.invert import (
     Injection,
     injected_convolution,
@@ -30,13 +26,7 @@ from fresco_backend.engine.invert import (
 )
 from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Step, steps_of
 
-GOLDEN = Path(__file__).parent / "golden"
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
-
-
-def golden(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / name) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def steps_up(timesteps: Sequence[int]) -> list[Step]:
@@ -45,7 +35,7 @@ def steps_up(timesteps: Sequence[int]) -> list[Step]:
 
 
 def test_inversion_is_the_references() -> None:
-    numbers = golden("ddim.npz")
+    numbers = golden("ddim")
 
     def answer(latents: Tensor, step: Step) -> Tensor:
         return torch.tanh(torch.einsum("oc,nchw->nohw", numbers["inv_M"], latents)) * step.timestep / 1000
@@ -108,19 +98,8 @@ def test_what_is_inverted_has_the_place_of_the_step_that_passes_over_it_on_the_w
 @pytest.mark.parametrize("injected", [False, True])
 @pytest.mark.parametrize("guided", [False, True])
 def test_injected_attention_is_the_references(injected: bool, guided: bool) -> None:
-    numbers = golden("editing_attention.npz")
-    heads = int(numbers["heads"])
-    attention = Attention(query_dim=48, heads=heads, dim_head=48 // heads)
-    projections = (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0])
-    for linear, name in zip(projections, ("Wq", "Wk", "Wv", "Wo"), strict=True):
-        linear.weight.data = numbers[name]
-    attention.to_out[0].bias.data = numbers["bo"]
-    layer = OneLayer(attention).requires_grad_(False)
-    paths = Paths(
-        index=numbers["fwd_mapping"][:, 0], inverse=numbers["bwd_mapping"][:, 0],
-        linked=numbers["interattn_mask"][:, 0],
-    )  # fmt: skip
-    window = Recorded(numbers["attn_mask_s8"].flatten().nonzero().squeeze(1), paths)
+    numbers = golden("editing_attention")
+    layer, window = golden_layer(numbers), golden_window(numbers)
     guides = AttentionGuides(cross_frame=guided, temporal=5.0 if guided else None, injected=injected)
     with guided_attention(layer, window, guides):
         output = layer(numbers["hidden_states"])
@@ -131,7 +110,7 @@ def test_injected_attention_is_the_references(injected: bool, guided: bool) -> N
 @pytest.fixture(scope="module")
 def residual_block() -> tuple[Any, dict[str, Tensor]]:
     """The reference's residual block where a U-Net has the injected one."""
-    numbers = golden("editing_attention.npz")
+    numbers = golden("editing_attention")
     block = ResnetBlock2D(in_channels=16, temb_channels=8, groups=4).requires_grad_(False)
     block.load_state_dict({name[3:]: values for name, values in numbers.items() if name.startswith("rb/")})
     unet, up_block = nn.Module(), nn.Module()

@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Noise schedules and steps: the reference's numbers, and diffusers' for what the reference does not have."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from torch import Tensor
+from reference import golden
 
 import tiny
 from fresco_backend.engine.sampler import run_steps
 from fresco_backend.engine.schedule import NoiseSchedule, Prediction, Spacing, Step
 
-GOLDEN = Path(__file__).parent / "golden"
-DDPM = np.load(GOLDEN / "ddpm_step.npz")
-DDIM = np.load(GOLDEN / "ddim.npz")
+DDPM, DDIM = golden("ddpm_step"), golden("ddim")
 SCHEDULE = NoiseSchedule.of(tiny.tiny_scheduler())
-
-
-def tensor(arrays: object, name: str) -> Tensor:
-    return torch.from_numpy(arrays[name])  # type: ignore[index]
 
 
 def step_at(timestep: int, steps: int = 20) -> Step:
@@ -28,7 +19,7 @@ def step_at(timestep: int, steps: int = 20) -> Step:
 
 
 def test_signal_and_time_steps_are_the_references() -> None:
-    assert np.abs(np.array(SCHEDULE.signal) - DDPM["alphas_cumprod"]).max() < 1e-6
+    assert (torch.tensor(SCHEDULE.signal) - DDPM["alphas_cumprod"]).abs().max() < 1e-6
     assert list(SCHEDULE.timesteps(20)) == DDPM["timesteps"].tolist() == DDIM["timesteps_20"].tolist()
     assert list(SCHEDULE.timesteps(50)) == DDIM["timesteps_50"].tolist()
 
@@ -36,21 +27,21 @@ def test_signal_and_time_steps_are_the_references() -> None:
 @pytest.mark.parametrize("timestep", [951, 151])
 @pytest.mark.parametrize("shared", [0, 1])
 def test_ancestral_step_is_the_references(timestep: int, shared: int) -> None:
-    sample, noise = tensor(DDPM, "sample"), tensor(DDPM, "noise")
+    sample, noise = DDPM["sample"], DDPM["noise"]
     noise = noise[:1].expand_as(noise) if shared else noise
-    clean = SCHEDULE.clean(sample, tensor(DDPM, "model_output"), timestep)
+    clean = SCHEDULE.clean(sample, DDPM["model_output"], timestep)
     after = SCHEDULE.ddpm_step(sample, clean, step_at(timestep), noise)
-    assert (clean - tensor(DDPM, f"t{timestep}_bg0_rep{shared}_x0")).abs().max() < 2e-5
-    assert (after - tensor(DDPM, f"t{timestep}_bg0_rep{shared}_prev")).abs().max() < 2e-5
+    assert (clean - DDPM[f"t{timestep}_bg0_rep{shared}_x0"]).abs().max() < 2e-5
+    assert (after - DDPM[f"t{timestep}_bg0_rep{shared}_prev"]).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("timestep", [951, 451, 1])
 def test_deterministic_step_is_the_references(timestep: int) -> None:
-    sample = tensor(DDIM, "sample")
-    clean = SCHEDULE.clean(sample, tensor(DDIM, "model_output"), timestep)
+    sample = DDIM["sample"]
+    clean = SCHEDULE.clean(sample, DDIM["model_output"], timestep)
     after = SCHEDULE.ddim_step(sample, clean, step_at(timestep))
-    assert (clean - tensor(DDIM, f"ddim_n20_t{timestep}_x0")).abs().max() < 2e-5
-    assert (after - tensor(DDIM, f"ddim_n20_t{timestep}_prev")).abs().max() < 2e-5
+    assert (clean - DDIM[f"ddim_n20_t{timestep}_x0"]).abs().max() < 2e-5
+    assert (after - DDIM[f"ddim_n20_t{timestep}_prev"]).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("spacing", list(Spacing))

@@ -1,33 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from reference import golden, golden_flow
 from torch import Tensor
 
 from fresco_backend.engine.correspondence import Correspondence
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.smoothing import carry_background, dilate, smooth_background
 
-GOLDEN = Path(__file__).parent / "golden"
+
+@pytest.fixture(scope="module")
+def numbers() -> dict[str, Tensor]:
+    return golden("background_smoothing")
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
-    with np.load(GOLDEN / "background_smoothing.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-
-@pytest.fixture(scope="module")
-def window(golden: dict[str, Tensor]) -> Correspondence:
-    flow = Flow(
-        forward=golden["fwd_flows"],
-        backward=golden["bwd_flows"],
-        forward_occlusion=golden["fwd_occ"],
-        backward_occlusion=golden["bwd_occ"],
-    )
-    return Correspondence(frames=golden["img"], flow=flow)
+def window(numbers: dict[str, Tensor]) -> Correspondence:
+    return Correspondence(frames=numbers["img"], flow=golden_flow(numbers))
 
 
 def still_window(frames: int) -> Correspondence:
@@ -36,18 +26,17 @@ def still_window(frames: int) -> Correspondence:
 
 
 @pytest.mark.parametrize("name", ["img", "feat8"])
-def test_smoothing_agrees_with_the_reference(name: str, golden: dict[str, Tensor], window: Correspondence) -> None:
-    given = golden[name].clone()
-    smoothed = smooth_background(given, window, golden["saliency"])
-    torch.testing.assert_close(smoothed, golden[f"{name}_out"], rtol=0, atol=2e-5)
-    assert torch.equal(given, golden[name])
+def test_smoothing_agrees_with_the_reference(name: str, numbers: dict[str, Tensor], window: Correspondence) -> None:
+    given = numbers[name].clone()
+    smoothed = smooth_background(given, window, numbers["saliency"])
+    torch.testing.assert_close(smoothed, numbers[f"{name}_out"], rtol=0, atol=2e-5)
+    assert torch.equal(given, numbers[name])
 
 
 @pytest.mark.parametrize(("size", "name"), [(7, "dilate7"), (13, "dilate13")])
 def test_dilation_agrees_with_the_reference(size: int, name: str) -> None:
-    with np.load(GOLDEN / "geometry.npz") as arrays:
-        mask, expected = torch.from_numpy(arrays["dilate_in"]), torch.from_numpy(arrays[name])
-    torch.testing.assert_close(dilate(mask, size), expected, rtol=0, atol=2e-5)
+    numbers = golden("geometry")
+    torch.testing.assert_close(dilate(numbers["dilate_in"], size), numbers[name], rtol=0, atol=2e-5)
 
 
 def test_dilation_grows_a_point_to_a_box_and_repeats_the_border() -> None:

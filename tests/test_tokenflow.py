@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from itertools import chain, pairwise
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from largest import Largest
+from reference import golden
 from torch import Tensor, nn
 
 import tiny
@@ -26,48 +25,46 @@ from fresco_backend.engine.tokenflow import (
     unit,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
 PIVOTS = 3
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
-    with np.load(GOLDEN / "tokenflow_block.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+def numbers() -> dict[str, Tensor]:
+    return golden("tokenflow_block")
 
 
 @pytest.fixture(scope="module")
-def unet(golden: dict[str, Tensor]) -> nn.Sequential:
-    heads = int(golden["heads"])
+def unet(numbers: dict[str, Tensor]) -> nn.Sequential:
+    heads = int(numbers["heads"])
     block = BasicTransformerBlock(dim=32, num_attention_heads=heads, attention_head_dim=32 // heads,
                                   cross_attention_dim=20)  # fmt: skip
-    block.load_state_dict({name[2:]: values for name, values in golden.items() if name.startswith("w/")}, strict=False)
+    block.load_state_dict({name[2:]: values for name, values in numbers.items() if name.startswith("w/")}, strict=False)
     return nn.Sequential(block).requires_grad_(False).eval()
 
 
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("frames", [2, 3])
 def test_a_block_agrees_with_the_reference(
-    place: int, frames: int, golden: dict[str, Tensor], unet: nn.Sequential
+    place: int, frames: int, numbers: dict[str, Tensor], unet: nn.Sequential
 ) -> None:
     found = segments((0, frames), 2 * frames, 0, Blend.REFERENCE)[place]
     assert found.pivots == ((0,), (0, 1))[place]
     features, block = PivotFeatures(), unet[0]
     with features.stored(unet, PIVOTS):
-        output = block(golden["x_pivot"], encoder_hidden_states=golden["ctx_pivot"])
-    torch.testing.assert_close(output, golden["y_pivot"], rtol=0, atol=2e-5)
+        output = block(numbers["x_pivot"], encoder_hidden_states=numbers["ctx_pivot"])
+    torch.testing.assert_close(output, numbers["y_pivot"], rtol=0, atol=2e-5)
     name = f"seg_b{place}_n{frames}_"
     with features.propagated(unet, found):
-        output = block(golden[name + "x"], encoder_hidden_states=golden[name + "ctx"])
-    torch.testing.assert_close(output, golden[name + "y"], rtol=0, atol=2e-5)
+        output = block(numbers[name + "x"], encoder_hidden_states=numbers[name + "ctx"])
+    torch.testing.assert_close(output, numbers[name + "y"], rtol=0, atol=2e-5)
 
 
-def test_a_frame_that_is_its_pivot_gets_the_pivots_own_result(golden: dict[str, Tensor], unet: nn.Sequential) -> None:
+def test_a_frame_that_is_its_pivot_gets_the_pivots_own_result(numbers: dict[str, Tensor], unet: nn.Sequential) -> None:
     features, block = PivotFeatures(), unet[0]
     with features.stored(unet, PIVOTS):
-        whole = block(golden["x_pivot"], encoder_hidden_states=golden["ctx_pivot"])
+        whole = block(numbers["x_pivot"], encoder_hidden_states=numbers["ctx_pivot"])
     with features.propagated(unet, Segment(frames=(0, 1, 2), pivots=(1, 2), weights=(0.0, 0.0, 1.0))):
-        again = block(golden["x_pivot"], encoder_hidden_states=golden["ctx_pivot"])
+        again = block(numbers["x_pivot"], encoder_hidden_states=numbers["ctx_pivot"])
     ours, theirs = again.unflatten(0, (3, 3)), whole.unflatten(0, (3, 3))
     torch.testing.assert_close(ours[:, 1:], theirs[:, 1:], rtol=0, atol=2e-5)
     assert not torch.allclose(ours[:, 0], theirs[:, 0], atol=1e-2)
