@@ -252,6 +252,13 @@ def test_a_training_of_some_minutes_cools_down_and_ends_with_them(
     assert torch.load(work / "diffusion.pt", weights_only=True)["samples"] == 2 * len(rates)
 
 
+def test_phases_follow_each_other_and_the_last_one_cools_down() -> None:
+    timetable = diffusion_training.Timetable("64:4:100,128:2:50")
+    found = [timetable.at(samples) for samples in (0, 99, 100, 125, 149, 150)]
+    first, last = (64, 4, 100), (128, 2, 50)
+    assert found == [(first, 1), (first, 1), (last, 1), (last, 0.5), (last, 0.02), None]
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_log_ends_where_the_training_does(
     every: int, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from .training_files import log, save_atomically
 
 # A channel of deviation d becomes one of deviation d**0.3: low frequencies still outlive the noise longest.
 WHITENING = 0.7
+LEARNING_RATE = 1e-3  # of Adam, at most
 SPOILT_SHARE = 0.6  # of the samples
 LATENT_ERROR = 0.3  # at most, where a latent channel of natural pictures has a deviation of about 1
 
@@ -63,27 +65,37 @@ def spoilt(latents: Tensor, rng: np.random.Generator) -> Tensor:
     return latents + share.float()[:, None, None, None] * noise
 
 
+def learning_rate(step: int, steps: int) -> float:
+    """The rate at a step: it rises over the first hundred, and falls over the last half of them all."""
+    return LEARNING_RATE * min(1, (step + 1) / 100, max(0.02, (steps - step) / (0.5 * steps)))
+
+
+def _initial_state(path: Path, init: Path | None, batches: Iterator[Tensor]) -> dict[str, Any]:
+    """What a training starts from: its checkpoint, else an exported model, else the gains of natural pictures alone."""
+    if path.exists():
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        return state
+    if init is not None:
+        exported: DctAutoencoder = DctAutoencoder.from_pretrained(init / "vae")
+        return {"step": 0, "gains": exported.config["gains"], "model": exported.restoration.float().state_dict()}
+    return {"step": 0, "gains": measured_gains(torch.cat([next(batches) for _ in range(12)]))}
+
+
 def train_autoencoder(options: argparse.Namespace) -> None:
     """Measure the gains, then train the restoration network on the transform's errors and on those of a diffusion."""
     path = options.work / "autoencoder.pt"
     batches, rng = picture_batches(options.photos, side=96, batch=16), np.random.default_rng(2)
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-    elif options.init is not None:
-        exported: DctAutoencoder = DctAutoencoder.from_pretrained(options.init / "vae")
-        state = {"step": 0, "gains": exported.config["gains"], "model": exported.restoration.float().state_dict()}
-    else:
-        state = {"step": 0, "gains": measured_gains(torch.cat([next(batches) for _ in range(12)]))}
+    state = _initial_state(path, options.init, batches)
     autoencoder = DctAutoencoder(gains=state["gains"])
-    optimiser = torch.optim.AdamW(autoencoder.restoration.parameters(), lr=1e-3, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(autoencoder.restoration.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
     if "model" in state:
         autoencoder.restoration.load_state_dict(state["model"])
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
-    saved, running = time.monotonic(), 0.0
+    saved = time.monotonic()
     for step in range(state["step"], options.steps + 1):
         for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * min(1, (step + 1) / 100, max(0.02, (options.steps - step) / (0.5 * options.steps)))
+            group["lr"] = learning_rate(step, options.steps)
         images = next(batches)
         with torch.no_grad():
             degraded = autoencoder.inverse_transform(spoilt(autoencoder.encode(images).latent_dist.mode(), rng))
@@ -94,7 +106,6 @@ def train_autoencoder(options: argparse.Namespace) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        running = 0.98 * running + 0.02 * float(error.detach().square().mean())
         if step % 50 == 0 or time.monotonic() - saved > training_files.CHECKPOINT_SECONDS or step == options.steps:
             before = (degraded - images).square().mean()
             psnr = [10 * math.log10(4 / float(value)) for value in (before, error.detach().square().mean())]

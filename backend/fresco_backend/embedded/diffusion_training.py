@@ -7,6 +7,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -147,39 +148,60 @@ def nouns_of(work: Path, init: Path | None = None) -> list[str]:
     return nouns_kept
 
 
-def train_diffusion(options: argparse.Namespace) -> None:
-    """Train U-Net, ControlNet and text encoder together by `--phases PIXELS:BATCH:SAMPLES,...`; the last cools down.
+class Phase(NamedTuple):
+    """A stretch of a training. pixels: side of its pictures. batch: samples a step. samples: of the whole phase."""
 
-    With `--minutes` the whole run has cooled down and ends when they are over, however far the phases are.
+    pixels: int
+    batch: int
+    samples: int
+
+
+class Timetable:
+    """Which phase a training is in, and how far it has cooled down."""
+
+    def __init__(self, phases: str, minutes: float | None = None) -> None:
+        """phases: "PIXELS:BATCH:SAMPLES,...", of which the last one cools down. minutes: from now on, in which the
+        whole training cools down and after which it ends, however far its phases are; None sets no such limit.
+        """
+        self._phases = [Phase(*map(int, phase.split(":"))) for phase in phases.split(",")]
+        self._ends = np.cumsum([phase.samples for phase in self._phases])
+        self._minutes, self._began = minutes, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the training began."""
+        return time.monotonic() - self._began
+
+    def at(self, samples: int) -> tuple[Phase, float] | None:
+        """The phase after so many samples, and what is left of the cool-down, in (0, 1]; None when it is all over."""
+        if samples >= self._ends[-1]:
+            return None
+        place = int(np.searchsorted(self._ends, samples, side="right"))
+        phase = self._phases[place]
+        left = int(self._ends[-1] - samples) / phase.samples if place == len(self._phases) - 1 else 1.0
+        if self._minutes is not None:
+            left = min(left, 1 - self.seconds / (60 * self._minutes))
+        return (phase, left) if left > 0 else None
+
+
+def train_diffusion(options: argparse.Namespace) -> None:
+    """Train U-Net, ControlNet and text encoder together, by the timetable of `--phases` and `--minutes`.
+
+    It resumes from its checkpoint, and takes in shards that are made while it trains.
     """
-    began = time.monotonic()
+    timetable = Timetable(options.phases, options.minutes)
     trainer = Trainer(options.work, options.device, options.rate, options.init)
     emphasis = dict(options.emphasise)
     pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
-    phases = [tuple(map(int, phase.split(":"))) for phase in options.phases.split(",")]
-    ends = np.cumsum([samples for _, _, samples in phases])
-    saved, recorded, figures = time.monotonic(), trainer.step, LossByTime(options.device)
-
-    def record(pixels: int) -> None:
-        seconds = time.monotonic() - began
-        log(options.work, "diffusion", step=trainer.step, samples=trainer.samples, pixels=pixels, seconds=seconds,
-            **figures.taken())  # fmt: skip
-
-    while trainer.samples < ends[-1]:
-        phase = int(np.searchsorted(ends, trainer.samples, side="right"))
-        pixels, size, length = phases[phase]
-        left = int(ends[-1] - trainer.samples) / length if phase == len(phases) - 1 else 1.0
-        if options.minutes is not None:
-            left = min(left, 1 - (time.monotonic() - began) / (60 * options.minutes))
-            if left <= 0:
-                break
+    record = TrainingLog(options.work, options.device, trainer, timetable)
+    saved = time.monotonic()
+    while (now := timetable.at(trainer.samples)) is not None:
+        phase, left = now
         rng = np.random.default_rng((1, trainer.step))
-        losses, timesteps = diffusion_loss(trainer.networks, pairs.draw(rng, pixels, size), rng, options.unheard)
-        trainer.update(losses.mean(), 0.05 + 0.95 * left, size)
-        figures.add(losses.detach(), timesteps)
-        if trainer.step % LOG_STEPS == 0:
-            record(pixels)
-            recorded = trainer.step
+        batch = pairs.draw(rng, phase.pixels, phase.batch)
+        losses, timesteps = diffusion_loss(trainer.networks, batch, rng, options.unheard)
+        trainer.update(losses.mean(), 0.05 + 0.95 * left, phase.batch)
+        record.add(losses.detach(), timesteps, phase)
         if time.monotonic() - saved > training_files.CHECKPOINT_SECONDS:
             trainer.save()
             saved = time.monotonic()
@@ -187,8 +209,34 @@ def train_diffusion(options: argparse.Namespace) -> None:
                 del pairs  # the device need not have room for both
                 pairs = Pairs(options.work, trainer.networks.tokenizer, emphasis, options.device)
     trainer.save()
-    if trainer.step > recorded:
-        record(pixels)  # so that the log ends where the training does
+    record.end()
+
+
+class TrainingLog:
+    """The log of a training: a line every LOG_STEPS steps, and one where the training ends."""
+
+    def __init__(self, work: Path, device: torch.device, trainer: Trainer, timetable: Timetable) -> None:
+        self._work, self._trainer, self._timetable = work, trainer, timetable
+        self._losses = LossByTime(device)
+        self._written = trainer.step  # the step of the last line
+        self._pixels = 0
+
+    def add(self, losses: Tensor, timesteps: Tensor, phase: Phase) -> None:
+        """Take in the losses (N,) at time steps (N,) of the step that was trained just now."""
+        self._losses.add(losses, timesteps)
+        self._pixels = phase.pixels
+        if self._trainer.step % LOG_STEPS == 0:
+            self._write()
+
+    def end(self) -> None:
+        """Write what is not written yet."""
+        if self._trainer.step > self._written:
+            self._write()
+
+    def _write(self) -> None:
+        log(self._work, "diffusion", step=self._trainer.step, samples=self._trainer.samples, pixels=self._pixels,
+            seconds=self._timetable.seconds, **self._losses.taken())  # fmt: skip
+        self._written = self._trainer.step
 
 
 class LossByTime:
