@@ -105,6 +105,17 @@ def test_the_autoencoder_stage_whitens_and_goes_on_where_it_stopped(prepared: Pa
     assert not same(again["model"], saved["model"])
 
 
+def test_the_autoencoder_stage_gives_the_same_bits_each_time(prepared: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("first", "second"):
+        shutil.copytree(prepared.parent / "photos", tmp_path / name / "photos")
+        work = tmp_path / name / "work"
+        work.mkdir()
+        train_autoencoder(miniature.options("autoencoder", work, "--steps", "1"))
+        found.append(torch.load(work / "autoencoder.pt", weights_only=True)["model"])
+    assert same(*found)
+
+
 def test_gains_bring_the_channels_of_pictures_nearer_to_each_other() -> None:
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).cumsum(-1) / 32 - 1
     deviations = [DctAutoencoder(gains=gains).encode(images, return_dict=False)[0].mode().std(dim=(0, 2, 3))

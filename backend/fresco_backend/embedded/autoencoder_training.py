@@ -85,6 +85,7 @@ def train_autoencoder(options: argparse.Namespace) -> None:
     """Measure the gains, then train the restoration network on the transform's errors and on those of a diffusion."""
     path = options.work / "autoencoder.pt"
     batches, rng = picture_batches(options.photos, side=96, batch=16), np.random.default_rng(2)
+    torch.manual_seed(0)  # of the first weights
     state = _initial_state(path, options.init, batches)
     autoencoder = DctAutoencoder(gains=state["gains"])
     optimiser = torch.optim.AdamW(autoencoder.restoration.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
