@@ -12,7 +12,7 @@ import torch
 from fresco_backend.commands import doctor
 from fresco_backend.commands.doctor import CHECKS, diagnose, examine
 from fresco_backend.commands.finding import Concern, Verdict
-from fresco_backend.models import model_store
+from fresco_backend.models import model_files, model_store
 from fresco_backend.render import free_memory
 from fresco_protocol.errors import OutputDenied
 
@@ -126,8 +126,8 @@ def test_an_embedded_model_without_or_with_wrong_hashes_fails(tiny_model: Path, 
     monkeypatch.setattr(model_store, "EMBEDDED_FOLDER", model)
     assert "SHA256SUMS" in examine("model", CHECKS["model"]).text
     weights = model / "unet" / "diffusion_pytorch_model.safetensors"
-    sums = model / model_store.CHECKSUMS
-    sums.write_text(f"{model_store.sha256(weights)}  unet/{weights.name}\n", encoding="utf-8")
+    sums = model / model_files.CHECKSUMS
+    sums.write_text(f"{model_files.sha256(weights)}  unet/{weights.name}\n", encoding="utf-8")
     assert examine("model", CHECKS["model"]).verdict is Verdict.OK
     sums.write_text(f"{'0' * 64}  unet/{weights.name}\n", encoding="utf-8")
     found = examine("model", CHECKS["model"])

@@ -19,7 +19,7 @@ from fresco_backend.engine import denoise
 from fresco_backend.engine.latents import decode
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.guides.controls import soft_edges
-from fresco_backend.models import model_store, weights
+from fresco_backend.models import model_files, model_store, weights
 from fresco_backend.models.weights import Models
 from fresco_backend.render import recommendation
 from fresco_protocol.shot import Control, ControlKind
@@ -50,7 +50,7 @@ def text() -> str:
 def test_every_weight_file_is_the_one_that_was_released(folder: Path) -> None:
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     stated = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
-    found = {path.relative_to(folder).as_posix(): model_store.sha256(path) for path in folder.rglob("*.safetensors")}
+    found = {path.relative_to(folder).as_posix(): model_files.sha256(path) for path in folder.rglob("*.safetensors")}
     assert stated == found
     assert {name.split("/")[0] for name in found} == {"unet", "controlnet", "text_encoder", "vae"}
 
@@ -97,7 +97,7 @@ def test_every_look_stands_in_the_card_with_a_prompt_that_names_it(folder: Path)
 
 def test_the_figures_of_the_card_were_measured_on_these_weights(folder: Path) -> None:
     measured = figures.Figures.from_json((folder / "evaluation.json").read_text())
-    assert measured.weights == model_store.sha256(folder / "SHA256SUMS")
+    assert measured.weights == model_files.sha256(folder / "SHA256SUMS")
     assert f"{figures.OPENING}\n{measured.to_markdown()}\n{figures.CLOSING}" in (folder / "README.md").read_text()
     assert {look.look for look in measured.looks} == {name.value for name in LOOKS}
     assert min(look.count for look in measured.looks) >= 20

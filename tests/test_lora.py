@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import tiny
 from fresco_backend.files.frames import read_frame
-from fresco_backend.models import lora, model_store, weights
+from fresco_backend.models import lora, model_files, model_store, weights
 from fresco_backend.models.lora_names import original_names
 from fresco_protocol.errors import WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Lora
@@ -228,7 +228,7 @@ def test_a_model_is_loaded_with_its_loras(tiny_model: Path, tmp_path: Path, monk
     lora.fuse(lora.targets(truth, tiny.tiny_text_encoder()), path, 0.5)
     lora.fuse(lora.targets(truth, tiny.tiny_text_encoder()), path, -0.25)
     assert same(state(models.unet), state(truth))
-    digest = model_store.sha256(path)
+    digest = model_files.sha256(path)
     assert {name: value for name, value in models.hashes.items() if "lora" in name} == {
         "lora/0/ink.safetensors": digest, "lora/1/ink.safetensors": digest}
 

@@ -17,7 +17,7 @@ from shots import bits, rendered, small_shot, with_look, write_plate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import tiny
-from fresco_backend.models import model_store, single_file, weights
+from fresco_backend.models import model_files, model_store, single_file, weights
 from fresco_backend.models.model_family import Family
 from fresco_backend.models.unet_shape import unet_shape
 from fresco_backend.render.recommendation import recommendation
@@ -148,7 +148,7 @@ def test_an_autoencoder_of_one_file_takes_the_place_of_the_models_own(tiny_model
     path = original_names.save_autoencoder(tmp_path / "vae.safetensors", other)
     models = load(tiny_model, vae=str(path))
     assert torch.allclose(models.vae.decode(NOISE).sample, other.decode(NOISE).sample, atol=1e-5)
-    assert models.hashes["vae/vae.safetensors"] == model_store.sha256(path)
+    assert models.hashes["vae/vae.safetensors"] == model_files.sha256(path)
 
 
 def test_the_scale_of_an_autoencoder_of_one_file_is_that_of_its_models_family(

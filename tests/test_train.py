@@ -27,7 +27,7 @@ from fresco_backend.embedded import (
 )
 from fresco_backend.embedded.autoencoder_training import load_autoencoder, train_autoencoder
 from fresco_backend.embedded.dct import DctAutoencoder
-from fresco_backend.models import model_store, weights
+from fresco_backend.models import model_files, model_store, weights
 from fresco_protocol.shot import Control, ControlKind
 
 SOFT_EDGE = Control(kind=ControlKind.SOFT_EDGE)
@@ -339,7 +339,7 @@ def test_the_export_is_the_moving_average(trained: Path, model: Path) -> None:
 def test_the_export_states_the_hashes_of_all_weights(model: Path) -> None:
     lines = (line.split(maxsplit=1) for line in (model / "SHA256SUMS").read_text().splitlines())
     stated = {name: digest for digest, name in lines}
-    found = {path.relative_to(model).as_posix(): model_store.sha256(path) for path in model.rglob("*.safetensors")}
+    found = {path.relative_to(model).as_posix(): model_files.sha256(path) for path in model.rglob("*.safetensors")}
     assert stated == found
     assert len(found) == 4
 

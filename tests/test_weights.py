@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from fresco_backend.embedded.dct import DctAutoencoder
-from fresco_backend.models import model_hub, model_store, single_file, weights
+from fresco_backend.models import model_files, model_hub, model_store, single_file, weights
 from fresco_protocol.errors import UsageError, WeightsError, WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Prediction
 
@@ -351,7 +351,7 @@ def test_hashes_are_those_of_the_files_and_stable(tiny_model: Path, model: Path)
 
 
 def test_weights_that_are_not_those_of_the_checksums_are_refused(model: Path) -> None:
-    digest = model_store.sha256(model / UNET_FILE)
+    digest = model_files.sha256(model / UNET_FILE)
     (model / "SHA256SUMS").write_text(f"{digest}  {UNET_FILE}\n")
     content = bytearray((model / UNET_FILE).read_bytes())
     content[-1] ^= 1
@@ -381,7 +381,7 @@ def test_a_hub_model_that_is_not_here_says_how_to_get_it(hub_cache: Path) -> Non
 def test_a_hub_model_loads_from_the_cache(hub_cache: Path, tiny_model: Path) -> None:
     snapshot = cache_on_hub(hub_cache, "owner/model", tiny_model)
     models = load("owner/model")
-    assert models.hashes[UNET_FILE] == model_store.sha256(snapshot / UNET_FILE)
+    assert models.hashes[UNET_FILE] == model_files.sha256(snapshot / UNET_FILE)
 
 
 def test_half_a_hub_model_says_which_part_and_how_to_get_it(hub_cache: Path, tiny_model: Path) -> None:
@@ -421,7 +421,7 @@ def test_a_download_takes_half_precision_where_there_is_no_other(
         fetched.extend(allow_patterns or [])
         return str(tiny_model)
 
-    files = ["model_index.json", *(file for file in model_store.pipeline_files("fp16") if "*" not in file)]
+    files = ["model_index.json", *(file for file in model_hub.pipeline_files("fp16") if "*" not in file)]
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: files)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert weights.check("owner/model", offline=False).place == tiny_model
@@ -492,7 +492,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_checkpoint_has_the_released_names(checkpoint: Path) -> None:
-    assert model_store.tensor_names(checkpoint) >= {
+    assert model_files.tensor_names(checkpoint) >= {
         "model.diffusion_model.time_embed.0.weight",
         "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight",
         "model.diffusion_model.input_blocks.3.0.op.weight",
@@ -520,7 +520,7 @@ def test_a_single_file_gives_the_same_models_without_a_network(checkpoint: Path)
     encoder = tiny.tiny_text_encoder(single_file.clip_tokenizer(), width=64, heads=1)
     ids = models.tokenizer("a cat", padding="max_length", max_length=77, return_tensors="pt").input_ids
     assert torch.equal(states, encoder(ids)[0])
-    assert models.hashes["unet/sd1.safetensors"] == model_store.sha256(checkpoint)
+    assert models.hashes["unet/sd1.safetensors"] == model_files.sha256(checkpoint)
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -638,7 +638,7 @@ def test_a_description_holds_card_words_sizes_and_hashes(tmp_path: Path) -> None
     text = weights.describe(str(folder))
     assert text.startswith("# A small model")
     assert "watercolour" in text
-    assert model_store.sha256(folder / UNET_FILE) in text
+    assert model_files.sha256(folder / UNET_FILE) in text
     assert "unet: 6.6 MB" in text
 
 

@@ -198,15 +198,15 @@ def _scratch() -> str | Concern:
 
 
 def _model() -> str:
-    from fresco_backend.models import model_store
+    from fresco_backend.models import model_files, model_store
 
     try:
         inventory = model_store.check(model_store.EMBEDDED)
         inventory.require()
     except WeightsError as error:
         raise type(error)(error.what, where=error.where, remedy=REINSTALL) from error
-    if not (inventory.place / model_store.CHECKSUMS).is_file():
-        raise WeightsRefused(f"without {model_store.CHECKSUMS} nobody knows whether it is the released one",
+    if not (inventory.place / model_files.CHECKSUMS).is_file():
+        raise WeightsRefused(f"without {model_files.CHECKSUMS} nobody knows whether it is the released one",
                              where=inventory.place, remedy=REINSTALL)
     return f"embedded, {bytes_text(inventory.size)}, hashes as released"
 

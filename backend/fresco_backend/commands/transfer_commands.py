@@ -117,7 +117,7 @@ def _is_delivery(path: str) -> bool:
     from fresco_backend.files.frame_pattern import MOVIES, PICTURES, record_path
     from fresco_backend.files.frames import embedded_job_hash
     from fresco_backend.files.image_files import decoded
-    from fresco_backend.models.model_store import sha256
+    from fresco_backend.models.model_files import sha256
 
     with suppress(InputError, OSError, ValueError, LookupError, TypeError):
         if Path(path).suffix.lower() in PICTURES:

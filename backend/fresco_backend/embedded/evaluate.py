@@ -32,7 +32,7 @@ from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.files.frames import Frame, Size, read_frame
 from fresco_backend.files.plate import open_plate
 from fresco_backend.guides import controls
-from fresco_backend.models import model_store, weights
+from fresco_backend.models import model_files, model_store, weights
 from fresco_backend.pixels.color import plate_space, to_engine
 from fresco_backend.pixels.resolution import resized
 from fresco_backend.render.metrics import edge_agreement
@@ -200,7 +200,7 @@ def evaluate(options: argparse.Namespace) -> Figures:
     plates = photo_squares(paths, options.side)
     looks, rows = _measure_looks(options, translator, classifier, plates)
     figures = Figures(
-        weights=model_store.sha256(options.output / model_store.CHECKSUMS),
+        weights=model_files.sha256(options.output / model_files.CHECKSUMS),
         samples=samples,
         side=options.side,
         fidelity_side=options.fidelity_side,

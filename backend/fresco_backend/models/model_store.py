@@ -22,7 +22,6 @@ from fresco_backend.models.model_family import (
     family_of_folder,
     has_two_text_encoders,
 )
-from fresco_backend.models.model_files import CHECKSUMS as CHECKSUMS
 from fresco_backend.models.model_files import (
     PICKLED,
     Component,
@@ -31,11 +30,9 @@ from fresco_backend.models.model_files import (
     missing,
     read_index,
     refuse_pickle,
+    tensor_names,
     weights_component,
 )
-from fresco_backend.models.model_files import read_json as read_json
-from fresco_backend.models.model_files import sha256 as sha256
-from fresco_backend.models.model_files import tensor_names as tensor_names
 from fresco_backend.models.model_hub import (
     Patterns,
     component_files,
@@ -43,9 +40,9 @@ from fresco_backend.models.model_hub import (
     from_hub,
     is_hub_name,
     lora_files,
+    pipeline_files,
     pull_command,
 )
-from fresco_backend.models.model_hub import pipeline_files as pipeline_files
 from fresco_protocol.errors import WeightsError, WeightsMissing, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Look, Lora, Prediction
 

@@ -25,7 +25,8 @@ from fresco_backend.files.movie_delivery import check_movie, is_movie_delivery
 from fresco_backend.files.movies import MovieReader, is_movie
 from fresco_backend.files.plate import PlateReader, open_plate
 from fresco_backend.files.sequences import FramePattern, frames_text
-from fresco_backend.models.model_store import Changes, Inventory, check, sha256
+from fresco_backend.models.model_files import sha256
+from fresco_backend.models.model_store import Changes, Inventory, check
 from fresco_backend.models.prompt_weights import check_weights
 from fresco_backend.pixels import upscaler
 from fresco_backend.pixels.color import SRGB, default_space, plate_space, showing_of, to_engine

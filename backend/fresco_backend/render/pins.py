@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from fresco_backend import __version__
 from fresco_backend.models.model_family import Family
-from fresco_backend.models.model_store import Inventory, sha256
+from fresco_backend.models.model_files import sha256
+from fresco_backend.models.model_store import Inventory
 from fresco_backend.pixels.color_config import configuration
 from fresco_backend.render.scratch import write_atomically
 from fresco_protocol.errors import InputError, NodeDiffers

@@ -14,7 +14,7 @@ from typing import Any
 from fresco_backend.engine.tones import Drift
 from fresco_backend.files.deliveries import refused
 from fresco_backend.files.frame_pattern import frames_text, record_path
-from fresco_backend.models.model_store import sha256
+from fresco_backend.models.model_files import sha256
 from fresco_backend.render import drift, pins
 from fresco_backend.render.job import Job
 from fresco_backend.render.scratch import write_atomically
