@@ -110,7 +110,7 @@ def test_a_gpu_that_torch_does_not_see_is_a_concern(monkeypatch: pytest.MonkeyPa
 def test_a_gpu_says_whether_its_features_are_optimised_the_fast_way(
     problem: str | None, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fresco_backend.models.weights.choose_device", lambda: torch.device("cuda:0"))
+    monkeypatch.setattr("fresco_backend.models.device.choose_device", lambda: torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     monkeypatch.setattr("fresco_backend.engine.fused.problem", lambda device, dtype: problem)
     found = examine("device", CHECKS["device"])

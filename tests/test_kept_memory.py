@@ -20,7 +20,7 @@ BLOCK, BLOCKS = 64 * 2**10, 1600  # 100 MiB, in blocks that the C library keeps 
 CONVOLVE = """
 import torch
 from fresco_backend.kept_memory import KERNELS
-from fresco_backend.models.weights import choose_device, choose_dtype
+from fresco_backend.models.device import choose_device, choose_dtype
 choose_dtype(choose_device())  # computes, long before a model is loaded
 for _ in range(2):
     for side in range(8, 9 + KERNELS):

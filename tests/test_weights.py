@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.models import model_files, model_hub, model_store, single_file, weights
-from fresco_protocol.errors import UsageError, WeightsError, WeightsMissing, WeightsRefused, WeightsUnsupported
+from fresco_protocol.errors import WeightsError, WeightsMissing, WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, ControlKind, Prediction
 
 CPU = torch.device("cpu")
@@ -586,46 +586,6 @@ def test_a_refiner_is_not_supported(tmp_path: Path) -> None:
     save_file({"conditioner.embedders.0.model.ln_final.weight": torch.zeros(1)}, tmp_path / "refiner.safetensors")
     with pytest.raises(WeightsUnsupported, match="refiner"):
         load(tmp_path / "refiner.safetensors")
-
-
-# Device and number format
-
-
-def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert weights.choose_device() == torch.device("cuda:0")
-    assert weights.choose_device("cuda:1") == torch.device("cuda:1")
-    assert weights.choose_device("cpu") == CPU
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert weights.choose_device("auto") == torch.device("mps")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert weights.choose_device() == CPU
-
-
-def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRESCO_DEVICE", "cuda:7")
-    with pytest.raises(UsageError, match="cpu"):
-        weights.choose_device()
-
-
-@pytest.mark.parametrize(
-    ("device", "able", "expected"),
-    [
-        ("cpu", {"avx512_bf16": True}, torch.bfloat16),
-        ("cpu", {"amx_bf16": True}, torch.bfloat16),
-        ("cpu", {"avx512_f": True, "avx512_bf16": False}, torch.float32),
-        ("cpu", {}, torch.float32),
-        ("cuda:0", {}, torch.float16),
-        ("mps", {}, torch.float16),
-    ],
-)
-def test_the_number_format_is_the_fast_one_of_the_device(
-    device: str, able: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert weights.choose_dtype(torch.device(device)) == expected
 
 
 # For people

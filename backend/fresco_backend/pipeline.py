@@ -23,8 +23,9 @@ from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned,
 from fresco_backend.files.deliveries import DeliveryWriter, folders_as_before
 from fresco_backend.files.frames import Frame, cleaned
 from fresco_backend.files.movies import MovieReader
+from fresco_backend.models.device import choose_device, choose_dtype
 from fresco_backend.models.model_store import Changes
-from fresco_backend.models.weights import Models, choose_device, choose_dtype, load
+from fresco_backend.models.weights import Models, load
 from fresco_backend.pixels.color import for_file
 from fresco_backend.render import estimate, in_betweens, movie, record, windows
 from fresco_backend.render.ahead import ahead

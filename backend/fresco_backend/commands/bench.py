@@ -29,7 +29,7 @@ from fresco_backend.engine.propagate import StyledKey, propagate
 from fresco_backend.engine.sampler import run_steps
 from fresco_backend.engine.schedule import NoiseSchedule, Step
 from fresco_backend.guides import motion
-from fresco_backend.models.weights import choose_device, choose_dtype
+from fresco_backend.models.device import choose_device, choose_dtype
 from fresco_backend.render.record import peak_memory
 
 STEPS, STRENGTH = 20, 0.75  # the reference's run: 15 steps of 20

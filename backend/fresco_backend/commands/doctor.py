@@ -105,7 +105,7 @@ def _device() -> str | Concern:
     import torch
 
     from fresco_backend.engine import fused
-    from fresco_backend.models.weights import choose_device, choose_dtype
+    from fresco_backend.models.device import choose_device, choose_dtype
 
     device = choose_device()
     dtype = choose_dtype(device)
@@ -132,7 +132,7 @@ def _cuda(name: str, problem: str | None) -> str | Concern:
 
 
 def _memory() -> str | Concern:
-    from fresco_backend.models.weights import choose_device
+    from fresco_backend.models.device import choose_device
     from fresco_backend.render.free_memory import free_memory
 
     device = choose_device()

@@ -121,11 +121,12 @@ def check(
     if changes.vae is not None:
         other = check_autoencoder(changes.vae, offline=offline)
         components = tuple(other if part.name == "vae" else part for part in components)
+    detectors = list(filter(None, map(detector_name, controls)))
     return Inventory(
         name=name, place=place, family=family, components=components,
         controls={control: _controlnet(control, name, own, family, offline) for control in controls},
         loras=tuple(_lora(number, lora, offline) for number, lora in enumerate(changes.loras)),
-        detectors={name: check_detector(name, offline=offline) for name in map(detector_name, controls) if name},
+        detectors={wanted: check_detector(wanted, offline=offline) for wanted in detectors},
     )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ large model the machine's own memory holds one network at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,20 +22,20 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from fresco_backend import settings
 from fresco_backend.embedded.dct import DctAutoencoder
 from fresco_backend.models import lora, single_file
 from fresco_backend.models.depth import DepthDetector, read_detector
+from fresco_backend.models.device import choose_device, choose_dtype
 from fresco_backend.models.model_family import TINY_AUTOENCODERS, Family
 from fresco_backend.models.model_files import Component, read_index, read_json
 from fresco_backend.models.model_store import Changes, Inventory, check, check_autoencoder
 from fresco_backend.models.prompt_weights import weighed
 from fresco_backend.models.text_states import TextReader, take_packed_text, text_states
 from fresco_backend.models.vocabulary import unknown_words, vocabulary
-from fresco_protocol.errors import UsageError, WeightsRefused, WeightsUnsupported
+from fresco_protocol.errors import WeightsRefused, WeightsUnsupported
 from fresco_protocol.shot import Control, Prediction
 
-__all__ = ["LOADABLE", "Models", "check", "choose_device", "choose_dtype", "describe", "load", "tokenizer_of"]
+__all__ = ["LOADABLE", "Models", "check", "describe", "load", "tokenizer_of"]
 
 # The only classes that a model may ask for, by component and by what its model_index.json says. Nothing that a file
 # names is ever imported.
@@ -140,43 +140,21 @@ def load(
     dtype = dtype or choose_dtype(device)
     parts = _file_parts(inventory, changes) if inventory.place.is_file() else _folder_parts(inventory)
     if changes.prediction is not None:
-        parts["scheduler_config"] = {**parts["scheduler_config"], "prediction_type": changes.prediction.value}
-    _require_schedule(parts["scheduler_config"], inventory.place)
+        schedule = {**parts.scheduler_config, "prediction_type": changes.prediction.value}
+        parts = replace(parts, scheduler_config=schedule)
+    _require_schedule(parts.scheduler_config, inventory.place)
     _fuse_loras(inventory, changes, parts)
-    nets = _controlnets(inventory, parts["unet"])
-    for module in (parts["unet"], *_encoders(parts), *nets.values()):
+    nets = _controlnets(inventory, parts.unet)
+    for module in (parts.unet, *parts.encoders, *nets.values()):
         _place(module, device, dtype)
-    _place(parts["vae"], device, _autoencoder_dtype(parts["vae"], dtype))
+    _place(parts.vae, device, _autoencoder_dtype(parts.vae, dtype))
     _pack_text(parts, nets.values())
     hashes = {file: digest for part in inventory.all_components for file, digest in part.hashes().items()}
     detectors = {wanted: read_detector(part, device) for wanted, part in inventory.detectors.items()}
     return Models(
         name=name, controlnets=nets, device=device, dtype=dtype, hashes=hashes, detectors=detectors,
-        family=inventory.family, **parts,
+        family=inventory.family, **vars(parts),
     )  # fmt: skip
-
-
-def choose_device(name: str | None = None) -> torch.device:
-    """The device of that name; for "auto" CUDA, else MPS, else the CPU. None asks the environment (FRESCO_DEVICE).
-
-    Raises UsageError, which lists what there is, when the machine has no such device.
-    """
-    name = name or settings.device_name()
-    present = devices()
-    if name == "auto":
-        return torch.device(present[0])
-    if name not in present and not (name == "cuda" and present[0].startswith("cuda")):
-        raise UsageError(f'this machine has no device "{name}"', remedy=f"It has: auto, {', '.join(present)}.")
-    return torch.device(name)
-
-
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """float16 on GPUs; on a CPU bfloat16 where it has instructions for it (some four times faster), else float32."""
-    if device.type in ("cuda", "mps"):
-        return torch.float16
-    able = torch.cpu.get_capabilities()
-    fast = any(able.get(key, False) for key in ("avx512_bf16", "amx_bf16"))
-    return torch.bfloat16 if fast else torch.float32
 
 
 def tokenizer_of(inventory: Inventory) -> PreTrainedTokenizerFast | None:
@@ -211,12 +189,6 @@ def _silence_libraries() -> None:
         logging.disable_progress_bar()
 
 
-def devices() -> list[str]:
-    """The devices of this machine, the best one first."""
-    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
-
-
 def _autoencoder_dtype(vae: nn.Module, dtype: torch.dtype) -> torch.dtype:
     """bfloat16 has eight bits, too few for a picture; Stable Diffusion XL's overflows in half precision and says so.
 
@@ -234,51 +206,68 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     module.requires_grad_(False).eval().to(device=device, dtype=dtype)
 
 
-def _encoders(parts: Mapping[str, Any]) -> list[nn.Module]:
-    return [parts["text_encoder"], *([parts["second"].encoder] if parts.get("second") else [])]
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The fields of `Models` that a model's own files decide, read and not yet on a device."""
+
+    unet: UNet2DConditionModel
+    vae: Any
+    text_encoder: CLIPTextModel
+    tokenizer: PreTrainedTokenizerFast
+    scheduler_config: Mapping[str, Any]
+    second: TextReader | None = None
+    empty_is_zero: bool = False
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """One text encoder, or two."""
+        return [self.text_encoder] if self.second is None else [self.text_encoder, self.second.encoder]
 
 
-def _fuse_loras(inventory: Inventory, changes: Changes, parts: Mapping[str, Any]) -> None:
+def _fuse_loras(inventory: Inventory, changes: Changes, parts: _Parts) -> None:
     """Add the LoRAs to the weights, one after the other; the layers that they change are in full precision then."""
     for asked, component in zip(changes.loras, inventory.loras, strict=True):
-        lora.fuse(lora.targets(parts["unet"], *_encoders(parts)), component.files[0], asked.weight)
+        lora.fuse(lora.targets(parts.unet, *parts.encoders), component.files[0], asked.weight)
 
 
-def _pack_text(parts: Mapping[str, Any], nets: Any) -> None:
+def _pack_text(parts: _Parts, nets: Iterable[ControlNetModel]) -> None:
     """Stable Diffusion XL's networks take the pooled text from the prompt's own tensor."""
-    if parts.get("second") is None:
+    if parts.second is None:
         return
-    for network in dict.fromkeys((parts["unet"], *nets)):
-        take_packed_text(network, parts["second"].encoder.config.projection_dim)
+    for network in dict.fromkeys((parts.unet, *nets)):
+        take_packed_text(network, parts.second.encoder.config.projection_dim)
 
 
-def _folder_parts(inventory: Inventory) -> dict[str, Any]:
-    """The fields of `Models` that a folder in diffusers' layout holds."""
+def _folder_parts(inventory: Inventory) -> _Parts:
+    """What a folder in diffusers' layout holds."""
     index = read_index(inventory.place)
-    parts: dict[str, Any] = {part: _module(inventory.component(part), index) for part in ("unet", "text_encoder")}
-    parts["vae"] = _autoencoder(inventory, index)
-    _require_structure(parts["unet"], parts["vae"], inventory.place)
+    unet, text_encoder = (cast(Any, _module(inventory.component(part), index)) for part in ("unet", "text_encoder"))
+    vae = _autoencoder(inventory, index)
+    _require_structure(unet, vae, inventory.place)
+    second = None
     if "text_encoder_2" in {part.name for part in inventory.components}:
-        encoder = _module(inventory.component("text_encoder_2"), index)
-        tokenizer = _tokenizer(inventory.component("tokenizer_2").place)
-        parts["second"] = TextReader(tokenizer=tokenizer, encoder=encoder)
-        parts["empty_is_zero"] = bool(index.get("force_zeros_for_empty_prompt", True))
-    schedule = read_json(inventory.component("scheduler").place / "scheduler_config.json")
-    tokenizer = _tokenizer(inventory.component("tokenizer").place)
-    return {**parts, "tokenizer": tokenizer, "scheduler_config": schedule}
+        encoder = cast(CLIPTextModelWithProjection, _module(inventory.component("text_encoder_2"), index))
+        second = TextReader(tokenizer=_tokenizer(inventory.component("tokenizer_2").place), encoder=encoder)
+    return _Parts(
+        unet=unet, vae=vae, text_encoder=text_encoder, second=second,
+        scheduler_config=read_json(inventory.component("scheduler").place / "scheduler_config.json"),
+        tokenizer=_tokenizer(inventory.component("tokenizer").place),
+        empty_is_zero=second is not None and bool(index.get("force_zeros_for_empty_prompt", True)),
+    )  # fmt: skip
 
 
-def _file_parts(inventory: Inventory, changes: Changes) -> dict[str, Any]:
-    """The fields of `Models` that a checkpoint of one file holds."""
+def _file_parts(inventory: Inventory, changes: Changes) -> _Parts:
+    """What a checkpoint of one file holds."""
     whole = single_file.read_single_file(inventory.place, inventory.family, own_vae=changes.vae is None)
-    parts: dict[str, Any] = {"unet": whole.unet, "text_encoder": whole.text_encoder}
-    parts["vae"] = whole.vae if whole.vae is not None else _autoencoder(inventory, {})
+    second = None
     if whole.text_encoder_2 is not None:
-        tokenizer = single_file.clip_tokenizer(padding="!")
-        parts["second"] = TextReader(tokenizer=tokenizer, encoder=whole.text_encoder_2)
-        parts["empty_is_zero"] = True
-    tokenizer = single_file.clip_tokenizer(padding="!" if inventory.family is Family.SD2 else None)
-    return {**parts, "tokenizer": tokenizer, "scheduler_config": whole.schedule}
+        second = TextReader(tokenizer=single_file.clip_tokenizer(padding="!"), encoder=whole.text_encoder_2)
+    return _Parts(
+        unet=whole.unet, text_encoder=whole.text_encoder, second=second, empty_is_zero=second is not None,
+        vae=whole.vae if whole.vae is not None else _autoencoder(inventory, {}),
+        tokenizer=single_file.clip_tokenizer(padding="!" if inventory.family is Family.SD2 else None),
+        scheduler_config=whole.schedule,
+    )  # fmt: skip
 
 
 def _autoencoder(inventory: Inventory, index: Mapping[str, Any]) -> nn.Module:

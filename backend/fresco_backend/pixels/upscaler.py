@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fresco_backend.engine.tiles import Tiling
 from fresco_backend.files.frames import Size
-from fresco_backend.models.weights import choose_device
+from fresco_backend.models.device import choose_device
 from fresco_backend.pixels.resolution import resized
 from fresco_protocol.errors import UsageError, WeightsMissing, WeightsRefused, WeightsUnsupported
 

@@ -15,7 +15,7 @@ import torch
 
 from fresco_backend.engine.keyframes import Window, halved
 from fresco_backend.failure import is_out_of_memory
-from fresco_backend.models.weights import choose_device, choose_dtype
+from fresco_backend.models.device import choose_device, choose_dtype
 from fresco_backend.render import estimate
 from fresco_backend.render.free_memory import free_memory
 from fresco_backend.render.job import Job

@@ -110,7 +110,7 @@ def _die_with_parent() -> None:
 
 
 def _work(orders: Orders, said: Words, roots: Roots) -> None:
-    from fresco_backend.models.weights import devices
+    from fresco_backend.models.device import devices
     from fresco_backend.worker.worker_render import Renderer
 
     renderer = Renderer(roots)

@@ -13,6 +13,7 @@ import torch
 from fresco_backend import failure, pipeline
 from fresco_backend.events import Finished
 from fresco_backend.models import weights
+from fresco_backend.models.device import choose_device
 from fresco_backend.render.job import Job
 from fresco_backend.render.previews import Previews
 from fresco_backend.roots import Roots
@@ -30,7 +31,7 @@ class Renderer:
     """Renders jobs on one device, one after the other."""
 
     def __init__(self, roots: Roots) -> None:
-        self.device = weights.choose_device()
+        self.device = choose_device()
         self._roots = roots
         self._models = KeptModels(weights.load, self.device)
 
