@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import load_file, save_file
-from shots import bits, rendered, small_shot, with_look, write_plate
+from shots import bits, rendered, small_shot, with_delivery, with_look, write_plate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import tiny
@@ -177,5 +177,5 @@ def test_an_autoencoder_that_lacks_a_tensor_is_refused(tiny_model: Path, tmp_pat
 
 def test_a_shot_is_rendered_with_a_file_of_2(sd2: Path, tmp_path: Path) -> None:
     shot = small_shot(write_plate(tmp_path / "plate", 3), sd2, tmp_path / "out" / "look.####.png")
-    rendered(with_look(shot, prediction=Prediction.VELOCITY))
+    rendered(with_delivery(with_look(shot, prediction=Prediction.VELOCITY), working_size=64))  # its own is 768
     assert len(bits(tmp_path / "out")) == 3
