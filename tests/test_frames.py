@@ -19,7 +19,6 @@ from fresco_backend.files.frames import (
     FloatArray,
     Frame,
     cleaned,
-    colour_channels,
     read_channels,
     read_frame,
 )
@@ -118,18 +117,6 @@ def test_grey_is_one_channel(tmp_path: Path) -> None:
         frame(depth=BitDepth.UINT8, file_type="png"), pixels=np.zeros((16, 24, 1), np.float32), channels=("Y",)
     )
     assert written(tmp_path, source, "a.png").pixels.shape == (16, 24, 1)
-
-
-def test_the_layer_with_the_picture_is_found() -> None:
-    here = Path("x.exr")
-    assert colour_channels(["A", "B", "G", "R", "diffuse.R", "diffuse.G", "diffuse.B"], here) == ((3, 2, 1), 0)
-    assert colour_channels(["beauty.R", "beauty.G", "beauty.B", "Z"], here) == ((0, 1, 2), None)
-    blender = [f"ViewLayer.{layer}.{letter}" for layer in ("Combined", "Glossy") for letter in "RGBA"]
-    assert colour_channels(blender, here) == ((0, 1, 2), 3)
-    with pytest.raises(InputError, match="spec, diff"):
-        colour_channels([f"{layer}.{letter}" for layer in ("spec", "diff") for letter in "rgb"], here)
-    with pytest.raises(FrameUnreadable, match="no colour"):
-        colour_channels(["Z"], here)
 
 
 def test_non_finite_samples_are_replaced_and_counted() -> None:

@@ -119,6 +119,7 @@ class Plate:
     sequence: path pattern ("plate.####.exr", "%04d", "@@@@") or movie file, whose frames count from 1.
     frames: None is all that are found. rate: None is the clip's own. color_space: None is what the files declare.
     rendering: how scene light is looked at; None is sRGB for linear Rec. 709, ACES 2.0 for other spaces.
+    layer: of files with several pictures the one that is stylised: a layer, a part or a view by its name.
     """
 
     sequence: Text
@@ -127,6 +128,7 @@ class Plate:
     color_space: Optional[Text] = None
     rendering: Optional[Rendering] = None
     missing: Missing = Missing.ERROR
+    layer: Optional[Text] = None
 
 
 class Synthesis(Enum):

@@ -31,6 +31,12 @@ def add_rendering(group: Any) -> None:
                "(default: srgb for linear Rec. 709, aces-2.0 for others)", choices=values(Rendering))
 
 
+def add_layer(group: Any) -> None:
+    """Gives a command the option of which picture of a plate is meant."""
+    add_option(group, "--layer", "plate.layer", "of a plate with several pictures the one to stylise: a layer, a part "
+               "or a view, by its name (default: R, G and B of no layer, of the first view)", metavar="NAME")
+
+
 def add_pixels(group: Any) -> None:
     """Gives a command the options of what becomes of the plate's pixels."""
     add_option(group, "--highlights", "delivery.highlights", "light that is brighter than a display: the plate's own, "

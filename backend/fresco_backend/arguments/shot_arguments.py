@@ -17,7 +17,7 @@ from typing import Any
 
 from fresco_backend.arguments import look_arguments
 from fresco_backend.arguments.edit_arguments import add_editing, add_synthesis
-from fresco_backend.arguments.fidelity_arguments import add_matte, add_pixels, add_rendering
+from fresco_backend.arguments.fidelity_arguments import add_layer, add_matte, add_pixels, add_rendering
 from fresco_backend.arguments.look_arguments import add_controls, add_look, look_overrides
 from fresco_backend.arguments.option import add_option as _option
 from fresco_backend.arguments.option import values
@@ -87,6 +87,7 @@ def _add_plate(command: argparse.ArgumentParser) -> None:
             metavar="RATE")
     _option(group, "--color-space", "plate.color_space", "of the plate, by its OpenColorIO name (default: what its "
             "files declare)", metavar="NAME")
+    add_layer(group)
     add_rendering(group)
     add_matte(group)
     group.add_argument("--no-matte", action="store_true", help="without the matte of the document")

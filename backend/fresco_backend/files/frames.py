@@ -19,7 +19,8 @@ import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 from numpy.typing import NDArray
 
 from fresco_backend.files.image_files import guarded, opened, parts, strips, unreadable
-from fresco_protocol.errors import FrameUnreadable, InputError
+from fresco_backend.files.layers import Picture, picture
+from fresco_protocol.errors import InputError
 from fresco_protocol.shot import BitDepth
 
 FloatArray = NDArray[np.float32]
@@ -199,39 +200,40 @@ def as_rgb(pixels: FloatArray) -> FloatArray:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def read_header(path: Path) -> oiio.ImageSpec:
+def read_header(path: Path, layer: str | None = None) -> oiio.ImageSpec:
     """The header of the picture in an image file: size, windows, channels, attributes; of its first part where it
-    holds no picture, as a matte. Raises FrameUnreadable.
+    holds no picture, as a matte. layer: see `layers.picture`. Raises FrameUnreadable.
     """
     image = opened(path)
     try:
-        first = image.spec()
-        return next((spec for spec in parts(image, path) if _is_picture(spec, path)), first)
+        headers = list(parts(image, path))
     finally:
         image.close()
+    with suppress(InputError):
+        return headers[picture(headers, layer, path).place]
+    return headers[0]
 
 
-def read_frame(path: Path) -> Frame:
-    """The frame in an image file, every channel, part and attribute of it.
+def read_frame(path: Path, layer: str | None = None) -> Frame:
+    """The frame in an image file, every channel, part and attribute of it. layer: see `layers.picture`.
 
     Raises FrameUnreadable for a file that is damaged, deep, without colour, or that holds channels which could not be
-    written again unharmed; InputError when several layers of it could be meant.
+    written again unharmed; InputError when it lacks the layer, or several layers of it could be meant.
     """
     image = opened(path)
     try:
-        picture: Frame | None = None
+        headers = list(parts(image, path))
+        kinds = [_require_plain(header, path) for header in headers]
+        meant = picture(headers, layer, path)
         others: list[Part] = []
-        for spec in parts(image, path):
-            kind = _require_plain(spec, path)
-            if picture is None and kind == oiio.FLOAT and _holds_colour(spec, path):
-                picture = replace(_picture(image, spec, path), place=len(others))
+        for place, (header, kind) in enumerate(zip(parts(image, path), kinds, strict=True)):
+            if place == meant.place:
+                frame = _picture(image, header, path, meant)
             else:
-                others.append(Part(metadata=spec, samples=_all(image, spec, kind, path)))
+                others.append(Part(metadata=header, samples=_all(image, header, kind, path)))
     finally:
         image.close()
-    if picture is None:
-        raise unreadable(path, f"it has no colour, only {', '.join(others[0].metadata.channelnames)}")
-    return replace(picture, parts=tuple(others))
+    return replace(frame, parts=tuple(others))
 
 
 def read_channels(path: Path) -> Channels:
@@ -308,25 +310,9 @@ def _require_plain(spec: oiio.ImageSpec, path: Path) -> oiio.BASETYPE:
     return oiio.FLOAT
 
 
-def _holds_colour(spec: oiio.ImageSpec, path: Path) -> bool:
-    with suppress(FrameUnreadable):
-        colour_channels(spec.channelnames, path)
-        return True
-    return False
-
-
-def _is_picture(spec: oiio.ImageSpec, path: Path) -> bool:
-    """Whether `read_frame` takes a part for the picture, or refuses the file when it comes to it."""
-    try:
-        return _require_plain(spec, path) == oiio.FLOAT and _holds_colour(spec, path)
-    except InputError:
-        return True
-
-
-def _picture(image: oiio.ImageInput, spec: oiio.ImageSpec, path: Path) -> Frame:
-    """The part where a file stands as a frame without other parts."""
-    names = tuple(spec.channelnames)
-    colour, alpha = colour_channels(names, path)
+def _picture(image: oiio.ImageInput, spec: oiio.ImageSpec, path: Path, meant: Picture) -> Frame:
+    """The part where a file stands as a frame without other parts. meant: which of its channels are the picture."""
+    names, colour, alpha = tuple(spec.channelnames), meant.colour, meant.alpha
     formats = [BitDepth(str(spec.channelformat(index))) for index in range(len(names))]
     whole = colour if alpha is None else (*colour, alpha)
     rest = [index for index in range(len(names)) if index not in whole]
@@ -341,7 +327,8 @@ def _picture(image: oiio.ImageInput, spec: oiio.ImageSpec, path: Path) -> Frame:
         associated=not spec.get_int_attribute("oiio:UnassociatedAlpha"),
         extra=tuple(ExtraChannel(name=names[index], samples=samples, format=formats[index])
                     for index, samples in zip(rest, planes, strict=True)),
-        format=_wider([formats[index] for index in whole]), file_type=image.format_name(), metadata=spec)
+        format=_wider([formats[index] for index in whole]), file_type=image.format_name(), metadata=spec,
+        place=meant.place)
 
 
 def _read(image: oiio.ImageInput, spec: oiio.ImageSpec, kind: oiio.BASETYPE, groups: Sequence[Sequence[int]],
@@ -369,24 +356,3 @@ def _all(image: oiio.ImageInput, spec: oiio.ImageSpec, kind: oiio.BASETYPE, path
 def _wider(formats: Sequence[BitDepth]) -> BitDepth:
     """The format that holds colour and alpha where a file stores them unlike, halves and floats."""
     return BitDepth.FLOAT if BitDepth.FLOAT in formats else formats[0]
-
-
-def colour_channels(names: Sequence[str], path: Path) -> tuple[tuple[int, ...], int | None]:
-    """Indices of the colour channels (three, or one of a grey picture) and of their alpha.
-
-    "R", "G", "B" without a layer come first, then the only layer that has all three, then the layer that Blender
-    calls Combined. Raises InputError when several layers could be meant, FrameUnreadable when there is no colour.
-    """
-    place = {name.lower(): index for index, name in enumerate(names)}
-    layers = [name[:-1] for name in place if name.endswith("r") and (name == "r" or name[-2] == ".")
-              and {name[:-1] + "g", name[:-1] + "b"} <= place.keys()]
-    chosen = ([layer for layer in layers if layer == ""] or (layers if len(layers) == 1 else [])
-              or [layer for layer in layers if layer.endswith("combined.")])
-    if len(chosen) == 1:
-        return tuple(place[chosen[0] + letter] for letter in "rgb"), place.get(chosen[0] + "a")
-    if layers:
-        raise InputError(f"several layers hold colour: {', '.join(layer.rstrip('.') for layer in layers)}", where=path,
-                         remedy="Write the layer to stylise as R, G, B")
-    if "y" in place:
-        return (place["y"],), place.get("a")
-    raise unreadable(path, f"it has no colour, only {', '.join(names)}")

@@ -10,6 +10,7 @@ from typing import Protocol
 from fresco_backend.files.frames import Channels, Frame, Size, Window
 from fresco_backend.files.movies import MovieReader, is_movie
 from fresco_backend.files.sequences import FramePattern, SequenceReader
+from fresco_protocol.errors import UsageError
 from fresco_protocol.shot import Missing
 
 
@@ -56,12 +57,17 @@ class PlateReader(Protocol):
         """Let go of open files."""
 
 
-def open_plate(path: str | Path, numbers: Sequence[int] | None = None, missing: Missing = Missing.ERROR) -> PlateReader:
+def open_plate(path: str | Path, numbers: Sequence[int] | None = None, missing: Missing = Missing.ERROR,
+               layer: str | None = None) -> PlateReader:
     """The plate at a path: a movie file, whose frames count from 1, an image sequence, or one image.
 
-    numbers: the frames to render; None is all of them. missing: what to do at gaps of a sequence.
-    Raises PlateMissing, FrameGap, RangeOutside, FrameUnreadable, UsageError (a pattern that cannot be understood).
+    numbers: the frames to render; None is all of them. missing: what to do at gaps of a sequence. layer: which picture
+    of its files, where they hold several.
+    Raises PlateMissing, FrameGap, RangeOutside, FrameUnreadable, UsageError (a pattern that cannot be understood, a
+    layer of a movie).
     """
-    if is_movie(path):
-        return MovieReader(Path(path), numbers)
-    return SequenceReader(FramePattern.parse(path), numbers, missing)
+    if not is_movie(path):
+        return SequenceReader(FramePattern.parse(path), numbers, missing, layer)
+    if layer:
+        raise UsageError(f"a movie has no layers, and '{layer}' is asked for", where=path, remedy="Leave the layer out")
+    return MovieReader(Path(path), numbers)

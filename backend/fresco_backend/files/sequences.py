@@ -40,12 +40,14 @@ class SequenceReader:
     held: frames that are missing and shown as the frame before them. skipped: frames that were left out.
     """
 
-    def __init__(self, pattern: FramePattern, numbers: Sequence[int] | None, missing: Missing) -> None:
+    def __init__(self, pattern: FramePattern, numbers: Sequence[int] | None, missing: Missing,
+                 layer: str | None = None) -> None:
         """Find the frames. numbers: the frames to render; None is the range of the pattern, or all from first to last.
+        layer: which picture of each file; see `layers.picture`.
 
         Raises PlateMissing, RangeOutside, FrameGap (policy `error`; it lists the gaps), FrameUnreadable.
         """
-        self.pattern = pattern
+        self.pattern, self.layer = pattern, layer
         self._sources = pattern.on_disk()
         if not self._sources:
             raise plate_missing(pattern)
@@ -59,7 +61,7 @@ class SequenceReader:
         self.numbers: tuple[int, ...] = tuple(number for number in wanted if number not in self.skipped)
         if not self.numbers:
             raise _gap(pattern, gaps)
-        first = read_header(self.source(self.numbers[0]))
+        first = read_header(self.source(self.numbers[0]), layer)
         headers = {self.numbers[0]: first, **self._headers(self.numbers[1:])}
         self.display: Window = display_window(first)
         self._require_one_plate(headers)
@@ -79,7 +81,7 @@ class SequenceReader:
 
     def read(self, number: int) -> Frame:
         """The frame of this number, or the one that stands for it, on the canvas. Raises FrameUnreadable, FrameSize."""
-        frame = read_frame(self.source(number))
+        frame = read_frame(self.source(number), self.layer)
         if not self.window.holds(data_window(frame.metadata)):
             raise self._another_size(number, frame.size, self.size)
         return laid_on(frame, self.window)
@@ -96,7 +98,7 @@ class SequenceReader:
         found = {}
         for number in numbers:
             with suppress(FrameUnreadable):
-                found[number] = read_header(self.source(number))
+                found[number] = read_header(self.source(number), self.layer)
         return found
 
     def _require_one_plate(self, headers: Mapping[int, oiio.ImageSpec]) -> None:

@@ -246,7 +246,8 @@ def open_job(
     if shot.delivery.upscaler is not None:
         upscaler.require(shot.delivery.upscaler)
     with ExitStack() as opened:
-        plate = opened.enter_context(closing(open_plate(shot.plate.sequence, _wanted(shot), shot.plate.missing)))
+        plate = opened.enter_context(closing(open_plate(
+            shot.plate.sequence, _wanted(shot), shot.plate.missing, shot.plate.layer)))
         matte = None if shot.matte is None else open_matte(shot.matte, plate)
         if matte is not None:
             opened.enter_context(closing(matte.reader))

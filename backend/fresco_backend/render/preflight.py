@@ -20,4 +20,4 @@ def require_sources(shot: Shot, *, model: bool) -> None:
         check(shot.look.model).require()
     if not (is_movie(shot.plate.sequence) and Path(shot.plate.sequence).is_file()):
         numbers = None if shot.plate.frames is None else sorted(frame_numbers(shot.plate.frames))
-        open_plate(shot.plate.sequence, numbers, shot.plate.missing).close()
+        open_plate(shot.plate.sequence, numbers, shot.plate.missing, shot.plate.layer).close()

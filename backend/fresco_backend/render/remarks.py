@@ -11,6 +11,7 @@ from fresco_backend.engine import fused
 from fresco_backend.events import Warned
 from fresco_backend.files.frame_pattern import frames_text
 from fresco_backend.files.frames import orientation
+from fresco_backend.files.layers import alike
 from fresco_backend.files.movies import MovieReader
 from fresco_backend.models.vocabulary import unknown_text
 from fresco_backend.models.weights import tokenizer_of
@@ -64,6 +65,7 @@ def _of_plate(job: Job) -> Iterator[Warned]:
         yield Warned(code="uneven", text="the movie's frames are not evenly spaced in time: delivered at "
                      f"{float(plate.rate):.5g} a second, they lie up to {float(plate.straying):.2f} seconds from where "
                      "the plate shows them, and from its sound. Give the plate a constant rate first")
+    yield from _of_views(job)
     stated = None if job.shot.plate.color_space else unknown_colours(job.like)
     if stated:
         yield Warned(code="unknown-colours", text=f"the plate states colours that have no name here ({stated}), and "
@@ -72,6 +74,20 @@ def _of_plate(job: Job) -> Iterator[Warned]:
         yield Warned(code="turned", text="the plate's pictures are stored lying or mirrored, and a tag (Orientation "
                      f"{orientation(job.like)}) tells viewers to turn them: the model sees them as they are stored. "
                      "Turn the files first, for example with oiiotool --autoorient")
+
+
+def _of_views(job: Job) -> Iterator[Warned]:
+    """The warning of a plate with several pictures, none of which the shot names: of a stereo plate its views."""
+    if job.shot.plate.layer or job.like.file_type == "movie":
+        return
+    headers = [part.metadata for part in job.like.parts]
+    headers.insert(job.like.place, job.like.metadata)
+    taken, *others = alike(headers, job.like.place, job.like.channels)
+    if not others:
+        return
+    rest = "the movie holds nothing else" if job.is_movie else "all else is delivered as the plate has it"
+    yield Warned(code="several-pictures", text=f"the plate's files hold several pictures ({', '.join([taken, *others])}"
+                 f"): {taken} is stylised, and {rest}. To stylise another one name it, for example --layer {others[0]}")
 
 
 def _cues_unseen(job: Job, keyframes: Sequence[int]) -> Iterator[Warned]:

@@ -125,11 +125,14 @@ def open_delivered(target: str, plate_sequence: str | None = None) -> DeliveredS
     whole = is_movie_delivery(shot.delivery.sequence) or FramePattern.parse(shot.delivery.sequence).padding is None
     with ExitStack() as opened:
         try:
-            plate = opened.enter_context(closing(open_plate(shot.plate.sequence, numbers, shot.plate.missing)))
+            plate = opened.enter_context(closing(open_plate(
+                shot.plate.sequence, numbers, shot.plate.missing, shot.plate.layer)))
         except PlateMissing as error:
             raise PlateMissing(error.what, where=error.where, remedy="Was it rendered on another machine? Then say "
                                "where the plate lies on this one: --plate PLATE") from error
-        result = opened.enter_context(closing(open_plate(shot.delivery.sequence, None if whole else numbers)))
+        layer = shot.plate.layer if shot.delivery.sequence.lower().endswith(".exr") else None  # others hold one picture
+        result = opened.enter_context(closing(open_plate(
+            shot.delivery.sequence, None if whole else numbers, layer=layer)))
         try:
             matte = None if shot.matte is None else open_matte(shot.matte, plate)
         except MatteError as error:
