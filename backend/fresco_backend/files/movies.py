@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from fresco_backend.files.frames import Channels, FloatArray, Frame, Size, Window
 from fresco_backend.files.sequences import frames_text
+from fresco_backend.files.timecode import packed
 from fresco_protocol.errors import FrameSize, FrameUnreadable, InputError, PlateMissing, RangeOutside
 from fresco_protocol.shot import BitDepth
 
@@ -88,6 +89,7 @@ class MovieReader:
         self.has_audio = bool(self._container.streams.audio)
         self.numbers: tuple[int, ...] = self._wanted(numbers)
         self._seekable = len({entry.pts for entry in self._index} - {None}) == self.count
+        self._begins = self.timecode
         self._cache: OrderedDict[int, VideoFrame] = OrderedDict()
         self._rewind()
 
@@ -105,7 +107,8 @@ class MovieReader:
     def timecode(self) -> str | None:
         """The time code of the movie's first frame, as the file or a track of it states it; None when none does."""
         stated = [self._container.metadata, *(stream.metadata for stream in self._container.streams)]
-        return next((found["timecode"] for found in stated if "timecode" in found), None)
+        named = (text for found in stated for name, text in found.items() if name.lower() == "timecode")  # MKV shouts
+        return next(named, None)
 
     @property
     def interlaced(self) -> bool:
@@ -127,10 +130,14 @@ class MovieReader:
         return self.path
 
     def read(self, number: int) -> Frame:
-        """The frame of this number, upright, as full-range RGB. Raises FrameUnreadable."""
+        """The frame of this number, upright, as full-range RGB, with its time code. Raises FrameUnreadable."""
         if not 1 <= number <= self.count:
             raise ValueError(f"frame {number} is not in 1-{self.count}")
-        return _frame(self._picture(number - 1), self.rate, self._stream.sample_aspect_ratio)
+        frame = _frame(self._picture(number - 1), self.rate, self._stream.sample_aspect_ratio)
+        clock = packed(self._begins or "", number - 1, self.rate)
+        if clock is not None:
+            frame.metadata.attribute("smpte:TimeCode", oiio.TypeDesc("timecode"), clock)
+        return frame
 
     def read_channels(self, number: int) -> Channels:
         """The channels "R", "G", "B", and "A" where the movie has it, each (H, W) in [0, 1]. Raises as `read` does."""
