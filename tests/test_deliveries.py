@@ -389,6 +389,22 @@ def test_another_depth_than_the_plates_is_what_was_ordered(
     assert made.pixels == pytest.approx(plate.pixels, abs=0.5 / 255 + 1e-6)
 
 
+@pytest.mark.parametrize("extension", ["dpx", "tiff"])
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_plate_of_few_bits_is_delivered_in_them_or_in_all_where_those_are_ordered(
+        bits: int, extension: str, tmp_path: Path) -> None:
+    source = header(frame(depth=BitDepth.UINT16, file_type=extension), oiio__BitsPerSample=bits)
+    plate = read_frame(DeliveryWriter(tmp_path / f"a.{extension}", [1], like=source).write(1, source, JOB).path)
+    finer = with_pixels(plate, np.clip(plate.pixels + np.float32(3 / 65535), 0, 1))
+    for ordered, stored in ((None, bits), (BitDepth.UINT16, 16)):
+        writer = DeliveryWriter(tmp_path / f"b.{extension}", [1], like=plate, encoding=Encoding(bit_depth=ordered))
+        made = read_frame(writer.write(1, finer, JOB).path)
+        assert made.metadata.get_int_attribute("oiio:BitsPerSample") == stored
+        off = float(np.abs(made.pixels - finer.pixels).max())
+        assert (off < 0.5 / 65535) is (ordered is not None)
+        assert made.pixels == pytest.approx(plate.pixels, abs=1.1 / (2**bits - 1))
+
+
 def test_the_quality_of_a_jpeg_is_the_orders(tmp_path: Path) -> None:
     source = frame(64, 64, depth=BitDepth.UINT8)
     sizes = []

@@ -131,7 +131,8 @@ def _add_delivery(command: argparse.ArgumentParser) -> None:
             metavar="OUT")
     _option(group, "--output-color-space", "delivery.color_space", "of the result (default: the plate's)",
             metavar="NAME")
-    _option(group, "--bit-depth", "delivery.bit_depth", "(default: the plate's)", choices=values(BitDepth))
+    _option(group, "--bit-depth", "delivery.bit_depth", "number format of the samples (default: the plate's, "
+            "10 or 12 bits of a DPX or TIFF included)", choices=values(BitDepth))
     _option(group, "--compression", "delivery.compression", "such as zip, dwaa:45, jpeg:95 (default: the plate's)",
             metavar="NAME")
     add_pixels(group)

@@ -121,7 +121,8 @@ class DeliveryWriter:
         frame = fitted(frame, self.file_type)
         samples, replaced, clamped = storable(frame, depth, self._room)
         self._room = samples
-        spec = header(frame, self.file_type, depth, self.encoding.compression, job_hash)
+        spec = header(frame, self.file_type, depth, self.encoding.compression, job_hash,
+                      ordered=self.encoding.bit_depth is not None)
         parts: list[tuple[oiio.ImageSpec, Any]] = [(part_header(part, spec), part.samples) for part in frame.parts]
         parts.insert(frame.place, (spec, samples))
         try:

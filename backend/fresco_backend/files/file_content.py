@@ -109,13 +109,17 @@ def part_header(part: Part, picture: oiio.ImageSpec) -> oiio.ImageSpec:
     return spec
 
 
-def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | None, job_hash: str) -> oiio.ImageSpec:
-    """The header of the picture: the plate's, with what this delivery decides. Raises OutputPattern."""
+def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | None, job_hash: str, *,
+           ordered: bool = False) -> oiio.ImageSpec:
+    """The header of the picture: the plate's, with what this delivery decides. Raises OutputPattern.
+
+    ordered: somebody asked for this depth; else it is the plate's, of which a file of 16 bits may use 10 or 12.
+    """
     same = frame.file_type == type_name
     spec = passed_on(frame.metadata, same_file_type=same, declared=frame.declared)
     if type_name == "openexr" and frame.declared in CHROMATICITIES:  # without them readers take Rec. 709
         _state_primaries(spec, CHROMATICITIES[frame.declared])
-    if depth is not frame.format:
+    if ordered or depth is not frame.format:
         spec.erase_attribute("oiio:BitsPerSample")
     if frame.parts:
         spec[SUBIMAGE] = frame.metadata.get_string_attribute(SUBIMAGE) or "picture"
