@@ -84,7 +84,7 @@ def test_a_display_plate_that_no_model_touched_comes_back_with_the_same_codes(tm
 
 
 SPACES = ["ACEScg", "lin_rec709_scene", "ACES2065-1", "Linear Rec.2020", "ARRI LogC3 (EI800)", "ACEScct", "srgb",
-          "Rec.1886 Rec.709 - Display"]
+          "Rec.1886 Rec.709 - Display", "sRGB Encoded Rec.2020"]
 
 
 @pytest.mark.parametrize("rendering", Rendering)
@@ -282,12 +282,14 @@ def profile_of(primaries: tuple[tuple[float, ...], ...], gamma: float) -> bytes:
 # Of ICC profiles, under D50: Apple's Display P3; Rec. ITU-R BT.2020; sRGB of HP and Microsoft, of 1998.
 P3 = ((0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407))
 REC2020 = ((0.67348, 0.27904, -0.00193), (0.16566, 0.67534, 0.02998), (0.12505, 0.04561, 0.79686))
+WIDE = ((0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03135, 0.00009, 0.82491))  # ProPhoto RGB
 OLD_SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141))
 
 
 @pytest.mark.parametrize(("primaries", "gamma", "space", "unknown"), [
     (P3, 2.2, "sRGB Encoded P3-D65", False), (OLD_SRGB, 2.2, "sRGB Encoded Rec.709 (sRGB)", False),
-    (REC2020, 2.2, "sRGB Encoded Rec.709 (sRGB)", True), (OLD_SRGB, 1.0, "sRGB Encoded Rec.709 (sRGB)", True)])
+    (REC2020, 2.2, "sRGB Encoded Rec.2020", False), (WIDE, 2.2, "sRGB Encoded Rec.709 (sRGB)", True),
+    (OLD_SRGB, 1.0, "sRGB Encoded Rec.709 (sRGB)", True)])
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
 def test_a_profile_is_known_by_its_numbers_and_an_unknown_one_is_told(
         name: str, primaries: tuple[tuple[float, ...], ...], gamma: float, space: str, unknown: bool,

@@ -21,6 +21,7 @@ from fresco_backend.pixels.color_config import (
     nearly_equal,
     to_aces,
 )
+from fresco_backend.pixels.transfer import srgb_decode
 from fresco_protocol.errors import ColorError
 
 OWN = """
@@ -84,6 +85,15 @@ def test_a_space_is_light_a_picture_or_a_log_curve(name: str, linear: bool, pict
     assert (is_linear(space), is_picture(space)) == (linear, picture)
     colour = noise(4, 5, 3) * 0.9 + 0.05
     assert from_aces(to_aces(colour, space), space) == pytest.approx(colour, abs=2e-5)
+
+
+def test_wide_colours_of_television_are_those_of_linear_rec_2020_under_the_curve_of_srgb() -> None:
+    codes = np.random.default_rng(0).uniform(-0.2, 1.2, (8, 8, 3)).astype(np.float32)
+    wide = color_space("srgb_rec2020_scene")
+    light = to_aces(srgb_decode(codes), color_space("Linear Rec.2020"))
+    assert to_aces(codes, wide) == pytest.approx(light, rel=3e-5, abs=2e-6)
+    assert from_aces(light, wide) == pytest.approx(codes, abs=2e-5)
+    assert is_picture(wide)
 
 
 def test_spaces_of_one_meaning_are_equal() -> None:

@@ -201,8 +201,8 @@ def test_a_plate_of_no_constant_rate_is_told(tiny_model: Path, tmp_path: Path) -
 @pytest.mark.parametrize(("named", "codes"), [(None, ["unknown-colours"]), ("sRGB", [])])
 def test_colours_that_have_no_name_are_told_unless_somebody_names_them(
         named: str | None, codes: list[str], tiny_model: Path, tmp_path: Path) -> None:
-    """Of wide colours under the usual curve, as television has them."""
-    movie = encode(tmp_path / "plate.mov", range(1, 4), options={"x264-params": "colorprim=bt2020"})
+    """Of primaries of film under the usual curve."""
+    movie = encode(tmp_path / "plate.mov", range(1, 4), options={"x264-params": "colorprim=film"})
     shot = with_plate(small_shot(movie, tiny_model, tmp_path / "out.mov"), frames=None, color_space=named)
     assert [warning.code for warning in pipeline.plan(shot).warnings] == codes
 

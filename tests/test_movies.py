@@ -257,7 +257,9 @@ def test_colour_follows_the_matrix_of_the_file(tmp_path: Path) -> None:
     (ColorTrc.BT709, ColorPrimaries.BT709, "sRGB Encoded Rec.709 (sRGB)", False),
     (ColorTrc.BT709, ColorPrimaries.SMPTE170M, "sRGB Encoded Rec.709 (sRGB)", False),
     (ColorTrc.SMPTE428, ColorPrimaries.SMPTE432, "sRGB Encoded Rec.709 (sRGB)", True),
-    (ColorTrc.BT709, ColorPrimaries.BT2020, "sRGB Encoded Rec.709 (sRGB)", True)])
+    (ColorTrc.BT2020_10, ColorPrimaries.BT2020, "sRGB Encoded Rec.2020", False),
+    (ColorTrc.BT709, ColorPrimaries.BT2020, "sRGB Encoded Rec.2020", False),
+    (ColorTrc.BT709, ColorPrimaries.FILM, "sRGB Encoded Rec.709 (sRGB)", True)])
 def test_a_movie_has_the_colour_space_that_it_declares_or_says_that_it_is_unknown(
         tmp_path: Path, curve: ColorTrc, primaries: ColorPrimaries, space: str, unknown: bool) -> None:
     with av.open(str(tmp_path / "a.mov"), "w") as movie:

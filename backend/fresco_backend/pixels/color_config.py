@@ -49,11 +49,11 @@ class ColorSpace:
 def color_space(name: str) -> ColorSpace:
     """The colour space of this name, alias or role, in any case. Raises ColorError, which lists the nearest names."""
     for wanted in (name, _ALSO.get(name.lower(), "")):
-        for config in dict.fromkeys((configuration(), BUILT_IN)):
+        for config in dict.fromkeys((configuration(), BUILT_IN, RENDERING)):
             found = _names(config).get(wanted.lower())
             if found is not None:
                 return _colour(ColorSpace(config, found))
-    known = {**_names(BUILT_IN), **_names(configuration())}
+    known = {**_names(RENDERING), **_names(BUILT_IN), **_names(configuration())}
     nearest = get_close_matches(name.lower(), known, n=NEAREST, cutoff=0.4)
     shown = ", ".join(dict.fromkeys(f"'{known[word]}'" for word in nearest))
     raise ColorError(f"the colour space '{name}' is unknown", where=configuration(),
