@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,6 +194,26 @@ def test_what_cannot_be_done_is_said_before_anything_is_touched(tmp_path: Path, 
         validate(Host(world.resolve), clip, wish(tmp_path, **case.wanted))
     assert (state(world), world.violations) == (before, [])
     assert refused.value.remedy
+
+
+@pytest.mark.parametrize(("name", "rate", "words"), [
+    ("clip.mov", 24, None), ("clip.mov", 25, "frames of the media do not come evenly"),
+    ("clip.mkv", 24, "does not say whether its frames come evenly"), ("gone.mov", None, None)])
+def test_a_movie_is_read_itself_only_if_its_frames_come_as_resolve_counts_them(
+        tmp_path: Path, name: str, rate: int | None, words: str | None) -> None:
+    world, path = World(), str(tmp_path / name)
+    if rate is not None:
+        burnt.write_movie(tmp_path / name, range(16), Fraction(rate))
+    world.timeline.put(world.imported(path, first=0, count=16, rate="24"), 3, 0, 5)
+    host = Host(world.resolve)
+    clip = collect(host)[0]
+    validate(host, clip, wish(tmp_path))
+    if words is None:
+        validate(host, clip, wish(tmp_path, input=Input.SOURCE))
+        return
+    with pytest.raises(InputError, match=words) as refused:
+        validate(host, clip, wish(tmp_path, input=Input.SOURCE))
+    assert (refused.value.where, "graded" in str(refused.value.remedy)) == (path, True)
 
 
 def test_a_changed_speed_is_seen_without_a_word_for_it(world: World, tmp_path: Path) -> None:

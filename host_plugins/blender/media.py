@@ -10,15 +10,16 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Optional
 
 import bpy
 
+from fresco_protocol.movie_times import comes_evenly
 from fresco_protocol.shot import Rate
 
 from . import compat, spaces
 from .animation import is_animated
-from .movie_times import comes_evenly
 
 RATE_TOLERANCE = 0.001  # frames per second; 23.976 and 24 differ by 0.024
 LARGEST_NUMBER = 99_999_999  # as the language of Fresco allows
@@ -92,7 +93,21 @@ def why_other_frames(strip: Any, start: int, end: int) -> Optional[str]:
     if start < begin or end > begin + compat.content_duration(strip):
         return "it holds its first or last frame"
     rate = strip.elements[0].orig_fps if len(strip.elements) else 0.0
-    return None if comes_evenly(bpy.path.abspath(strip.filepath), rate) else "its frames do not come evenly"
+    path = bpy.path.abspath(strip.filepath)
+    try:
+        about = os.stat(path)
+        evenly = _comes_evenly(path, rate, about.st_mtime_ns, about.st_size)
+    except OSError:  # a missing file is told elsewhere
+        return None
+    if evenly is None:
+        return f"a file of the kind {os.path.splitext(path)[1].lower()} does not say whether its frames come evenly"
+    return None if evenly else "its frames do not come evenly"
+
+
+@lru_cache(maxsize=64)
+def _comes_evenly(path: str, rate: float, *_: int) -> Optional[bool]:
+    """Kept as long as the file stays the same: a panel asks at each redraw."""
+    return comes_evenly(path, rate)
 
 
 def media_of(strip: Any, start: int, end: int) -> Optional[Media]:

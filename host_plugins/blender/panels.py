@@ -11,7 +11,7 @@ from fresco_protocol.job import Problem
 
 from . import compat, preferences, presets, server, thumbnails
 from .jobs import queue
-from .media import why_exported
+from .media import why_exported, why_other_frames
 from .presets import Kind
 from .properties import settings_of
 from .rows import Row, Step
@@ -90,8 +90,8 @@ def _buttons(layout: Any, context: Any) -> None:
     row.operator("fresco.stylise", icon="SEQ_STRIP_DUPLICATE")
     scene = compat.sequencer_scene(context)
     for strip in compat.selected_strips(context, scene)[:1]:
-        reason = why_exported(scene, strip) if strip.type != "SOUND" else None
-        if reason is not None:
+        reason = why_exported(scene, strip) or why_other_frames(strip, *compat.span(strip))
+        if reason is not None and strip.type != "SOUND":
             _say(layout, context, f"Exported first: {reason}", "INFO")
 
 

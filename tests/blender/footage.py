@@ -30,7 +30,7 @@ def picture(number: int) -> Pixels:
 def write_footage(folder: Path) -> Path:
     """png/f.1001.png ..., exr/, hdr/ (with a highlight of 4.0) and movie.mp4, whose n-th frame has the number n.
 
-    straight/ (PNG) and premultiplied/ (EXR) have a soft alpha; gap.mp4 and gap.mov leave frames out.
+    straight/ (PNG) and premultiplied/ (EXR) have a soft alpha; gap.mp4, gap.mov and gap.mkv leave frames out.
     """
     alpha = np.clip((np.arange(WIDTH)[None, :, None] - 16) / 64, 0, 1) * np.ones((HEIGHT, 1, 1))
     for number in range(FIRST, FIRST + COUNT):
@@ -44,7 +44,7 @@ def write_footage(folder: Path) -> Path:
         _write(folder / "straight" / f"f.{number}.png", np.concatenate([pixels, alpha], -1), oiio.UINT8)
         _write(folder / "premultiplied" / f"f.{number}.exr", np.concatenate([linear * alpha, alpha], -1), oiio.HALF)
     _write_movie(folder / "movie.mp4")
-    for extension in ("mp4", "mov"):
+    for extension in ("mp4", "mov", "mkv"):
         _write_movie(folder / f"gap.{extension}", gap=3)
     return folder
 

@@ -90,9 +90,9 @@ class Stage:
         self.module("compat").trim(strip, *trim)
         return strip
 
-    def movie(self, name: str = "movie", *, channel: int = 2, at: int = 1, trim: tuple[int, int] = (0, 0)) -> Any:
-        """A strip of a movie of the footage: "movie" or "gap"."""
-        strip = self.strips.new_movie(name=name, filepath=str(self.footage / f"{name}.mp4"), channel=channel,
+    def movie(self, name: str = "movie.mp4", *, channel: int = 2, at: int = 1, trim: tuple[int, int] = (0, 0)) -> Any:
+        """A strip of a movie of the footage."""
+        strip = self.strips.new_movie(name=Path(name).stem, filepath=str(self.footage / name), channel=channel,
                                       frame_start=at)
         self.module("compat").trim(strip, *trim)
         return strip

@@ -2,12 +2,13 @@
 """What stands in the way of a wish: a sentence each, before anything is touched."""
 from __future__ import annotations
 
-from fresco_davinci.clip import Clip, Destination, Input, MatteSource, Wish, rate_text
+from fresco_davinci.clip import Clip, Destination, Input, MatteSource, Media, Wish, rate_text
 from fresco_davinci.space import space_of
 from fresco_davinci.timeline.collect import find, items
 from fresco_davinci.timeline.host import Host, Item
 from fresco_davinci.timeline.speed import speed_of
 from fresco_protocol.errors import Busy, InputError, MatteError, UsageError
+from fresco_protocol.movie_times import comes_evenly
 
 
 def validate(host: Host, clip: Clip, wish: Wish) -> None:
@@ -41,6 +42,8 @@ def _validate_source(host: Host, clip: Clip, wish: Wish) -> None:
                          "would read others", where=clip.name, remedy=graded)
     if clip.media.count == 1 or not clip.steady:
         raise InputError("the clip is a still, or its speed is changed", where=clip.name, remedy=graded)
+    if not clip.media.sequence:
+        _validate_times(clip, clip.media, graded)
     speed = speed_of(host, clip)
     if speed is None:
         raise InputError("Resolve does not tell whether the clip runs forwards: the clip is not found in an OTIO of "
@@ -48,6 +51,20 @@ def _validate_source(host: Host, clip: Clip, wish: Wish) -> None:
     if speed != 1:
         raise InputError("the clip runs backwards" if speed < 0 else "the speed of the clip is changed",
                          where=clip.name, remedy=graded)
+
+
+def _validate_times(clip: Clip, media: Media, graded: str) -> None:
+    """Resolve shows a movie by time, and the server counts its frames."""
+    try:
+        evenly = comes_evenly(media.path, float(media.rate.fraction))
+    except OSError:  # the server tells it, with the folders in which it reads
+        return
+    if evenly is None:
+        raise InputError("its kind of file does not say whether its frames come evenly, and Fresco may read others",
+                         where=media.path, remedy=f"{graded} MP4, QuickTime and MXF do say it.")
+    if not evenly:
+        raise InputError("the frames of the media do not come evenly, and Fresco would read others", where=media.path,
+                         remedy=graded)
 
 
 def _validate_render(host: Host, item: Item, clip: Clip, wish: Wish) -> None:

@@ -1,8 +1,9 @@
-# SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the frames of a movie come evenly: Blender shows them by time, and the server counts them.
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the frames of a movie come evenly: hosts show them by time, and the server counts them.
 
-Telephones and screen recorders leave frames out. MP4 and QuickTime files (ISO/IEC 14496-12) say so in a table; what
-others do is not known here.
+Telephones and screen recorders leave frames out. MP4 and QuickTime files (ISO/IEC 14496-12) say so in a table; in MXF
+(SMPTE ST 377-1) a track has one rate. Others (Matroska, AVI, transport streams, MP4 in fragments) would have to be
+read from end to end: they are not asked, and nothing is promised for them.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, Optional
 
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+MXF = bytes.fromhex("060e2b34020501010d010201")  # the head of a partition
 
 
 class Durations(NamedTuple):
@@ -21,15 +23,21 @@ class Durations(NamedTuple):
     runs: list[tuple[int, int]]
 
 
-def comes_evenly(path: str, rate: float) -> bool:
-    """Whether each frame of a movie comes within half a frame of its count at this rate; True if it does not say."""
-    try:
-        with open(path, "rb") as file:
+def comes_evenly(path: str, rate: float) -> Optional[bool]:
+    """Whether each frame of a movie comes within half a frame of its count at this rate; None if it does not say.
+
+    rate: frames a second. Raises OSError when the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(MXF)) == MXF:
+            return True
+        file.seek(0)
+        try:
             found = _durations(file, os.path.getsize(path))
-    except (OSError, struct.error):  # a missing file is told elsewhere
-        return True
+        except struct.error:  # cut off
+            return None
     if found is None or not found.runs or not found.scale or not rate:
-        return True
+        return None
     count, units = 0, 0
     last, length = found.runs[-1]
     for frames, each in [*found.runs[:-1], (last - 1, length)]:  # how long the last one lasts does not matter
@@ -40,20 +48,23 @@ def comes_evenly(path: str, rate: float) -> bool:
 
 
 def _durations(file: BinaryIO, end: int) -> Optional[Durations]:
-    """Those of the first video track."""
-    scale, handler = 0, b""
+    """Those of the first video track; None where there is none, and where the table is not all of it."""
+    scale, handler, found = 0, b"", None
     for kind in _boxes(file, end):
         if kind == b"mdhd":
-            file.seek(16 if file.read(4)[0] == 1 else 8, os.SEEK_CUR)  # two dates, of 64 bits or 32
+            version = file.read(4)[:1]
+            file.seek(16 if version == b"\1" else 8, os.SEEK_CUR)  # two dates, of 64 bits or 32
             scale, = struct.unpack(">I", file.read(4))
         elif kind == b"hdlr":
             words = file.read(12)
             handler = handler if words[4:8] == b"dhlr" else words[8:]  # QuickTime's second one: where the data lie
-        elif kind == b"stts" and handler == b"vide":
+        elif kind == b"stts" and handler == b"vide" and found is None:
             runs, = struct.unpack(">4xI", file.read(8))
             table = file.read(8 * runs)
-            return Durations(scale, list(struct.iter_unpack(">II", table)))
-    return None
+            found = Durations(scale, list(struct.iter_unpack(">II", table)))
+        elif kind == b"mvex":  # more frames follow, in fragments
+            return None
+    return found
 
 
 def _boxes(file: BinaryIO, end: int) -> Iterator[bytes]:
