@@ -448,6 +448,14 @@ def test_a_movie_counts_from_one_for_fresco_and_from_its_start_for_resolve(line:
     assert world.violations == []
 
 
+def test_what_the_server_warns_of_is_told(line: Line, tmp_path: Path) -> None:
+    world = World()
+    edited(world, tmp_path)
+    host, _, record = stylised(world, line, wish(tmp_path, look=replace(KEEPS, strength=0.01)))
+    assert [notice for notice in host.notices if " v001: " in notice and "half a step" in notice]
+    assert numbers(item_of(world, record)) == [1005, 1006, 1007, 1008]
+
+
 def test_a_part_of_the_clip_lands_where_it_was(line: Line, tmp_path: Path) -> None:
     world = World()
     clip = edited(world, tmp_path, Cut(count=8))

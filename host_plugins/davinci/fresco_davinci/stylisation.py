@@ -30,7 +30,7 @@ from fresco_protocol.errors import (
     ShotError,
     UsageError,
 )
-from fresco_protocol.events import Advanced, Event, JobChanged, Previewed
+from fresco_protocol.events import Advanced, Event, JobChanged, Previewed, Warned
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import Cancel, Submit, fresh_key
 from fresco_protocol.shot import BitDepth, Delivery, Look, Shot
@@ -77,7 +77,7 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
         record = replace(record, shot=shot, job=job.id)
         _save(record)
         with _cancelled_unless_ended(client, job), _told_where(host, record, "goes on at the server", Left):
-            yield from _awaited(client, job)
+            yield from _awaited(host, client, job)
     with _told_where(host, record, "is delivered and not placed", BaseException):
         yield from _turn(host)
         while not host.answers:
@@ -224,13 +224,18 @@ def _told_where(host: Host, record: Record, what: str, kind: type[BaseException]
         raise
 
 
-def _awaited(client: Client, job: Job) -> Generator[Progress, None, None]:
-    """Follows a job to its end. Raises the error of a failed one, Interrupted for one that somebody cancelled."""
+def _awaited(host: Host, client: Client, job: Job) -> Generator[Progress, None, None]:
+    """Follows a job to its end; what it warns of becomes a notice.
+
+    Raises the error of a failed one, Interrupted for one that somebody cancelled.
+    """
     client.watch(job=job.id)
     now = Progress(phase=Phase.QUEUED)
     while True:
         for event in client.poll():
             now = _after(now, event)
+            if isinstance(event, Warned):
+                host.notice(f"{job.name}: {event.text}.")
             if isinstance(event, JobChanged) and event.record.state in ENDS:
                 _check_end(event.record)
                 return
