@@ -25,6 +25,8 @@ from .folders import erase
 from .server import NO_WINDOW
 
 LAST_WORDS = 600  # characters of a child's log that an error quotes
+ENDS_WITH_PARENT = ("import os, threading; "  # its input ends when this Blender does, whatever way: after a crash too
+                    "threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()")
 
 
 class Picture(Enum):
@@ -240,7 +242,7 @@ def export_here(export: Export) -> None:
 
 
 class ChildExport:
-    """An export that a child Blender does, beside the interface. Nothing here waits."""
+    """An export that a child Blender does, beside the interface; it ends with this one. Nothing here waits."""
 
     def __init__(self, export: Export) -> None:
         """Writes the isolated scene to a file of its own and starts the child on it."""
@@ -250,10 +252,10 @@ class ChildExport:
         self._log = os.path.join(export.folder, "export.log")
         with isolated(export) as scene:
             bpy.data.libraries.write(self._blend, {scene}, path_remap="ABSOLUTE")
-            words = [bpy.app.binary_path, "--background", "--factory-startup", self._blend, "--scene", scene.name,
-                     "--render-anim"]
+            words = [bpy.app.binary_path, "--background", "--factory-startup", self._blend, "--python-expr",
+                     ENDS_WITH_PARENT, "--scene", scene.name, "--render-anim"]
         with open(self._log, "wb") as log:
-            self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
                                            creationflags=NO_WINDOW)
 
     def poll(self) -> bool:
@@ -261,6 +263,7 @@ class ChildExport:
         code = self._child.poll()
         if code is None:
             return False
+        self._child.communicate()
         if code != 0:
             with open(self._log, encoding="utf-8", errors="replace") as log:
                 words = log.read()[-LAST_WORDS:]
@@ -273,5 +276,5 @@ class ChildExport:
     def cancel(self) -> None:
         """Ends the child; what it wrote goes too."""
         self._child.kill()
-        self._child.wait()
+        self._child.communicate()
         erase(self.export.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,28 @@ def movie_that_leaves_frames_out(stage: Stage) -> None:
         assert burnt_number(stage.seen(20, 20, muted=(strip,))[0]) == 17
         for found in list(stage.strips):
             stage.strips.remove(found)
+
+
+def exported_by_a_child(stage: Stage) -> None:
+    """In a window a second Blender exports. It ends with the first one, also with one that crashed."""
+    program = stage.work / "blender"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("program.py")}" "$@"\n')
+    program.chmod(0o755)
+    bpy.app.binary_path = str(program)
+    strip, isolation = stage.sequence("png", at=1, trim=(0, 12)), stage.module("isolation")
+    strip.use_flip_x = True
+    stage.select(strip)
+    clip, = stage.module("timeline").collect(bpy.context, stage.module("timeline").Extent.STRIP, handles=0, matte=None)
+    row = stage.queue.add(clip, stage.module("properties").choices_of(stage.settings), str(stage.work / "shots"))
+    stage.until(lambda: row.is_ended)
+    stage.check_result(row, strip)
+    assert not list(Path(row.shot_folder).rglob("export.*"))
+    export, = stage.module("timeline").extract(clip, str(stage.work / "crash")).exports
+    child = isolation.ChildExport(export)
+    stage.until(lambda: export.done() > 0)
+    child._child.stdin.close()  # as the system does when this Blender is gone
+    stage.until(lambda: child._child.poll() is not None)
+    assert 0 < export.done() < export.total, export.done()
 
 
 def before_frame_zero(stage: Stage) -> None:
