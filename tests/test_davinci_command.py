@@ -230,6 +230,45 @@ def test_install_and_uninstall_leave_other_peoples_files(tmp_path: Path, capsys:
     assert called("uninstall", "--fusion", str(fusion)) == 3
 
 
+@pytest.mark.parametrize("receipt", ["", "{", "7", "null", "{}", "[1, 2]", '["Scripts/Edit/Other.py"]', None])
+def test_a_damaged_receipt_is_no_obstacle(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                          receipt: str | None) -> None:
+    fusion, stranger = tmp_path / "Fusion", tmp_path / "stranger.txt"
+    stranger.touch()
+    other = fusion / "Scripts" / "Edit" / "Other.py"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    damaged = json.dumps([str(stranger), "Modules/Fresco/installed.json"]) if receipt is None else receipt
+    for again in ("install", "uninstall"):
+        assert called("install", "--fusion", str(fusion)) == 0
+        (fusion / "Modules/Fresco/fresco_davinci/of_an_older_release.py").touch()
+        (fusion / "Modules/Fresco/installed.json").write_text(damaged)
+        assert called(again, "--fusion", str(fusion)) == 0, capsys.readouterr().err
+        assert not (fusion / "Modules/Fresco/fresco_davinci/of_an_older_release.py").exists()
+    assert (tree(fusion), stranger.exists()) == ({"Scripts/Edit/Other.py"}, True)
+
+
+def test_half_an_installation_is_taken_away_again(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    fusion = tmp_path / "Fusion"
+    blocked = fusion / "Modules/Fresco/fresco_protocol"
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
+    assert called("install", "--fusion", str(fusion)) == 4
+    assert str(blocked) in capsys.readouterr().err, "which file it is"
+    assert "Scripts/Edit/Fresco.py" in tree(fusion)
+    blocked.unlink()
+    assert called("uninstall", "--fusion", str(fusion)) == 0
+    assert tree(fusion) == set()
+    monkeypatch.setattr("shutil.copyfile", refuses)
+    assert called("install", "--fusion", str(fusion)) == 4
+    assert "sudo" in capsys.readouterr().err
+
+
+def refuses(*_: object) -> None:
+    raise PermissionError(13, "Permission denied", "/opt/resolve/Fusion")
+
+
 def test_a_folder_that_refuses_is_told(tmp_path: Path) -> None:
     (tmp_path / "Fusion").touch()
     assert called("install", "--fusion", str(tmp_path / "Fusion")) == 4

@@ -54,21 +54,20 @@ def install(fusion: Path, command: list[str]) -> list[Path]:
 
     command: how `fresco` is called on this machine, for starting the server. Raises OutputDenied.
     """
-    written = []
+    files, note = layout(), f"{MODULES}/{COMMAND_FILE}"
+    names = [*files, note, RECEIPT]
     try:
         if (fusion / RECEIPT).is_file():
             uninstall(fusion)
-        for name, source in layout().items():
+        (fusion / MODULES).mkdir(parents=True, exist_ok=True)
+        (fusion / RECEIPT).write_text(json.dumps(names, indent=2), encoding="utf-8")  # first: half of it goes again too
+        for name, source in files.items():
             (fusion / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, fusion / name)
-            written.append(name)
-        (fusion / MODULES / COMMAND_FILE).write_text("".join(f"{word}\n" for word in command), encoding="utf-8")
-        written += [f"{MODULES}/{COMMAND_FILE}", RECEIPT]
-        (fusion / RECEIPT).write_text(json.dumps(written, indent=2), encoding="utf-8")
+        (fusion / note).write_text("".join(f"{word}\n" for word in command), encoding="utf-8")
     except OSError as error:
-        raise OutputDenied(f"the script cannot be installed: {error.strerror}", where=fusion,
-                           remedy="Close Resolve, or name another folder with --fusion.") from error
-    return [fusion / name for name in written]
+        raise _denied("installed", fusion, error) from error
+    return [fusion / name for name in names]
 
 
 def uninstall(fusion: Path) -> list[Path]:
@@ -76,11 +75,10 @@ def uninstall(fusion: Path) -> list[Path]:
 
     Raises InputError when nothing is installed there, OutputDenied.
     """
-    receipt = fusion / RECEIPT
-    if not receipt.is_file():
+    if not (fusion / RECEIPT).is_file():
         raise InputError("Fresco is not installed there", where=fusion, remedy="Name the folder with --fusion.")
-    names = [name for name in json.loads(receipt.read_text(encoding="utf-8")) if ".." not in Path(name).parts]
     try:
+        names = _installed(fusion)
         for name in names:
             (fusion / name).unlink(missing_ok=True)
         for cache in (fusion / MODULES).rglob("__pycache__"):
@@ -89,9 +87,33 @@ def uninstall(fusion: Path) -> list[Path]:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
     except OSError as error:
-        raise OutputDenied(f"the script cannot be removed: {error.strerror}", where=fusion,
-                           remedy="Close Resolve, and do it again.") from error
+        raise _denied("removed", fusion, error) from error
     return [fusion / name for name in names]
+
+
+def _installed(fusion: Path) -> list[str]:
+    """The files of an installation, its receipt the last; of a damaged receipt, all that can only be Fresco's."""
+    try:
+        names = json.loads((fusion / RECEIPT).read_text(encoding="utf-8"))
+    except ValueError:
+        names = None
+    if isinstance(names, list) and RECEIPT in names and all(_is_ours(name) for name in names):
+        return names
+    below = [path.relative_to(fusion).as_posix() for path in (fusion / MODULES).rglob("*") if path.is_file()]
+    entries = [name for name in layout() if not name.startswith(MODULES) and (fusion / name).is_file()]
+    return [*entries, *(name for name in sorted(below) if name != RECEIPT), RECEIPT]
+
+
+def _is_ours(name: object) -> bool:
+    """Whether it is a path below the folders that Fresco writes into."""
+    return isinstance(name, str) and name.startswith(("Scripts/", f"{MODULES}/")) and ".." not in name.split("/")
+
+
+def _denied(what: str, fusion: Path, error: OSError) -> OutputDenied:
+    remedy = "Close Resolve, look at what lies there, and do it again; or name another folder with --fusion."
+    if isinstance(error, PermissionError):
+        remedy = "Take the rights to write there (sudo, or an administrator's terminal); or name a folder by --fusion."
+    return OutputDenied(f"the script cannot be {what}: {error.strerror}", where=error.filename or fusion, remedy=remedy)
 
 
 def python_of_resolve() -> str:
