@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,17 @@ from resolve_otio import written
 from resolve_timeline import Ghost, Track
 
 from fresco_davinci import clip as nouns
-from fresco_davinci.clip import Clip, Destination, Extraction, Input, MatteChoice, MatteSource, Result, Wish
+from fresco_davinci.clip import (
+    Clip,
+    Destination,
+    Extraction,
+    Input,
+    MatteChoice,
+    MatteSource,
+    Progress,
+    Result,
+    Wish,
+)
 from fresco_davinci.rendered import numbered
 from fresco_davinci.timeline import Host, collect, extract, integrate, records, validate
 from fresco_davinci.timeline.speed import speed_of
@@ -468,6 +478,34 @@ def test_a_render_of_the_user_is_never_stopped(when: str, tmp_path: Path, monkey
         with pytest.raises(HostRefused, match="start the render"):
             next(steps)
     assert (users.state, state(world), world.violations) == ("Rendering", before, [])
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_render_that_a_user_began_in_place_of_ours_is_never_stopped(closed: bool, language: str,
+                                                                      tmp_path: Path) -> None:
+    world = World(language=language)
+    edited(world, tmp_path)
+    users = world.project.jobs[world.project.user_job()]
+    before, host = state(world), Host(world.resolve)
+    steps = extract(host, collect(host)[0], wish(tmp_path), tmp_path / "out")
+    assert 0 < next(steps).fraction < 1
+    ours = next(job for job in world.project.jobs.values() if job.own)
+    ours.state, users.state = "Cancelled", "Rendering"  # on the Deliver page, between two looks of ours
+    if closed:
+        steps.close()
+        assert users.state == "Rendering"
+    else:
+        assert "another render" in next(steps).text
+        with pytest.raises(OutputError, match="ended at 25 % with 1 frames"):
+            driven_to_the_end(steps)
+        assert users.state == "Complete"
+    assert (state(world), world.violations) == (before, [])
+
+
+def driven_to_the_end(steps: Generator[Progress, None, Extraction]) -> None:
+    for _ in steps:
+        pass
 
 
 def test_another_timeline_that_is_opened_between_two_renders_is_left_alone(world: World, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ CALLS: tuple[Call, ...] = (
         ("AddRenderJob", "an empty text is a refusal", "D"),
         ("StartRendering", "with our own job id only", "D"),
         ("IsRenderingInProgress", "", "D"),
-        ("GetRenderJobStatus", "percentage only: its words are in the user's language", "D, M"),
+        ("GetRenderJobStatus", "percentage, and how often its word changed: words are in the user's language", "D, M"),
         ("StopRendering", "when our own job runs and the user cancels", "D"),
         ("DeleteRenderJob", "our own job id only", "D"),
     ),

@@ -151,25 +151,56 @@ def _keep_deliver_page(host: Host, stack: ExitStack) -> None:
         host.granted(project.LoadRenderPreset(base), "load a render preset")
 
 
+class _Job:
+    """A job of ours in Resolve's queue, known by its id and by what Resolve has called its state so far.
+
+    Those words are in the user's language; their order is not: ready, rendering, and one for how it ended.
+    """
+
+    def __init__(self, host: Host, id: str) -> None:
+        self.host, self.project, self.id = host, host.project, id
+        self._states: list[str] = []
+
+    def percent(self) -> float:
+        """How much is rendered. Raises what `Host.refusal` gives when Resolve does not tell."""
+        status = self.status()
+        if not isinstance(status, dict):
+            raise self.host.refusal("tell how far the render is")
+        return float(status.get("CompletionPercentage") or 0)
+
+    def status(self) -> Any:
+        """What Resolve says of it."""
+        status = self.project.GetRenderJobStatus(self.id)
+        state = str((status or {}).get("JobStatus"))
+        if state not in self._states[-1:]:
+            self._states.append(state)
+        return status
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, as far as was looked: what Resolve renders after that is the user's own."""
+        return len(self._states) > 2
+
+    def runs(self) -> bool:
+        """Whether Resolve renders it now."""
+        rendering, status = self.project.IsRenderingInProgress(), self.status() or {}
+        return bool(rendering) and not self.is_over and float(status.get("CompletionPercentage") or 0) < 100
+
+
 def _rendered(host: Host, render: Render) -> Generator[Progress, None, None]:
     """Renders one job of our own, and takes it from the queue again whatever happens."""
-    project, job = host.project, _queued(host, render)
+    project, job = host.project, _Job(host, _queued(host, render))
     started = False
     try:
-        host.granted(project.StartRendering([job], False), "start the render")
+        job.status()
+        host.granted(project.StartRendering([job.id], False), "start the render")
         started = True
         yield from _watched(host, job, render)
     finally:
         if not host.gone:
-            if started and _runs(project, job):
+            if started and job.runs():
                 project.StopRendering()
-            project.DeleteRenderJob(job)
-
-
-def _runs(project: Item, job: str) -> bool:
-    """Whether Resolve renders a job of ours still: what it renders after that is the user's own."""
-    status = project.GetRenderJobStatus(job) or {}
-    return bool(project.IsRenderingInProgress()) and float(status.get("CompletionPercentage") or 0) < 100
+            project.DeleteRenderJob(job.id)
 
 
 def _queued(host: Host, render: Render) -> str:
@@ -194,21 +225,19 @@ def _queued(host: Host, render: Render) -> str:
     return str(host.granted(project.AddRenderJob(), "queue the render"))
 
 
-def _watched(host: Host, job: str, render: Render) -> Generator[Progress, None, None]:
+def _watched(host: Host, job: _Job, render: Render) -> Generator[Progress, None, None]:
     """Waits for a job by percentage and files: Resolve's words about its state are in the user's language."""
-    project, patience = host.project, time.monotonic() + START_PATIENCE
+    patience = time.monotonic() + START_PATIENCE
     while True:
         if host.gone:
             raise host.refusal("end the render")
-        rendering, status = project.IsRenderingInProgress(), project.GetRenderJobStatus(job)
-        if not isinstance(status, dict):
-            raise host.refusal("tell how far the render is")
-        percent = float(status.get("CompletionPercentage") or 0)
+        rendering, percent = host.project.IsRenderingInProgress(), job.percent()
         if percent >= 100 and not rendering:
             return
-        if not rendering and (percent > 0 or time.monotonic() > patience):
+        if not rendering and (percent > 0 or job.is_over or time.monotonic() > patience):
             there = len(rendered_frames(Path(render.folder), ".exr"))
+            why = (job.status() or {}).get("Error") or "Look at the Deliver page and at the disk"
             raise OutputError(f"Resolve's render ended at {percent:g} % with {there} frames", where=render.folder,
-                              remedy=f"{status.get('Error') or 'Look at the Deliver page and at the disk'}: then do it "
-                                     "again.")
-        yield Progress(phase=Phase.EXTRACTING, fraction=min(percent, 100) / 100)
+                              remedy=f"{why}: then do it again.")
+        yield Progress(phase=Phase.EXTRACTING, fraction=min(percent, 100) / 100,
+                       text="waits until Resolve has ended another render" if job.is_over else "")
