@@ -14,7 +14,7 @@ import pytest
 from davinci import Cut, edited, state, wish
 from resolve_double import World
 from resolve_otio import written
-from resolve_timeline import Ghost, Track
+from resolve_timeline import Ghost, MediaPoolItem, Timeline, TimelineItem, Track
 
 from fresco_davinci import clip as nouns
 from fresco_davinci.clip import (
@@ -731,8 +731,38 @@ def test_what_does_not_land_leaves_nothing_behind(world: World, tmp_path: Path, 
     with pytest.raises(HostRefused, match=words) as refused:
         placed(world, tmp_path, wish(tmp_path), result(tmp_path / "look", 1, 4))
     assert how == "no name" or "by hand" in str(refused.value.remedy)
-    assert (how == "no name" or world.pool.root.folders[0].clips == []) is True
+    assert world.pool.root.folders[0].clips == []
     assert (state(world), [track.name for track in world.timeline.tracks["video"]]) == (before, ["Video 1"])
+
+
+REFUSALS = {"MediaPoolItem.SetClipProperty": "did not set 24 fps", "Timeline.AddTrack": "did not add a video track",
+            "TimelineItem.AddTake": "did not add a take", "TimelineItem.SelectTakeByIndex": "did not select the take",
+            "the clip was moved": "was moved, trimmed or deleted"}
+
+
+@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize("refused", REFUSALS)
+def test_what_is_refused_after_the_import_leaves_nothing_in_the_media_pool(tmp_path: Path, refused: str, stays: bool,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    item = edited(world, tmp_path)
+    host, found = Host(world.resolve), result(tmp_path / "look", 1, 4)
+    clip, media = collect(host)[0], list(world.pool.root.clips)
+    wanted = wish(tmp_path, input=Input.SOURCE, destination=Destination.TAKE) if "Take" in refused else wish(tmp_path)
+    if "." in refused:
+        kind = {"MediaPoolItem": MediaPoolItem, "Timeline": Timeline, "TimelineItem": TimelineItem}
+        monkeypatch.setattr(kind[refused.split(".")[0]], f"do_{refused.split('.')[1]}", lambda *_: False)
+    else:
+        item.start += 1
+    if stays:
+        monkeypatch.setattr(type(world.pool), "do_DeleteClips", lambda *_: False)
+    before = state(world)
+    with pytest.raises(FrescoError, match=REFUSALS[refused]):
+        integrate(host, clip, wanted, found)
+    assert bool(world.pool.root.folders[0].clips) is stays
+    assert any("is left in the bin" in notice for notice in host.notices) is stays
+    assert (state(world), item.do_GetTakesCount() < 2, world.pool.root.clips, world.violations) == (
+        before, True, media, [])
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -22,11 +22,11 @@ def integrate(host: Host, clip: Clip, wish: Wish, result: Result, placed: Option
     """Imports a result, puts it where it is wanted and proves that it landed; gives the unique id of its item.
 
     placed: item that shows an earlier version; the new one becomes a take of it, trimmed as it is, unless it was moved
-    off the clip. None comes back when nothing lies on the timeline. Raises HostRefused, and then no clip is on it that
-    was not there before.
+    off the clip. None comes back when nothing lies on the timeline. Raises HostRefused or InputError, and then no clip
+    is on it, nor in the media pool, that was not there before.
     """
-    with _at(host, clip):
-        media = _imported(host, clip, wish, result)
+    with _at(host, clip), _imported(host, result) as media:
+        _describe(host, clip, wish, result, media)
         if wish.destination is not Destination.POOL:
             return _on_timeline(host, clip, wish, result, media, placed)
         return None
@@ -69,8 +69,9 @@ def _on_timeline(host: Host, clip: Clip, wish: Wish, result: Result, media: Item
     return str(item.GetUniqueId())
 
 
-def _imported(host: Host, clip: Clip, wish: Wish, result: Result) -> Item:
-    """The result in the bin "Fresco" of the media pool, with its rate, its colour space and the shot."""
+@contextmanager
+def _imported(host: Host, result: Result) -> Iterator[Item]:
+    """The result in the bin "Fresco" of the media pool; out of it again when what is done with it fails."""
     pool, current = host.pool, host.pool.GetCurrentFolder()
     root = pool.GetRootFolder()
     bins = [folder for folder in root.GetSubFolderList() or () if folder.GetName() == BIN]
@@ -82,9 +83,18 @@ def _imported(host: Host, clip: Clip, wish: Wish, result: Result) -> Item:
         if current:
             pool.SetCurrentFolder(current)
     media = host.granted(found, "import the result")[0]
+    try:
+        yield media
+    except BaseException:
+        if not host.gone and pool.DeleteClips([media]) in (None, False):
+            host.notice(f'{result.sequence} is left in the bin "{BIN}" of the media pool: delete it there.')
+        raise
+
+
+def _describe(host: Host, clip: Clip, wish: Wish, result: Result, media: Item) -> None:
+    """Gives what was imported its rate, its colour space and the shot. Raises HostRefused if its frames are others."""
     first, count = (str(media.GetClipProperty(key)) or "?" for key in ("Start", "Frames"))  # it may not count them
     if [int(text) if re.fullmatch(r"-?\d+", text) else text for text in (first, count)] != [result.first, result.count]:
-        pool.DeleteClips([media])
         raise HostRefused(f"Resolve imported {count} frames from {first} on, in place of {result.count} from "
                           f"{result.first} on", where=result.sequence, remedy="Import the sequence by hand.")
     rate = rate_text(clip.rate)
@@ -94,7 +104,6 @@ def _imported(host: Host, clip: Clip, wish: Wish, result: Result) -> Item:
     if "SetThirdPartyMetadata" in dir(media):
         host.granted(media.SetThirdPartyMetadata({"fresco.record": result.record, "fresco.prompt": wish.look.prompt}),
                      "keep the shot with the result")
-    return media
 
 
 def _declare_space(host: Host, clip: Clip, wish: Wish, media: Item) -> None:
@@ -128,7 +137,6 @@ def _append(host: Host, clip: Clip, wish: Wish, result: Result, media: Item) -> 
             if landed:
                 host.resolve.OpenPage("edit")  # clips are deleted there only
                 host.granted(host.timeline.DeleteClips(landed, False), "take back a clip that landed wrong")
-        host.pool.DeleteClips([media])
         raise HostRefused(f"the result did not land at frame {record} with {count} frames", where=clip.name,
                           remedy=f"Import {result.sequence} by hand, or place it into the media pool only "
                                  "(--place pool).")
@@ -179,12 +187,12 @@ def _add_take(host: Host, item: Item, media: Item, result: Result, *, begin: int
     for end in (begin + place[1], begin + place[1] - 1):
         host.granted(item.AddTake(media, begin, end), "add a take")
         take = item.GetTakesCount()
-        host.granted(item.SelectTakeByIndex(take), "select the take")
-        if (item.GetStart(), item.GetDuration(), item.GetLeftOffset()) == (*place, begin - result.first):
+        selected = item.SelectTakeByIndex(take)
+        if selected and (item.GetStart(), item.GetDuration(), item.GetLeftOffset()) == (*place, begin - result.first):
             return
         item.SelectTakeByIndex(before)
         host.granted(item.DeleteTakeByIndex(take), "take back a take")
-    host.pool.DeleteClips([media])
+        host.granted(selected, "select the take")
     raise HostRefused("the take would move the clip", where=result.sequence,
                       remedy="Place the result on a track of its own (--place track).")
 
