@@ -97,6 +97,15 @@ def test_a_silence_in_a_log_is_broken_within_a_minute() -> None:
     assert stream.getvalue().splitlines()[1:] == ["still at work: keyframes step 3/9, 10 min 00 s left"]
 
 
+def test_a_render_that_has_told_its_plan_does_not_say_that_it_starts() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = PlainProgress(stream, clock)
+    progress.show(PLAN)
+    clock.now = MOST
+    progress.tick()
+    assert stream.getvalue().splitlines()[-1] == "still at work: the first step is not finished yet"
+
+
 def test_what_was_found_finished_is_no_measure_of_the_pace() -> None:
     lines = plain(Clock(), [(0, Advanced(stage=Stage.DELIVER, done=90, total=100)),
                             (10, Advanced(stage=Stage.DELIVER, done=95, total=100))])

@@ -155,6 +155,8 @@ class PlainProgress(Progress):
     def begin(self, plan: Planned) -> None:
         for line in headlines(plan):
             self.say(line)
+        with self._lock:
+            self._last = "the first step is not finished yet"  # loading, motion, and a slow step: no event comes
 
     def advance(self, event: Advanced) -> None:
         with self._lock:
