@@ -30,8 +30,8 @@ from fresco_backend.terminal.job_text import event_json, event_line
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import Busy
-from fresco_protocol.events import Finished, Warned
-from fresco_protocol.job import JobState
+from fresco_protocol.events import Advanced, Finished, Warned
+from fresco_protocol.job import JobState, Stage
 from fresco_protocol.messages import Cancel, ListJobs, ShowJob, Stop, Submit, Submitted
 from fresco_protocol.shot import Control, ControlKind, Delivery, Look, Lora, Matte, Plate, Shot, parse_frames
 
@@ -233,6 +233,29 @@ def test_a_warning_that_each_attempt_repeats_is_told_once(capsys: pytest.Capture
         _watched(cast(Client, Heard()), None, 0, as_json=False)
     assert [line.split("warning: ")[1] for line in capsys.readouterr().out.splitlines()] == [
         "no zebra [unknown-words]", "no fjord [unknown-words]"]
+
+
+def test_of_a_long_stage_a_line_is_told_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    class Heard:
+        trouble = None
+
+        def watch(self, **_: Any) -> None:
+            """Nothing to ask."""
+
+        def poll(self) -> Iterator[Advanced]:
+            for stage, total in ((Stage.ANALYSE, 100), (Stage.DELIVER, 12)):
+                yield from (Advanced(number=done, time=1000.0 + done, job="0123456789", stage=stage, done=done,
+                                     total=total) for done in range(1, total + 1) if stage is Stage.DELIVER or
+                            done in (1, 2, 3, 99, 100))
+            raise KeyboardInterrupt
+
+    for words, told in (({"as_json": False}, ["analyse 1/100", "analyse 99/100", "analyse 100/100", "deliver 1/12",
+                                              "deliver 6/12", "deliver 11/12", "deliver 12/12"]),
+                        ({"as_json": True}, 17)):
+        with pytest.raises(KeyboardInterrupt):
+            _watched(cast(Client, Heard()), None, 0, **words)
+        lines = capsys.readouterr().out.splitlines()
+        assert (len(lines) if words["as_json"] else [line.split("  ")[2] for line in lines]) == told
 
 
 def test_logs_and_status(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

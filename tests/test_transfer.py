@@ -179,6 +179,8 @@ def test_the_commands_do_the_same(box: Path, plate: Path, tmp_path: Path, monkey
         assert cli.main(["download", job, "-o", str(tmp_path / "back")]) == 0
         assert "4 files" in capsys.readouterr().err
         assert contents(tmp_path / "back") == contents(plate)
+        assert cli.main(["watch", job]) == 0
+        assert "fresco download" not in capsys.readouterr().err, "nothing is left there to fetch"
     assert staged_files(box) == []
 
 

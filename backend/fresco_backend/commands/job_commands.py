@@ -15,7 +15,7 @@ from typing import Any
 from fresco_backend import __version__, failure, settings
 from fresco_backend.commands.transfer_commands import add_download
 from fresco_backend.interruption import Terminated
-from fresco_backend.terminal.job_text import event_json, event_line, job_id, job_lines, status_lines
+from fresco_backend.terminal.job_text import Pace, event_json, event_line, job_id, job_lines, status_lines
 from fresco_backend.terminal.plan_text import counted, safe_text
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
@@ -220,7 +220,7 @@ def _watched(client: Client, job: str | None, since: int, *, as_json: bool,
 
 def _told_to_the_end(client: Client, job: str | None, *, as_json: bool,
                      tell: Callable[[e.Event, str | None], None] | None, uploaded: bool) -> int:
-    lost_at, warned = None, set()
+    lost_at, warned, pace = None, set(), Pace()
     while True:
         for event in client.poll():
             if isinstance(event, e.Warned) and not as_json:  # each attempt says it again
@@ -230,11 +230,12 @@ def _told_to_the_end(client: Client, job: str | None, *, as_json: bool,
                 warned.add(warning)
             if tell is not None:
                 tell(event, event_line(event))
-            else:
+            elif as_json or pace.tells(event):
                 _tell(event, as_json=as_json)
             ended = isinstance(event, e.JobChanged) and event.record.state in ENDS
             if job is not None and ended and (last := _shown(client, job)).state in ENDS:  # else it was tried again
-                if last.state is JobState.DELIVERED and (uploaded or not Path(last.output).parent.exists()):
+                away = uploaded or not Path(last.output).parent.exists()
+                if last.state is JobState.DELIVERED and away and client.request(m.ListDelivery(job=job, limit=1)).total:
                     sys.stderr.write(f"the delivery lies on the server; to fetch it: fresco download {job} -o DIR\n")
                 return _exit_code(last)
         if client.trouble is None:

@@ -20,7 +20,7 @@ from fresco_protocol import events as e
 from fresco_protocol import messages as m
 from fresco_protocol.document import write
 from fresco_protocol.errors import JobUnknown, ShotError
-from fresco_protocol.job import Job, JobState, Worker
+from fresco_protocol.job import Job, JobState, Stage, Worker
 from fresco_protocol.wire import NAMES
 
 NAME_WIDTH = 32  # columns
@@ -40,6 +40,24 @@ def event_json(event: e.Event) -> dict[str, Any]:
     fields = {name: base64.b64encode(value).decode() if name in event.blobs else write(value)
               for name, value in vars(event).items()}
     return {"event": NAMES[type(event)].partition(".")[2], **fields}
+
+
+class Pace:
+    """Which events people are told: of a stage its begin and its end, between them one in SECONDS of the server's."""
+
+    SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[Stage, float]] = {}
+
+    def tells(self, event: e.Event) -> bool:
+        """Whether this one is told."""
+        if isinstance(event, e.Advanced):
+            stage, then = self._told.get(event.job, (None, 0.0))
+            if stage is event.stage and event.done < event.total and abs(event.time - then) < self.SECONDS:
+                return False
+            self._told[event.job] = event.stage, event.time
+        return True
 
 
 def event_line(event: e.Event) -> str | None:
