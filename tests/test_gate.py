@@ -19,7 +19,7 @@ from fresco_backend.server.gate import CurveDealer, Gate, make_client_key
 from fresco_protocol.client import Client
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import InputError, ProtocolError, ServerLost, ServerSilent, UsageError
-from fresco_protocol.messages import ListJobs, Status
+from fresco_protocol.messages import ListJobs, Logs, Status
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def test_a_listed_key_comes_in_beside_plain_clients_on_the_loopback(
         job = running.submit(near).id
         assert [record.id for record in far.request(ListJobs()).records] == [job]
         assert far.request(Status()).queued == 1
+        assert f"for other machines with a listed key at {remote.endpoint}" in near.request(Logs()).lines[0]
 
 
 def test_another_key_does_not_come_in(running: Running, remote: Connection, keys: Path, tmp_path: Path) -> None:

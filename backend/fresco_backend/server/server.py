@@ -129,7 +129,9 @@ class Server:
             publish(self.connection, self.options.connection)
             stack.callback(withdraw, self.connection, self.options.connection)
             self._open = stack.pop_all()
-        self.log.say(f"listens at {self.listener.endpoint}; connection file {self.options.connection}; queue "
+        gate = self.options.gate
+        others = "" if gate is None else f", and for other machines with a listed key at {gate.endpoint}"
+        self.log.say(f"listens at {self.listener.endpoint}{others}; connection file {self.options.connection}; queue "
                      f"{self.options.queue}; roots {', '.join(map(str, self.options.roots.folders)) or 'none'}")
         return self
 
