@@ -45,6 +45,7 @@ environment:
   FRESCO_DEVICE     auto, cpu, cuda, cuda:1 or mps    FRESCO_SCRATCH    folder for what can be made again
   FRESCO_MODELS     folder of models known by name    FRESCO_OFFLINE    1: never download
   FRESCO_QUEUE      file of the server's jobs         FRESCO_ROOTS      folders in which the server works
+  FRESCO_CONNECTION the server's connection file      FRESCO_CLIENT_KEY this client's key, for a server elsewhere
   FRESCO_TRACEBACK  1: show where an error arose      NO_COLOR          no colours"""
 RENDER = """\
 Renders a plate, or a shot document (a file that ends in .json); options override what the document says.
