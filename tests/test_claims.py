@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fresco_backend.events import Waited
 from fresco_backend.render import claims
 from fresco_backend.render.claims import Claims
 from fresco_protocol.errors import DiskFull, OutputDenied
@@ -241,3 +242,31 @@ def test_a_process_that_is_ended_loses_its_claims(sent: signal.Signals, code: in
         assert holder.wait() == code
         assert (tmp_path / "claims" / "window.0.0").exists() == left
         assert ours.take("window.0")
+
+
+def test_what_ran_elsewhere_is_settled_by_a_touch_or_by_silence(
+        ours: Claims, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "POLL", 0.0)
+    theirs = foreign(tmp_path / "claims", "overwriting.1")
+    foreign(tmp_path / "claims", "window.1", pid=os.getpid(), host=claims._host())  # which can be asked
+    waiting = ours.settled()
+    said = next(waiting)
+    assert (said.product, said.owner, said.seconds) == ("shot", "process 1 on another", 60)
+    clock.now = 20
+    assert next(waiting).seconds == 40
+    os.utime(theirs, (20, 20))
+    assert ended(waiting) is True
+    (tmp_path / "claims" / "window.1.0").unlink()
+    with Claims(tmp_path / "claims", expiry=60, clock=clock) as others:
+        waiting = others.settled()
+        next(waiting)
+        clock.now += 61
+        assert ended(waiting) is False
+        assert ended(others.settled()) is False, "at once"
+
+
+def ended(waiting: Generator[Waited, None, bool]) -> bool:
+    """What a generator gives at its end, which is now."""
+    with pytest.raises(StopIteration) as end:
+        next(waiting)
+    return bool(end.value.value)

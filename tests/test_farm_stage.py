@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,25 @@ def test_one_that_waits_while_another_finishes_the_movie_makes_nothing(make: Mak
     assert isinstance(last, Finished)
     assert (last.rendered, last.reused) == (len(made), len(FRAMES) - len(made))
     assert last.outputs == (shot.delivery.sequence,)
+
+
+def test_what_died_elsewhere_does_not_keep_its_windows_from_being_overwritten(
+        make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `kill -9` on another machine: its claims lie there, and nobody touches them."""
+    monkeypatch.setattr(pipeline, "Claims", partial(claims.Claims, expiry=0.2))
+    shot = with_delivery(make("dead"), overwrite=True)
+    first = pipeline.render(shot)
+    until(first, lambda event: isinstance(event, Advanced) and event.window == 2)
+    scratch = next(folder_of(shot).glob(".fresco/*/claims"))
+    left = {path: path.read_text().replace(claims._host(), "another") for path in scratch.iterdir()}
+    first.close()
+    scratch.mkdir(exist_ok=True)
+    for path, text in left.items():
+        path.write_text(text)
+    events = rendered(shot)
+    assert next(event.product for event in events if isinstance(event, Waited)) == "shot"
+    assert {event.window for event in events if isinstance(event, Advanced) and event.window} == {1, 2, 3}
+    assert not (folder_of(shot) / ".fresco").exists()
 
 
 def test_a_movie_that_is_to_be_overwritten_is_not_found(make: Make) -> None:

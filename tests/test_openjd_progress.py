@@ -74,7 +74,7 @@ def test_waiting_is_said_once_for_each_product_and_silence_is_broken() -> None:
     assert stream.getvalue().count("waiting") == 1
     clock.now += MOST
     progress.tick()
-    assert "still at work" in stream.getvalue()
+    assert "still waiting for window 3" in stream.getvalue()
 
 
 def test_a_failure_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from shots import FRAMES, rendered, small_shot, write_plate
 
 from fresco_backend import pipeline
-from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
+from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
 from fresco_backend.terminal.plan_text import bytes_text, duration_text, path_text, plan_lines
 from fresco_backend.terminal.progress import (
     MOST,
@@ -104,6 +104,21 @@ def test_a_render_that_has_told_its_plan_does_not_say_that_it_starts() -> None:
     clock.now = MOST
     progress.tick()
     assert stream.getvalue().splitlines()[-1] == "still at work: the first step is not finished yet"
+
+
+def test_who_waits_says_for_whom_and_how_long_that_may_last() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = PlainProgress(stream, clock)
+    progress.show(Advanced(stage=Stage.DELIVER, done=3, total=9))
+    for left in (180.0, 179.0):
+        progress.show(Waited(product="window.1", owner="process 7 on node3", seconds=left))
+    progress.show(Waited(product="movie", owner="process 7 on node3"))
+    clock.now = MOST
+    progress.tick()
+    assert stream.getvalue().splitlines()[1:] == [
+        "waiting for window 2, which process 7 on node3 makes (taken over in 3 min 00 s, if that has died)",
+        "waiting for the movie, which process 7 on node3 makes",
+        "still waiting for the movie, which process 7 on node3 makes"]
 
 
 def test_what_was_found_finished_is_no_measure_of_the_pace() -> None:

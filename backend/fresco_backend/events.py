@@ -97,10 +97,13 @@ class Delivered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Waited(Event):
-    """Another process makes a product that this one needs, such as "window.3"; said again while that lasts."""
+    """Another process makes a product that this one needs, such as "window.3", "movie" or, where it is not known yet
+    whether that process lives, "shot"; said again while that lasts. seconds: until this one takes it over, should that
+    process have died; None where unknown."""
 
     product: str
     owner: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from uuid import uuid4
 from torch import Tensor
 
 from fresco_backend.engine.keyframes import Window
-from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
+from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Warned
 from fresco_backend.files.deliveries import DeliveryWriter, folders_as_before
 from fresco_backend.files.frames import Frame, cleaned
 from fresco_backend.files.movies import MovieReader
@@ -99,7 +99,7 @@ def render(
         whole = job.selected == job.frames
         with _claims(job) as claims:
             anew = shot.delivery.overwrite and whole and stage in (None, FarmStage.KEYFRAMES)
-            if anew and not claims.others():
+            if anew and not (yield from claims.settled()):
                 job.scratch.remove()
             run = _Run(job=job, writer=job.writer(), claims=claims, stage=stage, attendance=attendance)
             if shot.delivery.overwrite:
@@ -372,7 +372,7 @@ class _Run:
         while left := [frame for frame in self.job.selected if frame not in self.done]:
             yield from self._deliver(left, keyframes)
             if left[0] not in self.done:
-                yield Waited(product=f"frame.{left[0]}", owner=self.claims.owner(f"frame.{left[0]}"))
+                yield self.claims.waited(f"frame.{left[0]}")
                 time.sleep(POLL)
 
     def _made(self, frames: Iterable[int], keyframes: Sequence[int]) -> _Images:

@@ -42,6 +42,7 @@ class Claims:
         self._expiry, self._clock = expiry, clock
         self._mine: dict[str, Path] = {}
         self._seen: dict[Path, tuple[int, float]] = {}  # of others: the last touch, and when this process saw it first
+        self._lively: set[Path] = set()  # of others: touched while this process watched
         self._stopped: threading.Event | None = None
 
     def __enter__(self) -> Claims:
@@ -72,7 +73,7 @@ class Claims:
         """Whether this process shall make a product: waits until it may, or until another process has made it."""
         while not is_there():
             if not self.take(product):
-                yield Waited(product=product, owner=self.owner(product))
+                yield self.waited(product)
                 time.sleep(POLL)
             elif is_there():  # made between the two looks
                 self.release(product)
@@ -95,11 +96,23 @@ class Claims:
         paths = [path for path in self._paths() if path.name.startswith(kind) and path not in self._mine.values()]
         return any(path.exists() and not self._is_abandoned(path) for path in paths)
 
+    def settled(self) -> Generator[Waited, None, bool]:
+        """What `others` says, from certain knowledge: waits until each claim was touched, given up, or silent for too
+        long. At first sight a process that died on another machine looks like one that lives."""
+        while doubtful := [path for path in self._paths() if self._is_doubtful(path)]:
+            yield Waited(product="shot", owner=_words(_read(doubtful[0])), seconds=self._left(doubtful[0]))
+            time.sleep(POLL)
+        return self.others()
+
     def owner(self, product: str) -> str:
         """Who works on a product, in words."""
         newest = max(self._numbers(product), default=0)
-        owner = _read(self._path(product, newest))
-        return f"process {owner['pid']} on {str(owner['host']).partition(':')[0]}" if owner else "another process"
+        return _words(_read(self._path(product, newest)))
+
+    def waited(self, product: str) -> Waited:
+        """What is said while another process makes a product."""
+        newest = max(self._numbers(product), default=0)
+        return Waited(product=product, owner=self.owner(product), seconds=self._left(self._path(product, newest)))
 
     def close(self) -> None:
         """Give all claims up."""
@@ -151,8 +164,21 @@ class Claims:
         seen, since = self._seen.get(path, (None, 0.0))
         if seen != touched:
             self._seen[path] = (touched, self._clock())
+            if seen is not None:
+                self._lively.add(path)
             return False
         return self._clock() - since > self._expiry
+
+    def _left(self, path: Path) -> float:
+        """Seconds until the maker of a claim is taken for dead, should nobody touch it."""
+        _, since = self._seen.get(path, (None, self._clock()))
+        return max(0.0, self._expiry - (self._clock() - since))
+
+    def _is_doubtful(self, path: Path) -> bool:
+        """Whether nobody here can tell by now if the maker of a claim lives."""
+        if path in self._mine.values() or self._is_abandoned(path) or not path.exists():
+            return False
+        return path not in self._lively and _pid_here(_read(path)) is None
 
     def _beat(self, stopped: threading.Event) -> None:
         while not stopped.wait(BEAT):
@@ -188,12 +214,24 @@ def _read(path: Path) -> dict[str, object] | None:
     return owner if isinstance(owner, dict) and {"host", "pid"} <= owner.keys() else None
 
 
-def _is_dead(owner: dict[str, object] | None) -> bool:
-    """Whether the maker was a process of this machine that has ended; what ran elsewhere is judged by its touches."""
+def _words(owner: dict[str, object] | None) -> str:
+    return f"process {owner['pid']} on {str(owner['host']).partition(':')[0]}" if owner else "another process"
+
+
+def _pid_here(owner: dict[str, object] | None) -> int | None:
+    """The maker's process, where this machine can tell if it lives; what runs elsewhere is judged by its touches."""
     if owner is None or owner["host"] != _host() or not isinstance(owner["pid"], int) or sys.platform == "win32":
-        return False  # Windows' kill ends what it asks after
+        return None  # Windows' kill ends what it asks after
+    return owner["pid"]
+
+
+def _is_dead(owner: dict[str, object] | None) -> bool:
+    """Whether the maker was a process of this machine that has ended."""
+    pid = _pid_here(owner)
+    if pid is None:
+        return False
     try:
-        os.kill(owner["pid"], 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except OSError:  # it runs, and belongs to somebody else

@@ -109,4 +109,6 @@ def _size(size: tuple[int, int]) -> str:
 def product_text(product: str) -> str:
     """What several processes make in turns, in words: "window.0" is "window 1", for people count windows from one."""
     kind, _, number = product.partition(".")
+    if not number:
+        return f"the {kind}"
     return f"{kind} {int(number) + 1}" if kind == "window" else f"{kind} {number}"

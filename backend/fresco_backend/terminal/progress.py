@@ -102,7 +102,8 @@ class Progress:
         """Tells, once for each product, that another process makes it."""
         if event.product != self._awaited:
             self._awaited = event.product
-            self.say(f"waiting for {product_text(event.product)}, which {event.owner} makes")
+            left = None if event.seconds is None else duration_text(event.seconds)
+            self.say(_waiting(event) + (f" (taken over in {left}, if that has died)" if left else ""))
 
     def finish(self, event: Finished) -> None:
         """Tells that the render is done."""
@@ -168,6 +169,11 @@ class PlainProgress(Progress):
             if new or event.done >= event.total or self.clock() - self._said >= LEAST:
                 self.say(self._last)
 
+    def wait(self, event: Waited) -> None:
+        with self._lock:
+            self._last = _waiting(event)
+            super().wait(event)
+
     def finish(self, event: Finished) -> None:
         for line in self._end_lines(event):
             self.say(line)
@@ -176,7 +182,8 @@ class PlainProgress(Progress):
         """Breaks a silence of MOST seconds."""
         with self._lock:
             if self.clock() - self._said >= MOST - _HEARTBEAT:
-                self.say(f"still at work: {self._last or 'starting'}")
+                self.say(f"still {self._last}" if self._last.startswith("waiting") else
+                         f"still at work: {self._last or 'starting'}")
 
     def _beat(self) -> None:
         while not self._stopped.wait(_HEARTBEAT):
@@ -246,6 +253,10 @@ class _Pace:
         if seconds is None and event.done > self._done:
             seconds = (now - self._began) / (event.done - self._done) * (event.total - event.done)
         return "" if seconds is None or event.done >= event.total else duration_text(seconds)
+
+
+def _waiting(event: Waited) -> str:
+    return f"waiting for {product_text(event.product)}, which {event.owner} makes"
 
 
 def _details(event: Advanced) -> list[str]:
