@@ -249,13 +249,12 @@ def test_of_a_long_stage_a_line_is_told_every_few_seconds(capsys: pytest.Capture
                             done in (1, 2, 3, 99, 100))
             raise KeyboardInterrupt
 
-    for words, told in (({"as_json": False}, ["analyse 1/100", "analyse 99/100", "analyse 100/100", "deliver 1/12",
-                                              "deliver 6/12", "deliver 11/12", "deliver 12/12"]),
-                        ({"as_json": True}, 17)):
+    for as_json, told in ((False, ["analyse 1/100", "analyse 99/100", "analyse 100/100", "deliver 1/12",
+                                   "deliver 6/12", "deliver 11/12", "deliver 12/12"]), (True, 17)):
         with pytest.raises(KeyboardInterrupt):
-            _watched(cast(Client, Heard()), None, 0, **words)
+            _watched(cast(Client, Heard()), None, 0, as_json=as_json)
         lines = capsys.readouterr().out.splitlines()
-        assert (len(lines) if words["as_json"] else [line.split("  ")[2] for line in lines]) == told
+        assert (len(lines) if as_json else [line.split("  ")[2] for line in lines]) == told
 
 
 def test_logs_and_status(running: Running, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
