@@ -30,6 +30,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from processes import memory
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -77,11 +78,10 @@ def rendered(command: Sequence[str]) -> dict[str, float | int]:
     """What a render took. Raises SystemExit with its exit code where it fails."""
     began, peaks = time.monotonic(), {"RssAnon": 0, "VmRSS": 0}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            rows = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-            for name in peaks.keys() & rows.keys():
-                peaks[name] = max(peaks[name], int(rows[name].split()[0]) * 1024)
+            held = memory(process.pid)
+            for name in peaks.keys() & held.keys():
+                peaks[name] = max(peaks[name], held[name])
             time.sleep(0.1)
         said = process.stdout.read() if process.stdout else ""
     if process.returncode:

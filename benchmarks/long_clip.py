@@ -27,6 +27,7 @@ from statistics import fmean
 import cv2
 import numpy as np
 import torch
+from processes import memory
 from strips import write_strip
 from torch import Tensor
 
@@ -54,10 +55,9 @@ class Memory:
 
     def watch(self, process: int, stop: threading.Event) -> None:
         """Take samples until told to stop or until the process ends."""
-        status = Path(f"/proc/{process}/status")
-        while not stop.wait(1.0) and status.exists():
-            lines = [line for line in status.read_text().splitlines() if line.startswith("VmRSS:")]
-            self.samples += [(time.monotonic() - self.began, int(line.split()[1]) * 1024) for line in lines]
+        while not stop.wait(1.0) and (held := memory(process)):
+            if "VmRSS" in held:
+                self.samples.append((time.monotonic() - self.began, held["VmRSS"]))
 
     @property
     def peaks(self) -> list[int]:

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend"), str(ROOT / "tests")]
 
+from processes import processor  # noqa: E402
 from servers import Process, shot_in  # noqa: E402
 
 from fresco_protocol.client import Client  # noqa: E402
@@ -27,12 +28,6 @@ from fresco_protocol.messages import ListJobs, SetPriority, ShowJob, Status, Sub
 
 IDLE = 20.0  # seconds
 FRAMES = 500  # of the shot that is rendered meanwhile
-
-
-def processor(process: int) -> float:
-    """Seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(name: str, times: int, process: int, ask: Callable[[int], object]) -> None:

@@ -19,14 +19,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend"), str(ROOT / "tests")]
 
-from server_load import processor  # noqa: E402
+from processes import memory, processor  # noqa: E402
 from servers import Process  # noqa: E402
-from wire_fuzz import memory  # noqa: E402
 
-from fresco_protocol.connection import host_and_port, read_connection  # noqa: E402
+from fresco_protocol.connection import Connection, host_and_port, read_connection  # noqa: E402
 from fresco_protocol.messages import Hello, ListJobs, Status, fresh_key  # noqa: E402
 from fresco_protocol.wire import encode  # noqa: E402
 from fresco_protocol.zmtp import GREETING, READY, message  # noqa: E402
+
+
+def stranger(number: int, connection: Connection, replayed: bytes) -> socket.socket:
+    """A connection that stays open; every third one of a kind. replayed: a message that was sent before."""
+    link = socket.create_connection(host_and_port(connection.endpoint))
+    if number % 3 == 1:
+        link.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    elif number % 3 == 2:
+        forged = message(encode(Hello(software="x"), secrets.token_hex(32), id=fresh_key()))
+        link.sendall(GREETING + READY)
+        link.recv(200)  # its greeting: what comes before that, libzmq takes for no ZeroMQ
+        link.sendall(forged + replayed)
+    return link
 
 
 def main(connections: int, folder: Path) -> int:
@@ -40,29 +52,21 @@ def main(connections: int, folder: Path) -> int:
         assert process.child is not None
         connection, server = read_connection(process.file), process.child.pid
         replayed = message(encode(ListJobs(), connection.token, id=fresh_key()))
-        says = (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",)
-        began, used, held = time.monotonic(), processor(server), memory(server)
+        began, used, held = time.monotonic(), processor(server), memory(server)["VmRSS"]
         links, slowest = [], 0.0
         with process.client() as client:
             client.connect()
             for number in range(connections):
-                link = socket.create_connection(host_and_port(connection.endpoint))
-                links.append(link)
-                if number % 3 < 2:
-                    link.sendall(says[number % 3])
-                else:
-                    forged = message(encode(Hello(software="x"), secrets.token_hex(32), id=fresh_key()))
-                    link.sendall(GREETING + READY)
-                    link.recv(200)  # its greeting: what comes before that, libzmq takes for no ZeroMQ
-                    link.sendall(forged + replayed)
+                links.append(stranger(number, connection, replayed))
                 if number % 100 == 99:
                     begin = time.monotonic()
                     client.request(Status(), seconds=30)
                     slowest = max(slowest, time.monotonic() - begin)
             queued = client.request(Status(), seconds=30).queued
         lines = len(process.log.read_text(encoding="utf-8", errors="replace").splitlines())
+        grown = memory(server)["VmRSS"] - held
         print(f"{connections} connections in {time.monotonic() - began:.0f} s: the server used "
-              f"{processor(server) - used:.1f} CPU-s and {(memory(server) - held) / 1024:.0f} MiB; the slowest of "
+              f"{processor(server) - used:.1f} CPU-s and {grown / 2**20:.0f} MiB; the slowest of "
               f"{connections // 100} good requests between took {1000 * slowest:.0f} ms; the log has {lines} lines")
         for link in links:
             link.close()

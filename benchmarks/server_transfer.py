@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "protocol"), str(ROOT / "backend"), str(ROOT / "tests")]
 
-from server_load import processor  # noqa: E402
+from processes import processor  # noqa: E402
 from servers import Process, shot_in  # noqa: E402
 
 from fresco_backend.commands.staged_shot import staged  # noqa: E402

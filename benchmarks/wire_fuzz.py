@@ -34,6 +34,7 @@ else:
     watched = nullcontext()
 with watched:
     from mutations import HARMLESS, TOKEN, mutated, mutated_bytes, signed
+    from processes import memory
     from servers import Process
     from verbs import EXAMPLES
 
@@ -83,7 +84,7 @@ def fuzz_socket(messages: int, seed: int, folder: Path) -> None:
         process.connected().close()
         assert process.child is not None
         connection = read_connection(process.file)
-        before = memory(process.child.pid)
+        before = memory(process.child.pid)["VmRSS"]
         began = time.monotonic()
         for first in range(0, messages, 1000):
             dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
@@ -95,22 +96,16 @@ def fuzz_socket(messages: int, seed: int, folder: Path) -> None:
                     while dealer.poll(0):
                         dealer.recv_multipart()
             if first == messages // 10:
-                before = memory(process.child.pid)
+                before = memory(process.child.pid)["VmRSS"]
         with process.client() as client:
             status = client.request(Status(), seconds=60)
         assert process.child.poll() is None
-        grown = memory(process.child.pid) - before
+        grown = memory(process.child.pid)["VmRSS"] - before
         lines = len(process.log.read_text(encoding="utf-8", errors="replace").splitlines())
         print(f"socket: {messages} messages in {time.monotonic() - began:.0f} s; the next client was served "
-              f"({status.queued} jobs); memory {grown:+d} KiB after the first tenth; the log has {lines} lines")
+              f"({status.queued} jobs); memory {grown // 1024:+d} KiB after the first tenth; the log has {lines} lines")
     finally:
         process.end()
-
-
-def memory(process: int) -> int:
-    """Resident memory of a process, KiB."""
-    rows = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines() if ":" in line)
-    return int(rows["VmRSS"].split()[0])
 
 
 def fuzz_atheris(words: list[str], folder: Path) -> None:
