@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from router import TOKEN, Memory, PyzmqDealer, Router
+from servers import polled
 
 from fresco_backend import settings
 from fresco_protocol.client import Client, Transport
@@ -60,17 +61,6 @@ def at_port(port: int) -> Connection:
 
 def texts(events: list[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, Warned)]
-
-
-def polled(client: Client, until: Callable[[list[Event]], bool], seconds: float = 10) -> list[Event]:
-    """Events of as many polls as it takes."""
-    events: list[Event] = []
-    deadline = time.monotonic() + seconds
-    while not until(events):
-        assert time.monotonic() < deadline, f"got {events}, trouble: {client.trouble}"
-        events += client.poll()
-        time.sleep(0.01)
-    return events
 
 
 def test_a_request_gets_its_reply_and_a_submit_counts_once(router: Router, dial: Dial) -> None:
