@@ -13,7 +13,7 @@ from fresco_backend import failure
 from fresco_backend.events import Advanced, Finished, Stage, Waited, Warned
 from fresco_backend.farm.openjd_progress import OpenJDProgress, ServedProgress
 from fresco_backend.render.farm_stage import FarmStage
-from fresco_backend.terminal.progress import MOST
+from fresco_backend.terminal.progress import LONGEST_SILENCE
 from fresco_protocol import events as e
 from fresco_protocol import job
 from fresco_protocol.errors import DiskFull
@@ -72,7 +72,7 @@ def test_waiting_is_said_once_for_each_product_and_silence_is_broken() -> None:
     for _ in range(3):
         progress.show(Waited(product="window.2", owner="node 7"))
     assert stream.getvalue().count("waiting") == 1
-    clock.now += MOST
+    clock.now += LONGEST_SILENCE
     progress.tick()
     assert "still waiting for window 3" in stream.getvalue()
 

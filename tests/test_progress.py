@@ -14,7 +14,7 @@ from fresco_backend import pipeline
 from fresco_backend.events import Advanced, Delivered, Event, Finished, Planned, Stage, Waited, Warned
 from fresco_backend.terminal.plan_text import bytes_text, duration_text, path_text, plan_lines
 from fresco_backend.terminal.progress import (
-    MOST,
+    LONGEST_SILENCE,
     PlainProgress,
     Progress,
     ProgressKind,
@@ -91,7 +91,7 @@ def test_a_silence_in_a_log_is_broken_within_a_minute() -> None:
     clock.now = 30.0
     progress.tick()
     assert stream.getvalue() == "keyframes step 3/9, 10 min 00 s left\n"
-    clock.now = MOST - 1
+    clock.now = LONGEST_SILENCE - 1
     progress.tick()
     progress.tick()
     assert stream.getvalue().splitlines()[1:] == ["still at work: keyframes step 3/9, 10 min 00 s left"]
@@ -101,7 +101,7 @@ def test_a_render_that_has_told_its_plan_does_not_say_that_it_starts() -> None:
     clock, stream = Clock(), io.StringIO()
     progress = PlainProgress(stream, clock)
     progress.show(PLAN)
-    clock.now = MOST
+    clock.now = LONGEST_SILENCE
     progress.tick()
     assert stream.getvalue().splitlines()[-1] == "still at work: the first step is not finished yet"
 
@@ -113,7 +113,7 @@ def test_who_waits_says_for_whom_and_how_long_that_may_last() -> None:
     for left in (180.0, 179.0):
         progress.show(Waited(product="window.1", owner="process 7 on node3", seconds=left))
     progress.show(Waited(product="movie", owner="process 7 on node3"))
-    clock.now = MOST
+    clock.now = LONGEST_SILENCE
     progress.tick()
     assert stream.getvalue().splitlines()[1:] == [
         "waiting for window 2, which process 7 on node3 makes (taken over in 3 min 00 s, if that has died)",

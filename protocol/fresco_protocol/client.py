@@ -62,7 +62,9 @@ class Client:
 
     def __init__(self, connection: Union[str, Connection, None] = None, *, software: str, seconds: float = PATIENCE,
                  dial: Callable[[str], Transport] = Dealer, clock: Callable[[], float] = time.monotonic) -> None:
-        """connection: path of a connection file, read again at every attempt; None is the default one. software: who
+        """Nothing is opened yet: the first request connects.
+
+        connection: path of a connection file, read again at every attempt; None is the default one. software: who
         asks, with its version. seconds: until an answer counts as missing. dial: endpoint -> transport.
         """
         self.trouble: Optional[FrescoError] = None
@@ -207,7 +209,7 @@ class Client:
         return self._watching
 
     def _advance(self, deadline: float) -> None:
-        """Takes one message, or waits for it until the deadline, which many messages do not move."""
+        """Takes one message, or waits for one. However many come, the deadline stays where it is."""
         remaining = deadline - self._clock()
         if remaining <= 0:
             self.close()

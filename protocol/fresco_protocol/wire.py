@@ -90,10 +90,10 @@ def encode(message: Message, token: str, *, id: Optional[str] = None, stamp: Opt
 
 
 def decode(parts: Sequence[bytes], token: str, *, guard: Optional[ReplayGuard] = None) -> Received:
-    """The message of its parts. guard: what refuses replays, on the side that is asked.
+    """The message that the parts hold. guard: refuses replays; for the server, which is asked.
 
-    Raises MessageRefused (signature, age, replay), VersionMismatch or MessageMalformed; where there is somebody to
-    answer, `request` of the error is the id.
+    Raises MessageRefused (signature, age, replay), VersionMismatch or MessageMalformed. The error's `request` is the id
+    of the request that is to be answered, if there is one.
     """
     _check_sizes(parts)
     header_part, stamp_part, signature, body, *blobs = parts
@@ -171,7 +171,7 @@ def _parse(part: bytes) -> dict[str, Any]:
 
 
 def _check_json(part: bytes) -> None:
-    """Judges depth, count and length of numbers before anything is built of them."""
+    """Checks how deep the JSON is, how many values it has and how long its numbers are, before it is parsed."""
     # without backslashes every quote begins or ends a text
     structure = _TEXTS.sub(b"", part) if b"\\" in part else b"".join(part.split(b'"')[::2])
     if max(sum(map(structure.count, (b",", b"[", b"{"))), sum(map(structure.count, (b"]", b"}")))) > MOST_VALUES:

@@ -31,7 +31,7 @@ from fresco_backend.files.timecode import packed
 from fresco_protocol.errors import FrameSize, FrameUnreadable, InputError, PlateMissing, RangeOutside
 from fresco_protocol.shot import BitDepth
 
-MOVIES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".ts", ".gif")
+READABLE = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".ts", ".gif")
 _CACHED = 8  # decoded pictures kept, for callers that step back by a frame or two
 _UNSAID = 2  # AVCOL_SPC_UNSPECIFIED
 # Curves of Rec. ITU-R BT.2100, which telephones and graders write: names of the Color Interop Forum.
@@ -44,8 +44,8 @@ _EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.AC
 
 
 def is_movie(path: str | Path) -> bool:
-    """Whether a path names a movie file, by its extension."""
-    return Path(path).suffix.lower() in MOVIES
+    """Whether a path names a movie that can be a plate, by its extension. (`frame_pattern.MOVIES` are delivered.)"""
+    return Path(path).suffix.lower() in READABLE
 
 
 @dataclass(frozen=True, kw_only=True)

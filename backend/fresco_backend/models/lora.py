@@ -39,7 +39,10 @@ _PREFIXES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Of one module. down: (rank, in, ...), up: (out, rank, ...), as the weight has more axes. alpha: None is rank."""
+    """What a LoRA changes in one module.
+
+    down: (rank, in, ...). up: (out, rank, ...), with as many axes as the weight has. alpha: None is the rank.
+    """
 
     down: Tensor
     up: Tensor
@@ -54,7 +57,7 @@ class Change:
 
 
 def targets(unet: nn.Module, text_encoder: nn.Module, second: nn.Module | None = None) -> Targets:
-    """The layers of a model that a LoRA may change, by every name that a file may call them by, without its dots."""
+    """The layers of a model that a LoRA may change, by each name that a file may use, with "_" for its dots."""
     found = _layers(unet, "unet") | _layers(text_encoder, "text_encoder")
     if second is not None:
         found |= _layers(second, "text_encoder_2")
@@ -89,7 +92,7 @@ def fused(layers: Targets, path: Path, weight: float) -> Iterator[None]:
 
 
 def read_changes(path: Path) -> dict[str, Change]:
-    """The changes in a file, by the module's name without its dots. Raises WeightsUnsupported."""
+    """The changes in a file, by the name of the module with "_" for its dots. Raises WeightsUnsupported."""
     parts: dict[str, dict[str, Any]] = {}
     with safe_open(path, framework="pt") as file:
         stated = _Stated.of(file.metadata() or {}, path)
@@ -132,7 +135,10 @@ def _change(module: str, found: Mapping[str, Tensor], stated: _Stated, path: Pat
 
 @dataclass(frozen=True, kw_only=True)
 class _Stated:
-    """What diffusers writes beside the tensors, by part of the model. rooted: whose scale is alpha over rank's root."""
+    """What diffusers writes beside the tensors, by part of the model.
+
+    rooted: the parts whose scale is alpha over the root of the rank, not over the rank.
+    """
 
     alphas: Mapping[str, float]
     rooted: frozenset[str]
@@ -157,7 +163,7 @@ class _Stated:
 
 
 def _ending(stated: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    """Part of the model and value of all entries of a name."""
+    """Each entry whose key ends in `name`, as the part of the model before it and the value: ("unet", 4.0)."""
     found = ((key.rpartition("."), value) for key, value in stated.items())
     return ((part, value) for (part, _, last), value in found if last == name)
 

@@ -44,7 +44,7 @@ class Component:
 
     @property
     def numbers(self) -> int:
-        """How many numbers it is made of, however they are stored; only headers are read."""
+        """How many parameters it has, however they are stored; only headers are read."""
         return sum(_numbers(path, self.prefix, path.stat().st_mtime_ns) for path in self.files)
 
     @property

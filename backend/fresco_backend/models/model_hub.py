@@ -57,7 +57,7 @@ def lora_files(_variant: str | None) -> list[str]:
 
 
 def from_hub(name: str, patterns: Patterns, *, offline: bool, known: Sequence[Path] = ()) -> Path:
-    """The folder or file of the hub's cache; complete, unless nothing may be downloaded and some of it is there.
+    """The folder or file in the hub's cache. It is complete, unless it is there in part and nothing may be downloaded.
 
     known: where else the name was looked for, for the error. Raises WeightsMissing and WeightsRefused.
     """
@@ -88,12 +88,12 @@ def fetch(name: str, *, offline: bool) -> Path:
 
 
 def pull_command(name: str) -> str:
-    """The command that fetches a model of the hub, or a file of it; where that is forbidden, what allows it too."""
+    """The command that fetches a model of the hub, or a file of it; where FRESCO_OFFLINE forbids that, it says so."""
     return f"fresco models pull {name}" + (", without FRESCO_OFFLINE=1" if settings.offline() else "")
 
 
 def hub_command(name: str, patterns: Patterns) -> str:
-    """The same on a machine that has a network and no Fresco."""
+    """The command that fetches these files of a model on a machine that has a network and no Fresco."""
     return " ".join([f"hf download {name}", *(f'--include "{pattern}"' for pattern in patterns(None))])
 
 

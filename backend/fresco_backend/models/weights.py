@@ -164,8 +164,9 @@ def tokenizer_of(inventory: Inventory) -> PreTrainedTokenizerFast | None:
 
 
 def describe(name: str, *, offline: bool = True, shown: Callable[[str], str] = str) -> str:
-    """A model's card, words and files as text. shown: makes of the card, which is Markdown, what a person reads; by
-    default it stays as it is. Raises as `check`.
+    """A model's card, words and files as text.
+
+    shown: turns the card, which is Markdown, into what a person reads; by default it stays as it is. Raises as `check`.
     """
     inventory = check(name, offline=offline)
     card = next((p for f in ("README.md", "MODEL_CARD.md") if (p := inventory.place / f).is_file()), None)
@@ -190,16 +191,20 @@ def _silence_libraries() -> None:
 
 
 def _autoencoder_dtype(vae: nn.Module, dtype: torch.dtype) -> torch.dtype:
-    """bfloat16 has eight bits, too few for a picture; Stable Diffusion XL's overflows in half precision and says so.
+    """The precision of an autoencoder in a model of `dtype`.
 
-    The embedded model's autoencoder is cheap at full precision.
+    It is float32 where bfloat16 would be too coarse for a picture (8 bits), where the autoencoder says that it
+    overflows in half precision (Stable Diffusion XL's), and for the embedded model, where it costs little.
     """
     exact = dtype == torch.bfloat16 or isinstance(vae, DctAutoencoder) or cast(Any, vae).config.get("force_upcast")
     return torch.float32 if exact else dtype
 
 
 def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """To its device. A mapped tensor that stays as it is is copied: its file may be replaced while a shot renders."""
+    """Move a network to its device, ready to run.
+
+    A mapped tensor that would stay as it is gets copied, because its file may be replaced while a shot renders.
+    """
     for tensor in module.parameters():
         if device.type == tensor.device.type == "cpu" and tensor.dtype == dtype:
             tensor.data = tensor.data.clone()
@@ -323,7 +328,7 @@ def _read(component: Component, kind: type[nn.Module]) -> nn.Module:
 
 
 def _precision(component: Component) -> torch.dtype:
-    """That of the component's files; where they differ one that holds the numbers of them all."""
+    """The precision of a component's files; where they differ, float32, which holds the numbers of them all."""
     halves = {frozenset({"F16"}): torch.float16, frozenset({"BF16"}): torch.bfloat16}
     return halves.get(component.types(), torch.float32)
 
@@ -361,7 +366,7 @@ def _require_fit(net: ControlNetModel, unet: UNet2DConditionModel, place: Path) 
 
 
 def _preview_autoencoder(family: Family, device: torch.device) -> AutoencoderTiny | None:
-    """The tiny autoencoder of a family, if it is on this machine and whole: pictures on the way are no one's need."""
+    """The tiny autoencoder of a family, if it is on this machine and whole; nothing is fetched for previews alone."""
     name = TINY_AUTOENCODERS.get(family)
     component = check_autoencoder(name) if name else None
     if component is None or component.problem is not None:

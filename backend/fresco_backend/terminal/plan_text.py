@@ -40,7 +40,7 @@ def headlines(plan: Planned) -> list[str]:
 
 
 def duration_text(seconds: float) -> str:
-    """ "8 s", "3 min 12 s", "1 h 04 min"."""
+    """A duration as people say it: "8 s", "3 min 12 s", "1 h 04 min"."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -50,7 +50,7 @@ def duration_text(seconds: float) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """ "12 KiB", "640 MiB", "2.1 GiB"."""
+    """A number of bytes as people say it: "12 KiB", "640 MiB", "2.1 GiB"."""
     if count < 2**20:
         return f"{count / 2**10:.0f} KiB"
     return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
@@ -63,22 +63,22 @@ def path_text(path: str) -> str:
 
 
 def safe_text(text: str) -> str:
-    """What others wrote, without what a terminal would obey in place of showing it; lines and tabs stay."""
+    """Text that others wrote, with "?" for what a terminal would obey instead of show; line breaks and tabs stay."""
     return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text)
 
 
 def counted(count: int, thing: str) -> str:
-    """ "1 frame", "2 frames"."""
+    """A thing with how many there are: "1 frame", "2 frames"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def work_text(stage: str, done: int, total: int) -> str:
-    """ "keyframes step 3/40", "deliver 7/24"."""
+    """How far a stage is, with its name: "keyframes step 3/40", "deliver 7/24"."""
     return f"{stage} {count_text(stage, done, total)}"
 
 
 def count_text(stage: str, done: int, total: int) -> str:
-    """ "step 3/40", where steps of denoising are counted, "7/24", where frames are."""
+    """How far a stage is: "step 3/40" where denoising steps are counted, "7/24" where frames are."""
     return f"{'step ' if stage in _IN_STEPS else ''}{done}/{total}"
 
 
@@ -107,7 +107,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def product_text(product: str) -> str:
-    """What several processes make in turns, in words: "window.0" is "window 1", for people count windows from one."""
+    """In words, what one process makes and others wait for: "window.0" is "window 1", as people count from one."""
     kind, _, number = product.partition(".")
     if not number:
         return f"the {kind}"

@@ -27,8 +27,8 @@ from fresco_backend.terminal.plan_text import (
 
 Clock = Callable[[], float]
 
-LEAST = 5.0  # seconds from one line of a stage to its next
-MOST = 60.0  # seconds of silence at most: a farm takes a silent log for a dead one
+LINE_INTERVAL = 5.0  # seconds from one line of a stage to its next, at least
+LONGEST_SILENCE = 60.0  # seconds: a farm takes a silent log for a dead one
 _HEARTBEAT = 5.0
 
 
@@ -129,7 +129,7 @@ class Progress:
 
 
 class PlainProgress(Progress):
-    """Lines for a log: at the begin and end of a stage, between them one in LEAST to MOST seconds."""
+    """Lines for a log: one where a stage begins and ends; between, one in LINE_INTERVAL to LONGEST_SILENCE seconds."""
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(stream, clock)
@@ -166,7 +166,7 @@ class PlainProgress(Progress):
             left = pace.seconds_left(event, self.clock())
             self._last = ", ".join(filter(None, [work_text(event.stage.value, event.done, event.total),
                                                  *_details(event), left and f"{left} left"]))
-            if new or event.done >= event.total or self.clock() - self._said >= LEAST:
+            if new or event.done >= event.total or self.clock() - self._said >= LINE_INTERVAL:
                 self.say(self._last)
 
     def wait(self, event: Waited) -> None:
@@ -179,9 +179,9 @@ class PlainProgress(Progress):
             self.say(line)
 
     def tick(self) -> None:
-        """Breaks a silence of MOST seconds."""
+        """Writes a line before a silence becomes LONGEST_SILENCE seconds."""
         with self._lock:
-            if self.clock() - self._said >= MOST - _HEARTBEAT:
+            if self.clock() - self._said >= LONGEST_SILENCE - _HEARTBEAT:
                 self.say(f"still {self._last}" if self._last.startswith("waiting") else
                          f"still at work: {self._last or 'starting'}")
 
