@@ -18,7 +18,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -130,7 +130,7 @@ class Stretch:
 
     def _denoised(self, window: denoise.WindowInput, sampling: denoise.Sampling) -> Tensor:
         models = denoise.DiffusionModels(unet=self._models.unet, vae=self._models.vae, schedule=self._schedule)
-        return decode(models.vae, _result(denoise.denoise_window(models, window, sampling)).latents).cpu()
+        return decode(models.vae, denoise.result_of(denoise.denoise_window(models, window, sampling)).latents).cpu()
 
     def _guidance(self, variant: Variant) -> WindowGuidance | None:
         whole = self._window.guidance
@@ -165,15 +165,6 @@ class Stretch:
 def models_of(look: Look) -> Models:
     """The models of a look, loaded once for all clips."""
     return load(look.model, controls=look.controls or ())
-
-
-def _result(loop: Generator[denoise.StepResult, None, denoise.WindowResult]) -> denoise.WindowResult:
-    while True:
-        try:
-            next(loop)
-        except StopIteration as finished:
-            result: denoise.WindowResult = finished.value
-            return result
 
 
 def _shot(clip: Clip, options: argparse.Namespace) -> Shot:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,22 +67,13 @@ class _Run:
     def picture(self, sampler: Sampler, steps: int) -> Tensor:
         """The frames (N, 3, H, W) in [-1, 1]."""
         settings = replace(windows.sampling(self._look), sampler=sampler, steps=steps)
-        last = _last(denoise.denoise_window(self._parts, self._given, settings))
+        last = denoise.result_of(denoise.denoise_window(self._parts, self._given, settings))
         return decode(self._models.vae, last.latents)
 
     @property
     def _look(self) -> Look:
         job: Job = self._job
         return job.shot.look
-
-
-def _last(loop: Generator[object, None, denoise.WindowResult]) -> denoise.WindowResult:
-    while True:
-        try:
-            next(loop)
-        except StopIteration as finished:
-            result: denoise.WindowResult = finished.value
-            return result
 
 
 def _psnr(found: Tensor, limit: Tensor) -> float:

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +33,7 @@ from diffusers.configuration_utils import FrozenDict
 from fresco_backend.commands.bench import moving_plate
 from fresco_backend.engine.coherence import Coherence, FeatureGuidance, WindowGuidance
 from fresco_backend.engine.correspondence import Correspondence
-from fresco_backend.engine.denoise import DiffusionModels, Sampling, WindowInput, denoise_window
+from fresco_backend.engine.denoise import DiffusionModels, Sampling, WindowInput, denoise_window, result_of
 from fresco_backend.engine.features import FeatureOptimisation
 from fresco_backend.engine.flow import Flow
 from fresco_backend.engine.schedule import NoiseSchedule
@@ -152,7 +151,7 @@ def measure_step(side: int, frames: int, tiles: int | None) -> None:
     latents = (tiles or WHOLE) // PIXELS_PER_LATENT
     tiling = Tiling(side=latents, overlap=latents // SHARED)
     before, began = peak_memory() or 0, time.process_time()
-    deque(denoise_window(models, window, Sampling(steps=1, strength=1.0, guidance=1, tiling=tiling)), maxlen=0)
+    result_of(denoise_window(models, window, Sampling(steps=1, strength=1.0, guidance=1, tiling=tiling)))
     name = f"tiles of {tiles}" if tiles else "whole"
     print(f"{side}x{side}, {frames} frames, {name}: {((peak_memory() or 0) - before) / 2**20:.0f} MiB above the "
           f"networks, {time.process_time() - began:.0f} CPU-s a step")  # fmt: skip

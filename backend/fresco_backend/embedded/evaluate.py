@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -142,17 +142,8 @@ class Translator:
             negative=self.models.encode_prompts([""] * count),
             controls=(denoise.Control(network=self.network, images=controls.detect(self.kind, plates)),),
         )
-        return decode(self.models.vae, _result(denoise.denoise_window(self.parts, window, self.sampling)).latents)
-
-
-def _result(steps: Generator[denoise.StepResult, None, denoise.WindowResult]) -> denoise.WindowResult:
-    """What a generator returns, its steps passed over."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: denoise.WindowResult = end.value
-            return result
+        result = denoise.result_of(denoise.denoise_window(self.parts, window, self.sampling))
+        return decode(self.models.vae, result.latents)
 
 
 def teacher_pictures(look: LookName, plates: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from fresco_backend.engine.schedule import NoiseSchedule, Step
 from fresco_backend.engine.smoothing import carries, carry_background, smooth_background
 from fresco_backend.engine.tiles import TiledPredictor, Tiling
 from fresco_backend.engine.tokenflow import Propagation
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,16 @@ class WindowResult:
 
     latents: Tensor
     anchors: Anchors
+
+
+def result_of(loop: Generator[object, None, R]) -> R:
+    """What a loop returns at its end, for a caller who does not look at its steps."""
+    while True:
+        try:
+            next(loop)
+        except StopIteration as end:
+            result: R = end.value
+            return result
 
 
 @torch.no_grad()
