@@ -44,6 +44,7 @@ from fresco_protocol.shot import (
     Upsampling,
     frame_numbers,
     parse_frames,
+    with_handles,
 )
 
 SMALL = Shot(plate=Plate(sequence="plate.####.exr"), look=Look(prompt="an ink drawing"),
@@ -253,6 +254,12 @@ def test_frames_in_text(text: str, numbers: list[int], written: str) -> None:
     assert list(frame_numbers(ranges)) == numbers
     assert ",".join(map(str, ranges)) == written
     assert parse_frames(written) == ranges
+
+
+def test_handles_are_at_the_step_of_the_range_that_they_lie_beside() -> None:
+    found = with_handles(parse_frames("1011-1020x4,1001-1003"), 2)
+    assert found == ((999, 1000), (1001, 1002, 1003, 1011, 1015, 1019), (1023, 1027))
+    assert with_handles(parse_frames("5"), 0) == ((), (5,), ())
 
 
 @pytest.mark.parametrize("text", ["", ",", "1-", "-", "5-1", "1-5x0", "1-5x", "1-5x-1", "1-5x2,#", "1.5", "a", "1-2-3",
