@@ -65,6 +65,19 @@ def test_a_beauty_behind_other_parts_is_the_picture() -> None:
         picture([header(colours("albedo"), part="albedo"), header(colours("beauty"), part="beauty")], None, HERE)
 
 
+def test_a_cryptomatte_is_no_picture() -> None:
+    """Ids lie in R, G, B and A too: of a layer with a number, or of a part; its preview bears the name alone."""
+    names = [*colours("beauty"), *colours("crypto_asset00", "crypto_asset01", "Id", "Id00", letters="RGBA")]
+    one = header(names)
+    one.attribute("cryptomatte/b5d1c0e/name", "Id")
+    assert picture([one], None, HERE).layer == "beauty"
+    parts = [header(colours("", letters="RGBA"), part=name) for name in ("crypto_asset00", "rgba", "crypto_asset01")]
+    assert picture(parts, None, HERE).part == "rgba"
+    assert alike(parts, 1, "RGB") == ("rgba",)
+    with pytest.raises(FrameUnreadable, match="no colour"):
+        picture([header(colours("crypto_asset00"))], None, HERE)
+
+
 def stereo(kind: str) -> list[oiio.ImageSpec]:
     """The headers of a file with two views."""
     views = ("left", "right")

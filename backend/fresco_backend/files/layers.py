@@ -7,6 +7,7 @@ channels bear as a layer or at its end; the first one's may lack it (OpenEXR, "S
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,9 +40,13 @@ class Picture(NamedTuple):
 
 
 def pictures(headers: Sequence[oiio.ImageSpec]) -> list[Picture]:
-    """Every picture of a file by the headers of its parts, in their order; parts of integers hold none."""
-    return [picture for place, header in enumerate(headers) if header.format.basetype != oiio.UINT
-            for picture in _of_part(header, place)]
+    """Every picture of a file by the headers of its parts, in their order; ids hold none, integers or Cryptomattes."""
+    ids = re.compile("|".join([r"crypto\w*\d\d", *(re.escape(name) + r"(\d\d)?" for name in _cryptomattes(headers))]))
+    found = [picture for place, header in enumerate(headers) if header.format.basetype != oiio.UINT
+             for picture in _of_part(header, place)]
+    return [one for one in found if not any(
+        ids.fullmatch(name) or ids.fullmatch(name.rpartition(".")[2])
+        for name in (one.layer.lower(), one.part.lower().removesuffix(f"-{one.view.lower()}")))]
 
 
 def picture(headers: Sequence[oiio.ImageSpec], layer: str | None, path: Path) -> Picture:
@@ -77,6 +82,12 @@ def alike(headers: Sequence[oiio.ImageSpec], place: int, channels: Sequence[str]
     group = [own, *(one for one in found if one is not own and one.subject == own.subject)]
     views = tuple(dict.fromkeys(one.view for one in group if one.view))
     return views if len(views) == len(group) else tuple(one.name for one in group)
+
+
+def _cryptomattes(headers: Sequence[oiio.ImageSpec]) -> list[str]:
+    """The names of a file's Cryptomattes, in lower case; see `pixels.cryptomatte`."""
+    return [str(found.value).lower() for header in headers for found in header.extra_attribs
+            if re.fullmatch("cryptomatte/[^/]+/name", found.name)]
 
 
 def _of_part(header: oiio.ImageSpec, place: int) -> Iterator[Picture]:
