@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import bpy
@@ -139,6 +140,26 @@ def write_to_disk(render: Any) -> None:
 def literal(path: str) -> str:
     """A path as the output of a render: 5.0 takes what stands in braces for a variable."""
     return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (5, 0, 0) else path
+
+
+class _Element(ctypes.Structure):
+    """One picture of an image strip, as it lies in Blender's memory (DNA: StripElem, before 4.4 StripElement)."""
+
+    _fields_ = (("filename", ctypes.c_char * 256), ("width", ctypes.c_int), ("height", ctypes.c_int))
+
+
+def set_sizes(strip: Any, size: tuple[int, int]) -> None:
+    """Gives all pictures of an image strip this size, until their files come.
+
+    `elements.append` leaves it as memory was before, and no property sets it; from 4.5 on a file that is not there yet
+    is drawn in that size, and Blender crashes for want of memory. So it is written where it lies, after a look whether
+    it does lie there.
+    """
+    for element in strip.elements:
+        found = _Element.from_address(element.as_pointer())
+        if (found.filename, found.width, found.height) == (
+                element.filename.encode(), element.orig_width, element.orig_height):
+            found.width, found.height = size
 
 
 def show_new_files(strip: Any) -> None:

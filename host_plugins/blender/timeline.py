@@ -325,6 +325,7 @@ def integrate(result: Result, *, beside: Optional[str] = None) -> str:
     start, end = min(first for first, _ in spans), max(last for _, last in spans)
     level = source.parent_meta() or scene.sequence_editor
     strip = _new_strip(level, result, free_channel(scene, source, start, end), content)
+    compat.set_sizes(strip, clip.media.size if clip.media is not None else picture_size(scene))
     compat.place(strip, content, start, end)
     if clip.media is not None or beside is not None:
         _take_fit(strip, source)

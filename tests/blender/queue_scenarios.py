@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import bpy
-from blender.stage import Stage, burnt_number, files_below, refused, take_time
+from blender.stage import SIZE, Stage, burnt_number, files_below, refused, take_time
 
 
 def cancelled(stage: Stage) -> None:
@@ -25,6 +25,23 @@ def cancelled(stage: Stage) -> None:
     bpy.ops.fresco.delete_version(key=row.key)
     assert "fresco" not in " ".join(strip.name for strip in stage.strips if "fresco" in strip)
     assert not Path(row.shot_folder).exists() and row not in stage.queue.rows
+
+
+def shown_while_it_runs(stage: Stage) -> None:
+    """The timeline is looked at, and rendered, before the frames are there; their size is known."""
+    take_time(stage, steps=400)
+    for kind in ("png", "exr"):
+        strip = stage.sequence(kind)
+        strip.use_flip_x = kind == "exr"
+        stage.select(strip)
+        row, = stage.stylise(wait=False)
+        sizes = {(picture.orig_width, picture.orig_height) for picture in stage.result(row).elements}
+        assert sizes == {SIZE}, sizes
+        assert len(stage.seen(1, 24)) == 24
+        stage.queue.cancel(row)
+        stage.until(lambda row=row: row.is_ended)
+        for found in list(stage.strips):
+            stage.strips.remove(found)
 
 
 def deleted_while_it_runs(stage: Stage) -> None:
