@@ -56,6 +56,7 @@ class Queue:
         self.models: Optional[Models] = None
         self._models_asked: Optional[Answer] = None
         self._models_known = self._models_wanted = False
+        self._deleted: dict[str, Row] = {}  # by key; undo brings their strips back
         self._unread: list[Any] = []  # rows of the .blend that cannot be read; they are saved as they were
 
     def row(self, key: str) -> Row:
@@ -169,7 +170,7 @@ class Queue:
     def _fail(self, row: Row, error: FrescoError) -> None:
         """The row ends here; its empty strip no longer hides the plate."""
         row.fail(error)
-        results.mute(row.key, True)
+        results.hide(row.key, True)
         self._tell_end(row)
 
     def _tell_end(self, row: Row) -> None:
@@ -260,15 +261,34 @@ class Queue:
         if ends:
             self._tell_end(row)
         if ends and not record.done:
-            results.mute(row.key, True)
+            results.hide(row.key, True)
 
     def show_ends(self) -> None:
-        """Tells the strips again how their jobs ended: those without a frame hide, or they would hide their plates."""
+        """Tells the strips again how their jobs stand, which an undo does not know.
+
+        Those without a frame hide, or they would hide their plates; those that went on since show.
+        """
         for row in self.rows:
             if row.job is not None:
                 results.note(row.key, job=row.job.id, state=row.job.state.value)
             if row.is_ended and (row.job is None or not row.job.done):
-                results.mute(row.key, True)
+                results.hide(row.key, True)
+            else:
+                results.show_hidden(row.key)
+        for key, row in self._deleted.items():
+            self._hide_deleted(key, row)
+
+    def _hide_deleted(self, key: str, row: Row) -> None:
+        """An undo brought the strips of a deleted version back, without their files: another version shows, or none."""
+        shown = [strip for _, strip in results.strips_of_job(key) if not strip.mute]
+        if not shown:
+            return
+        others = self.versions(row.group)
+        if others:
+            results.switch(row.group, others[-1].key)
+        results.hide(key, True)
+        self.news.append(News(f"{shown[0].name}: its files were deleted, and undo does not bring them back; the strip "
+                              "is muted", is_bad=True))
 
     def cancel(self, row: Row) -> None:
         """Ends a job, at the latest when its server is back; frames that are whole stay."""
@@ -280,11 +300,11 @@ class Queue:
 
     def _stop(self, row: Row) -> None:
         row.step, row.wish = Step.STOPPED, None
-        results.mute(row.key, True)
+        results.hide(row.key, True)
 
     def retry(self, row: Row) -> None:
         """Does a failed or cancelled job again from where it stopped, at the latest when its server is back."""
-        results.mute(row.key, False)
+        results.hide(row.key, False)
         if row.step is Step.SENT and row.job is not None:
             row.wish, row.refusal = Wish.RETRY, None
         else:
@@ -298,6 +318,7 @@ class Queue:
         frame that it finished later would lie there for ever.
         """
         row.leaving = True
+        self._deleted[row.key] = row
         self.cancel(row)
         results.remove(row.key)
         others = self.versions(row.group)
@@ -335,7 +356,7 @@ class Queue:
         """Takes the rows of the .blend in place of the present ones, whose jobs go on at the server."""
         for row in self.rows:
             row.stop_export()
-        self.rows, self.news, self._unread = [], [], []
+        self.rows, self.news, self._unread, self._deleted = [], [], [], {}
         self.link.close()
         self.link.since, self.link.journal = 0, None
         for text in [scene[QUEUE] for scene in bpy.data.scenes if isinstance(scene.get(QUEUE), str)]:

@@ -38,7 +38,11 @@ def note(key: str, **facts: Any) -> None:
     """Adds to what the result strip of a job carries, if it is still there."""
     _, strip = strip_of_job(key)
     if strip is not None:
-        strip[RECORD] = json.dumps({**json.loads(strip[RECORD]), **facts})
+        _add(strip, facts)
+
+
+def _add(strip: Any, facts: dict[str, Any]) -> None:
+    strip[RECORD] = json.dumps({**json.loads(strip[RECORD]), **facts})
 
 
 def switch(group: str, key: str) -> None:
@@ -49,10 +53,20 @@ def switch(group: str, key: str) -> None:
             strip.mute = record.get("key") != key
 
 
-def mute(key: str, muted: bool) -> None:
-    """Hides or shows the result strips of a job, if they are still there."""
+def hide(key: str, hidden: bool) -> None:
+    """Hides the result strips of a job that has no frames, or shows them again; they carry that it was not the artist.
+    """
     for _, strip in strips_of_job(key):
-        strip.mute = muted
+        strip.mute = hidden
+        _add(strip, {"hidden": hidden})
+
+
+def show_hidden(key: str) -> None:
+    """Shows the result strips of a job that `hide` hid; what an artist muted stays so."""
+    for _, strip in strips_of_job(key):
+        if json.loads(strip[RECORD]).get("hidden"):
+            strip.mute = False
+            _add(strip, {"hidden": False})
 
 
 def remove(key: str) -> None:

@@ -290,6 +290,48 @@ def undo_shows_no_empty_strip(stage: Stage) -> None:
     assert stage.result(row).mute and json.loads(stage.result(row)["fresco"])["state"] == "cancelled"
 
 
+def undo_of_a_deletion(stage: Stage) -> None:
+    """Undo brings the strip of a deleted version back, not its files: it is muted, which is told, and another shows."""
+    strip = stage.sequence("png", trim=(0, 20))
+    stage.select(strip)
+    first, = stage.stylise()
+    bpy.ops.fresco.redo(key=first.key)
+    second = stage.queue.rows[-1]
+    bpy.ops.fresco.delete_version(key=second.key)
+    for _ in range(2):
+        bpy.ops.ed.undo()
+        assert [(found.name[-4:], found.mute) for found in stage.strips] == [
+            ("png", False), ("v001", False), ("v002", True)]
+        assert "its files were deleted" in stage.queue.news[-1].text
+        bpy.ops.ed.redo()
+        assert stage.result(second) is None and not stage.result(first).mute
+    bpy.ops.fresco.delete_version(key=first.key)
+    bpy.ops.ed.undo()
+    assert [found.mute for found in stage.strips] == [False, True]
+
+
+def undo_after_going_on(stage: Stage) -> None:
+    """A result that was hidden while it was empty does not come back hidden; one that an artist muted does."""
+    timeline, panel = stage.module("timeline"), stage.module("properties")
+    stage.select(stage.sequence("png", trim=(0, 20)))
+    clip, = timeline.collect(bpy.context, timeline.Extent.STRIP, handles=0, matte=None)
+    row = stage.queue.add(clip, panel.choices_of(stage.settings), str(stage.work / "shots"))
+    bpy.ops.fresco.cancel(key=row.key)
+    assert row.state == "stopped" and stage.result(row).mute
+    bpy.ops.ed.undo_push(message="while it is hidden")
+    bpy.ops.fresco.retry(key=row.key)
+    stage.until(lambda: row.is_ended)
+    assert row.state == "delivered" and not stage.result(row).mute
+    bpy.ops.ed.undo_push(message="another")
+    bpy.ops.ed.undo()
+    assert not stage.result(row).mute
+    stage.result(row).mute = True
+    bpy.ops.ed.undo_push(message="muted by hand")
+    bpy.ops.ed.undo_push(message="another")
+    bpy.ops.ed.undo()
+    assert stage.result(row).mute
+
+
 def project_copied(stage: Stage) -> None:
     """In a .blend that was copied with its folder, versions are made and deleted there, and not at the old place."""
     here, there = stage.work / "show", stage.work / "archive"
