@@ -137,6 +137,18 @@ def test_a_plot_shows_all_frames_of_the_longer_one_of_two_deliveries() -> None:
     assert max(map(int, labels)) > 15
 
 
+def test_the_legend_of_a_plot_lies_where_the_lines_are_not() -> None:
+    def legend_left(heights: range) -> float:
+        frames = [Figures(frame=number, keyframe=True, warp_error=None, flicker=None, occlusion=0, contrast=1,
+                          colour=(height, height, height)) for number, height in enumerate(heights)]  # fmt: skip
+        found = re.search(r'<g id="legend_1">.*?d="M ([\d.]+)', plots.drawn(plots.PLOTS[2], {"look": frames}), re.DOTALL)
+        assert found
+        return float(found[1])
+
+    width = plots.SIZE[0] * 72  # points
+    assert legend_left(range(24)) < width / 2 < legend_left(range(0, -24, -1))
+
+
 def test_two_deliveries_are_compared(shot: Shot, tmp_path: Path) -> None:
     other = with_look(with_delivery(shot, sequence=str(tmp_path / "b.####.png")), seed=7, prompt="a photo at night")
     rendered(other)

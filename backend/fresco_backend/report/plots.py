@@ -94,7 +94,7 @@ def _dressed(axes: mpl.axes.Axes, *, legend: bool) -> None:
     for spine in axes.spines.values():
         spine.set_color(GRID)
     if legend:
-        axes.legend(loc="upper right", fontsize=9, facecolor=PAPER, edgecolor=GRID, labelcolor=INK, framealpha=0.8)
+        axes.legend(loc="best", fontsize=9, facecolor=PAPER, edgecolor=GRID, labelcolor=INK, framealpha=0.8)
 
 
 def _svg(figure: Figure) -> str:
