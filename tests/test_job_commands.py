@@ -235,6 +235,24 @@ def test_a_warning_that_each_attempt_repeats_is_told_once(capsys: pytest.Capture
         "no zebra [unknown-words]", "no fjord [unknown-words]"]
 
 
+def test_of_an_uploaded_job_no_path_of_the_other_machine_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    class Heard:
+        trouble = None
+
+        def watch(self, **_: Any) -> None:
+            """Nothing to ask."""
+
+        def poll(self) -> Iterator[Finished]:
+            yield Finished(number=1, time=0.0, job="0123456789", rendered=2, reused=0, seconds=5.0, sidecar="/r.json",
+                           outputs=("/box/look.1001.exr", "/box/look.1002.exr"))
+            raise KeyboardInterrupt
+
+    for uploaded, told in ((True, "rendered"), (False, "rendered; /box/look.1001.exr … /box/look.1002.exr")):
+        with pytest.raises(KeyboardInterrupt):
+            _watched(cast(Client, Heard()), None, 0, as_json=False, uploaded=uploaded)
+        assert capsys.readouterr().out.rstrip().endswith(f"done in 5 s: 2 frames {told}")
+
+
 def test_of_a_long_stage_a_line_is_told_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     class Heard:
         trouble = None

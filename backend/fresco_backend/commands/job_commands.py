@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,8 @@ def _told_to_the_end(client: Client, job: str | None, *, as_json: bool,
                 if warning in warned:
                     continue
                 warned.add(warning)
+            if uploaded and not as_json and isinstance(event, e.Finished):
+                event = replace(event, outputs=())  # paths of a machine whose disk this one does not see
             if tell is not None:
                 tell(event, event_line(event))
             elif as_json or pace.tells(event):

@@ -137,7 +137,8 @@ def _advanced(event: e.Advanced) -> str:
 def _finished(event: e.Finished) -> str:
     kept = f", {event.reused} kept from before" if event.reused else ""
     where = " … ".join(map(path_text, dict.fromkeys([*event.outputs[:1], *event.outputs[-1:]])))
-    return f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered{kept}; {where}"
+    return f"done in {duration_text(event.seconds)}: {counted(event.rendered, 'frame')} rendered{kept}" + (
+        f"; {where}" if where else "")
 
 
 _LINES: dict[type[e.Event], Any] = {
