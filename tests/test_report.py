@@ -141,7 +141,8 @@ def test_the_legend_of_a_plot_lies_where_the_lines_are_not() -> None:
     def legend_left(heights: range) -> float:
         frames = [Figures(frame=number, keyframe=True, warp_error=None, flicker=None, occlusion=0, contrast=1,
                           colour=(height, height, height)) for number, height in enumerate(heights)]  # fmt: skip
-        found = re.search(r'<g id="legend_1">.*?d="M ([\d.]+)', plots.drawn(plots.PLOTS[2], {"look": frames}), re.DOTALL)
+        svg = plots.drawn(plots.PLOTS[2], {"look": frames})
+        found = re.search(r'<g id="legend_1">.*?d="M ([\d.]+)', svg, re.DOTALL)
         assert found
         return float(found[1])
 
