@@ -444,6 +444,18 @@ def test_a_second_server_is_refused_and_the_first_goes_on(
     assert client.request(Status()).queued == 0
 
 
+@pytest.mark.parametrize("link", ["link.sqlite", "linked/queue.sqlite"])
+def test_a_link_to_the_queue_lets_no_second_server_in(
+        tmp_path: Path, running: Running, client: Client, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    monkeypatch.setattr("fresco_backend.server.server_address.PATIENCE", 0.2)
+    (tmp_path / "link.sqlite").symlink_to(running.server.options.queue)
+    (tmp_path / "linked").symlink_to(running.server.options.queue.parent)
+    options = replace(running.server.options, queue=tmp_path / link, connection=tmp_path / "other.json")
+    with pytest.raises(Busy, match="at work here already"), Server(options, log=ServerLog(io.StringIO())):
+        pass
+    assert client.request(Status()).queued == 0
+
+
 def test_jobs_and_the_numbers_of_events_outlive_the_server(tmp_path: Path) -> None:
     with serving(tmp_path) as running, running.client() as client:
         jobs = [running.submit(client, f"a{number}").id for number in range(3)]

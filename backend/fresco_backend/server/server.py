@@ -106,8 +106,9 @@ class Server:
                              where=self.options.connection, remedy="Delete it where it is no longer needed, or set "
                              "FRESCO_CONNECTION to another file.")
         with ExitStack() as stack:
+            database = Path(os.path.realpath(self.options.queue))  # which has one lock, whatever link leads to it
             locks = [stack.enter_context(ExclusiveLock(path))
-                     for path in dict.fromkeys((self.options.queue, self.options.connection))]
+                     for path in dict.fromkeys((database, self.options.connection))]
             self.queue = stack.enter_context(JobQueue(self.options.queue, limits=Limits(lease=ADAY)))
             token = fresh_token()
             gate = stack.enter_context(self.options.gate) if self.options.gate else None
