@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import stat
 import sys
 from typing import Annotated, Optional
@@ -103,5 +104,8 @@ def _check_owner(status: os.stat_result, path: str) -> None:
         return
     if status.st_uid not in (os.getuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
         found = f"mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}"
+        theirs = status.st_uid not in (os.getuid(), 0)
         raise ServerError(f"the connection file has {found}: others than its owner may read it", where=path,
-                          remedy="Delete it and start the server again.")
+                          remedy="Delete it and start the server again." if theirs else "Make it yours alone, as in: "
+                          f"chmod 600 {shlex.quote(path)}. Where others may have read it, start its server again: that "
+                          "makes a new token.")

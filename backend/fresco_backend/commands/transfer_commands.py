@@ -12,13 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fresco_backend import settings
 from fresco_backend.interruption import Terminated
 from fresco_backend.queue.job_state import ENDED
+from fresco_backend.server.server_address import COPIED, is_copied
 from fresco_backend.terminal.job_text import job_id
 from fresco_backend.terminal.plan_text import bytes_text, counted
 from fresco_protocol.client import Client
 from fresco_protocol.document import write
-from fresco_protocol.errors import Busy, InputError, Interrupted, JobRefused, PartialDelivery
+from fresco_protocol.errors import (
+    Busy,
+    InputError,
+    Interrupted,
+    JobRefused,
+    PartialDelivery,
+    ServerError,
+    ServerMissing,
+)
 from fresco_protocol.job import Job, JobState
 from fresco_protocol.messages import Discard, ListDelivery, Retry, Submit
 from fresco_protocol.shot import Shot
@@ -135,6 +145,10 @@ def _resumable() -> Iterator[None]:
     except KeyboardInterrupt as stop:
         raise Interrupted("interrupted; what has arrived is kept", remedy="The same command goes on.",
                           terminated=isinstance(stop, Terminated)) from None
+    except ServerError as error:
+        advice = COPIED if isinstance(error, ServerMissing) and is_copied(settings.connection_file()) else error.remedy
+        then = "Then the same command goes on: what has arrived is kept."
+        raise type(error)(error.what, where=error.where, remedy=f"{advice} {then}" if advice else then) from error
 
 
 @contextmanager

@@ -26,6 +26,10 @@ PATIENCE = 5.0  # seconds that workers of a killed server may take to notice
 TOKEN_BYTES = 32
 
 
+COPIED = "Its connection file is a copy from another machine: open the tunnel to it again, or copy the file again " \
+         "where that server was started anew."
+
+
 def fresh_token() -> str:
     """A token that no earlier start had."""
     return secrets.token_hex(TOKEN_BYTES)

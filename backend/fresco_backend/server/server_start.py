@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fresco_backend import settings
-from fresco_backend.server.server_address import is_copied
+from fresco_backend.server.server_address import COPIED, is_copied
 from fresco_protocol.client import Client
 from fresco_protocol.errors import Busy, OutputDenied, ServerError, ServerMissing
 from fresco_protocol.messages import Welcome
@@ -30,10 +30,8 @@ def ensure_server(client: Client, *, roots: Sequence[Path] = ()) -> subprocess.P
         client.connect()
     except ServerMissing as error:
         if is_copied(settings.connection_file()):  # a new server would take the place of the file, and of that machine
-            raise ServerMissing(error.what, where=error.where, remedy="Its connection file is a copy from another "
-                                "machine: open the tunnel to it again, or copy the file again where that server was "
-                                "started anew. To render on this one, delete the copy or unset FRESCO_CONNECTION."
-                                ) from error
+            raise ServerMissing(error.what, where=error.where, remedy=f"{COPIED} To render on this one, delete the "
+                                "copy or unset FRESCO_CONNECTION.") from error
         process = start_server(roots)
         _wait(client, process)
         return process
