@@ -192,3 +192,18 @@ def test_the_command_goes_on_where_an_unreadable_frame_stopped_it(command: list[
     broken.write_bytes(content)
     assert cli.main(command) == 0
     assert list(bits(tmp_path / "out")) == [f"look.{frame}.png" for frame in range(1001, 1005)]
+
+
+@pytest.mark.parametrize("command", ["render", "submit"])
+@pytest.mark.parametrize(("name", "meant"), [
+    ("shot.jsn", "shot.json"), ("shto.json", "shot.json"), ("clip.mvo", None), ("shot.####.jsn", None)])
+def test_a_mistyped_document_is_told_the_one_that_was_meant(
+        command: str, name: str, meant: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """Before it is asked for a prompt, which the document has."""
+    for there in ("shot.json", "clip.json", "clip.mov"):
+        (tmp_path / there).touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([command, name]) == (3 if meant else 2)
+    said = capsys.readouterr().err
+    assert f"Did you mean {meant}?" in said if meant else "--prompt is missing" in said

@@ -15,7 +15,8 @@ from PIL import ImageCms
 from plates import frame, header, noise, with_pixels
 from torch import Tensor
 
-from fresco_backend.files.deliveries import DeliveryWriter, file_type
+from fresco_backend.files.deliveries import DeliveryWriter
+from fresco_backend.files.frame_pattern import file_type
 from fresco_backend.files.frames import CHROMATICITIES, FloatArray, Frame, Part, read_frame
 from fresco_backend.pixels.color import (
     for_file,

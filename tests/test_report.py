@@ -386,3 +386,33 @@ def test_flow_is_white_where_nothing_moves_and_its_hue_tells_the_direction() -> 
     assert still.tolist() == [255, 255, 255]
     assert right.tolist() == [255, 0, 0] and left.tolist() == [0, 255, 255]
 
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What the command says of a delivery that it cannot report."""
+    assert cli.main(["report", *map(str, words)]) == InputError.exit_code
+    return capsys.readouterr().err
+
+
+def test_a_frame_a_folder_and_a_slip_of_the_pen_are_told_the_delivery_that_was_meant(
+        shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(Path(shot.delivery.sequence).parent, tmp_path / "out")
+    (tmp_path / "shot.json").write_text(shot.to_json())
+    monkeypatch.chdir(tmp_path)
+    assert 'fresco report "out/look.####.png"' in refusal(capsys, "out/look.1003.png")
+    assert 'fresco report "out/look.####.png"' in refusal(capsys, "out")
+    assert "Did you mean shot.json?" in refusal(capsys, "shot.jsn")
+    assert "Did you mean shot.json?" in refusal(capsys, "shto.json")
+    assert "Did you mean" not in refusal(capsys, "other.####.png")
+
+
+def test_a_delivery_that_lacks_frames_is_not_called_a_plate(
+        shot: Shot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(Path(shot.delivery.sequence).parent, tmp_path / "out")
+    (tmp_path / "out" / "look.1003.png").unlink()
+    said = refusal(capsys, tmp_path / "out" / "look.####.png")
+    assert "frames 1003 are missing" in said and "Render the shot again" in said and "--missing" not in said
+    for path in (tmp_path / "out").glob("look.*.png"):
+        path.unlink()
+    said = refusal(capsys, tmp_path / "out" / "look.####.png")
+    assert "the delivery is not there" in said and "plate" not in said.replace(str(tmp_path), "")

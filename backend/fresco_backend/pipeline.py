@@ -41,7 +41,7 @@ from fresco_backend.render.metrics import WarpError
 from fresco_backend.render.pins import Pins
 from fresco_backend.render.previews import Previews
 from fresco_backend.render.remaining import Batch, batches
-from fresco_backend.render.remarks import remark_on_precision, remarks, remarks_on_device, texts
+from fresco_backend.render.remarks import remark_on_length, remark_on_precision, remarks, remarks_on_device, texts
 from fresco_protocol.shot import Shot
 
 
@@ -323,7 +323,7 @@ class _Run:
         loading = load if self.attendance is None else self.attendance.load
         models = self.models = loading(look.model, controls=look.controls or (), changes=Changes.of(look))
         for unseen in sorted({rest for text in texts(self.job) if (rest := models.unseen_text(text))}):
-            yield Warned(code="prompt-too-long", text=f'the model does not see the end of the prompt: "{unseen}"')
+            yield remark_on_length(unseen)
         yield from remarks_on_device(self.job, models.unet.device, models.dtype)
         return models
 

@@ -8,6 +8,7 @@ it. Options that are no single value have a plain `dest`, and a function here pu
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -51,6 +52,7 @@ def shot_of(arguments: argparse.Namespace) -> tuple[Shot, tuple[int, ...] | None
     """
     given = vars(arguments)
     frames, source = _frames_text(given), _at_home(given["source"])
+    _refuse_typo(Path(source))
     if source.endswith(".json"):
         base, selection = _document(Path(source), given.get("path_mapping")), _selected(frames)
     else:
@@ -181,13 +183,29 @@ def _selected(frames: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--frames is {error.found}", remedy=f"Allowed: {error.allowed}") from None
 
 
+def _refuse_typo(source: Path) -> None:
+    """A document whose name is mistyped looks like a plate; said before it is asked for what a plate would need."""
+    from fresco_backend.files.frame_pattern import FRAME_FIELD  # not above: `--help` shall not wait for it
+
+    plate = source.suffix == ".json" or FRAME_FIELD.search(source.name) or source.exists()
+    if not plate and (meant := _meant_document(source)):
+        raise InputError("no plate and no shot document is there", where=source, remedy=f"{meant}Check the path.")
+
+
+def _meant_document(path: Path) -> str:
+    """The document in its folder that was probably meant."""
+    near = difflib.get_close_matches(path.name, [found.name for found in path.parent.glob("*")], n=1)
+    return f"Did you mean {near[0]}? " if near and near[0].endswith(".json") else ""
+
+
 def _document(path: Path, rules: Path | None) -> Document:
     """The document of a file, every path in it absolute. rules: a file of a farm's path mapping."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InputError(f"the shot document cannot be read: {reason}", where=path, remedy="Check the path.") from error
+        raise InputError(f"the shot document cannot be read: {reason}", where=path,
+                         remedy=f"{_meant_document(path)}Check the path.") from error
     try:
         shot = Shot.from_json(text)
     except ShotError as error:

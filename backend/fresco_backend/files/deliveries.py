@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import OpenImageIO as oiio  # noqa: N813, the name in its own manual
 
 from fresco_backend.files.file_content import Samples, fitted, header, part_header, storable
-from fresco_backend.files.frame_pattern import MOVIES, PICTURES
+from fresco_backend.files.frame_pattern import file_type
 from fresco_backend.files.frames import (
     FloatArray,
     Frame,
@@ -231,19 +231,6 @@ def _corner_header(metadata: oiio.ImageSpec, size: Size) -> oiio.ImageSpec:
 
 def _corner(samples: FloatArray) -> FloatArray:
     return samples[:8, :8]
-
-
-def file_type(path: str | Path) -> str:
-    """OpenImageIO's name of the file type of a delivery, by the extension. Raises OutputPattern."""
-    extension = Path(path).suffix.lower()
-    if not extension:  # a folder, as a rule
-        raise OutputPattern("the delivery's path names no file type", where=path,
-                            remedy=f"Name files in it, as in {Path(path).name}/look.####.exr or "
-                                   f"{Path(path).name}/look.mov")
-    if extension not in PICTURES:
-        raise OutputPattern(f"'{extension}' is no file type that Fresco writes", where=path,
-                            remedy=f"Choose one of {', '.join(PICTURES)}, or of a movie {', '.join(MOVIES)}")
-    return PICTURES[extension]
 
 
 def refuse_sources(outputs: Iterable[Path], sources: Iterable[Path]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fileseq
 
-from fresco_protocol.errors import PlateMissing, UsageError
+from fresco_protocol.errors import OutputPattern, PlateMissing, UsageError
 from fresco_protocol.shot import FrameRange, frame_numbers, parse_frames
 
 FRAME_FIELD = re.compile(r"[._-]?(#+|@+|%\d*d|\$F\d*)")
@@ -115,6 +115,24 @@ class FramePattern:
 
     def __str__(self) -> str:
         return self.text
+
+
+def is_movie_delivery(path: str | Path) -> bool:
+    """Whether a path asks for a movie that Fresco writes: .mp4, .m4v or .mov."""
+    return Path(path).suffix.lower() in MOVIES
+
+
+def file_type(path: str | Path) -> str:
+    """OpenImageIO's name of the file type of delivered pictures, by the extension. Raises OutputPattern."""
+    extension = Path(path).suffix.lower()
+    if not extension:  # a folder, as a rule
+        raise OutputPattern("the delivery's path names no file type", where=path,
+                            remedy=f"Name files in it, as in {Path(path).name}/look.####.exr or "
+                                   f"{Path(path).name}/look.mov")
+    if extension not in PICTURES:
+        raise OutputPattern(f"'{extension}' is no file type that Fresco writes", where=path,
+                            remedy=f"Choose one of {', '.join(PICTURES)}, or of a movie {', '.join(MOVIES)}")
+    return PICTURES[extension]
 
 
 def plate_missing(pattern: FramePattern) -> PlateMissing:

@@ -28,7 +28,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from fresco_backend.files.deliveries import make_writable, part_of, refuse_sources, refused
-from fresco_backend.files.frame_pattern import MOVIES
+from fresco_backend.files.frame_pattern import MOVIES, is_movie_delivery
 from fresco_backend.files.frames import FloatArray
 from fresco_backend.files.movies import Sound
 from fresco_protocol.errors import OutputError, OutputPattern
@@ -45,11 +45,6 @@ _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "
 _LUMA = (0.2126, 0.7152, 0.0722)  # Rec. ITU-R BT.709-6, item 3.2
 _CHROMA = {2: 1.8556, 0: 1.5748}  # item 3.3: of blue and of red, what their difference from luma is divided by
 SoundPacket: TypeAlias = "Packet[AudioStream]"
-
-
-def is_movie_delivery(path: str | Path) -> bool:
-    """Whether a path asks for a movie that Fresco writes: .mp4, .m4v or .mov."""
-    return Path(path).suffix.lower() in MOVIES
 
 
 def check_movie(path: Path, sources: Iterable[Path]) -> None:

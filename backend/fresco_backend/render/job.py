@@ -19,9 +19,10 @@ from torch import Tensor
 from fresco_backend import __version__, settings
 from fresco_backend.engine.sampler import executed
 from fresco_backend.engine.tiles import Tiling
-from fresco_backend.files.deliveries import DeliveryWriter, Encoding, file_type
+from fresco_backend.files.deliveries import DeliveryWriter, Encoding
+from fresco_backend.files.frame_pattern import file_type, is_movie_delivery
 from fresco_backend.files.frames import FloatArray, Frame, Size, pixel_aspect
-from fresco_backend.files.movie_delivery import check_movie, is_movie_delivery
+from fresco_backend.files.movie_delivery import check_movie
 from fresco_backend.files.movies import MovieReader, is_movie
 from fresco_backend.files.plate import PlateReader, open_plate
 from fresco_backend.files.sequences import FramePattern, frames_text

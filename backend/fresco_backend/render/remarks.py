@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from textwrap import shorten
 
 import torch
 
@@ -20,6 +21,8 @@ from fresco_backend.render import prompts
 from fresco_backend.render.inversions import needs_inversion
 from fresco_backend.render.job import Job
 from fresco_protocol.shot import frame_numbers
+
+QUOTED = 80  # characters of a text that a warning quotes at most
 
 
 def texts(job: Job) -> set[str]:
@@ -100,6 +103,13 @@ def _cues_unseen(job: Job, keyframes: Sequence[int]) -> Iterator[Warned]:
                else f"the shot has frames {frames_text(job.frames)} only. Give it frames of the shot")
         yield Warned(code="cue-unseen", text=f'no keyframe is on the frames of the cue "{cue.prompt}" '
                      f"({frames_text(frames)}), so that nothing shows it; {why}")
+
+
+def remark_on_length(unseen: str) -> Warned:
+    """What is said of a text that is longer than the model reads. unseen: its end."""
+    begun = shorten(unseen, QUOTED, placeholder=" …")
+    return Warned(code="prompt-too-long", text=f'the model does not see the end of the prompt: "{begun}"; say it in '
+                  "fewer words, or put first what matters")
 
 
 def remark_on_precision(here: str, others: Collection[str]) -> Warned:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +18,8 @@ from torch import Tensor
 
 from fresco_backend.arguments.shot_arguments import shot_of_file
 from fresco_backend.files.canvas import cut, placed
-from fresco_backend.files.deliveries import file_type
-from fresco_backend.files.frame_pattern import FramePattern
+from fresco_backend.files.frame_pattern import FramePattern, file_type, is_movie_delivery
 from fresco_backend.files.frames import Frame, Size, Window, data_window, pixel_aspect
-from fresco_backend.files.movie_delivery import is_movie_delivery
 from fresco_backend.files.plate import PlateReader, open_plate
 from fresco_backend.pixels.color import SRGB, default_space, plate_space, showing_of, to_engine
 from fresco_backend.pixels.color_config import ColorSpace, color_space
@@ -28,7 +28,7 @@ from fresco_backend.render import record
 from fresco_backend.render.shot_matte import ShotMatte, open_matte
 from fresco_backend.render.still import stills_of
 from fresco_backend.terminal.plan_text import path_text
-from fresco_protocol.errors import InputError, MatteError, PlateMissing
+from fresco_protocol.errors import FrameGap, InputError, MatteError, PlateMissing
 from fresco_protocol.shot import Shot, frame_numbers, parse_frames
 
 
@@ -131,8 +131,13 @@ def open_delivered(target: str, plate_sequence: str | None = None) -> DeliveredS
             raise PlateMissing(error.what, where=error.where, remedy="Was it rendered on another machine? Then say "
                                "where the plate lies on this one: --plate PLATE") from error
         layer = shot.plate.layer if shot.delivery.sequence.lower().endswith(".exr") else None  # others hold one picture
-        result = opened.enter_context(closing(open_plate(
-            shot.delivery.sequence, None if whole else numbers, layer=layer)))
+        try:
+            result = opened.enter_context(closing(open_plate(
+                shot.delivery.sequence, None if whole else numbers, layer=layer)))
+        except (PlateMissing, FrameGap) as error:  # their words are those of a plate
+            missing = f": {error.what}" if isinstance(error, FrameGap) else ""
+            raise InputError(f"the delivery is not there as its record tells{missing}", where=error.where,
+                             remedy="Render the shot again: what is there is kept") from error
         try:
             matte = None if shot.matte is None else open_matte(shot.matte, plate)
         except MatteError as error:
@@ -180,11 +185,30 @@ def _read(target: str) -> dict[str, Any]:
 
 def _unrecorded(target: str, path: Path, stills: list[Path]) -> InputError:
     """What to say where a delivery, or only its record, is not there."""
+    name = Path(target).name
+    folder = Path(target) if Path(target).is_dir() else Path(target).parent
+    for delivery in _deliveries(folder):
+        named = f'fresco report "{path_text(str(folder / delivery))}"'
+        if Path(target).is_dir():
+            return InputError(f"{target} is a folder", where=folder, remedy=f"Name the delivery in it: {named}")
+        if FramePattern.parse(folder / delivery).has(name):
+            return InputError(f"{target} is one frame of a delivery", where=folder, remedy=f"Name all of it: {named}")
+    documents = [] if Path(target).exists() else [found.name for found in folder.glob("*.json")]
+    if meant := difflib.get_close_matches(name, documents, n=1):
+        return InputError(f"{target} has no record of how it was made", where=path,
+                          remedy=f"Did you mean {meant[0]}? Else render the shot to its end: that writes the record")
     if stills:
         return InputError(f"only stills of {target} were rendered so far", where=path.parent,
                           remedy=f"Render the shot; or look at a still: fresco report {path_text(str(stills[-1]))}")
     return InputError(f"{target} has no record of how it was made", where=path,
                       remedy="Render the shot to its end; the record is written with the last frame")
+
+
+def _deliveries(folder: Path) -> Iterator[str]:
+    """The names of what was delivered into a folder, by the records there."""
+    for path in sorted(folder.glob("*.fresco.json")):
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            yield re.split(r"[\\/]", json.loads(path.read_bytes())["shot"]["delivery"]["sequence"])[-1]
 
 
 def _shown(frame: Frame, space: ColorSpace, shot: Shot, size: Size) -> Tensor:
