@@ -252,6 +252,16 @@ def test_handles_go_on_at_the_step_of_the_range(
     assert list(opened(with_delivery(shot, handles=handles)).frames) == all_of_them
 
 
+@pytest.mark.parametrize(("written", "handles", "all_of_them"), [
+    ("1003-1006", 1, [1002, 1003, 1004, 1005, 1006, 1007]), ("1003-1006", 0, [1003, 1004, 1005, 1006]),
+    ("1003-1006", 5, list(range(1001, 1010))), ("1003-1007x2", 1, [1001, 1003, 1005, 1007, 1009])])
+def test_a_range_in_the_name_of_the_plate_has_handles_too(
+        written: str, handles: int, all_of_them: list[int], shot: Shot, tmp_path: Path) -> None:
+    write_plate(tmp_path / "long")
+    shot = with_plate(shot, sequence=str(tmp_path / "long" / f"plate.{written}####.png"))
+    assert list(opened(with_delivery(shot, handles=handles)).frames) == all_of_them
+
+
 @pytest.mark.parametrize(("policy", "frames"), [
     (Missing.SKIP, [1001, 1003, 1004, 1005, 1006]), (Missing.HOLD, [1001, 1002, 1003, 1004, 1005, 1006]),
 ])  # fmt: skip

@@ -47,6 +47,7 @@ from fresco_protocol.errors import (
     RangeOutside,
     UsageError,
 )
+from fresco_protocol.frame_range import FrameRange, as_ranges
 from fresco_protocol.shot import BitDepth, Control, ControlKind, Missing, Plate, Sampler, Shot, Task, with_handles
 
 if TYPE_CHECKING:
@@ -295,15 +296,24 @@ def _wanted(shot: Shot) -> tuple[int, ...] | None:
 
     A hole before the last handle that is there is one of the plate, and treated as that.
     """
-    if shot.plate.frames is None:
+    ranges = shot.plate.frames or (_own_ranges(shot.plate) if shot.delivery.handles else None)
+    if not ranges:
         return None
-    head, wanted, tail = with_handles(shot.plate.frames, shot.delivery.handles)
+    head, wanted, tail = with_handles(ranges, shot.delivery.handles)
     there = set(_existing(shot.plate)) if shot.delivery.handles else set()
     while head and head[0] not in there:
         head = head[1:]
     while tail and tail[-1] not in there:
         tail = tail[:-1]
     return (*head, *wanted, *tail)
+
+
+def _own_ranges(plate: Plate) -> tuple[FrameRange, ...]:
+    """The frames that the name of a plate asks for, as "plate.1001-1048####.exr" does; none where it names no range."""
+    if is_movie(plate.sequence):
+        return ()
+    pattern = FramePattern.parse(plate.sequence)
+    return () if pattern.padding is None else as_ranges(pattern.frames)
 
 
 def _existing(plate: Plate) -> Iterable[int]:
