@@ -97,7 +97,8 @@ def test_a_submit_that_was_not_answered_can_be_sent_again_as_the_same_job(
 
     with monkeypatch.context() as patch:
         patch.setattr(Transfers, "submit", slow)
-        patch.setattr(job_commands, "connected", lambda: running.client(seconds=0.7))
+        patch.setattr(job_commands, "connected", running.client)
+        patch.setattr(job_commands, "JUDGED", 0.7)
         said = Said(["submit", document(tmp_path), "--no-start"], capsys)
     assert said.code == 69
     again = re.search(r"--client-key \S+", said.err)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from fresco_backend.commands import transfer_commands
 from fresco_backend.commands.staged_shot import staged
 from fresco_backend.files.frame_pattern import record_path
 from fresco_backend.server import staging, transfers
+from fresco_backend.server.acceptance import Acceptance
 from fresco_backend.server.staged_upload import Chunk, StagedUpload
 from fresco_backend.server.staging import Staging
 from fresco_protocol import transfer
 from fresco_protocol.client import Client
+from fresco_protocol.connection import Connection
 from fresco_protocol.errors import (
     Busy,
     ChecksumWrong,
@@ -38,10 +41,13 @@ from fresco_protocol.errors import (
     JobRefused,
     MessageMalformed,
     OutputDenied,
+    OutputPattern,
     PartialDelivery,
     PathRefused,
     PlateMissing,
+    ServerError,
     ServerLost,
+    ServerMissing,
     ServerSilent,
     ShotError,
     UsageError,
@@ -273,14 +279,42 @@ def test_a_fetch_replaces_what_was_delivered_and_nothing_else(
 
 
 @pytest.mark.parametrize("name", ["id_rsa", "notes.txt", "backup.1.sqlite", "look.exr.pem"])
-def test_what_no_render_writes_is_not_given_out_as_a_delivery(box: Path, name: str) -> None:
+def test_what_no_render_writes_is_not_given_out_as_a_delivery(
+        box: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (box / name).write_bytes(b"secret")
     with serving(box) as running, running.client() as client:
         shot = replace(shot_in(box), delivery=Delivery(sequence=str(box / name)))
+        with pytest.raises(OutputPattern):
+            client.request(Submit(shot=shot, client_key="key"))
+        monkeypatch.setattr(Acceptance, "check", lambda *_, **__: None)  # as of a queue that an earlier version wrote
         job = client.request(Submit(shot=shot, client_key="key")).record.id
         assert client.request(ListDelivery(job=job)).files == ()
         with pytest.raises(PathRefused, match="no such file"):
             client.request(GetChunk(job=job, name=name, offset=0))
+
+
+def test_a_server_that_is_gone_is_told_with_what_fits_it(
+        plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    document, file = tmp_path / "shot.json", tmp_path / "connection.json"
+    document.write_text(shot_of(plate).to_json())
+    monkeypatch.setenv("FRESCO_CONNECTION", str(file))
+    gone = Connection(endpoint="tcp://127.0.0.1:1", token=64 * "0", pid=1, version="1")
+    commands = (["submit", str(document), "--upload"], ["download", "0123456789ab", "-o", str(tmp_path / "back")])
+    monkeypatch.setattr(transfer_commands, "download", partial(download, patience=0.1))
+    for words in commands:
+        file.write_text(gone.to_json())  # as copied from the box
+        file.chmod(0o644)
+        assert cli.main(words) == ServerError.exit_code
+        assert f"chmod 600 {file}" in capsys.readouterr().err
+        file.chmod(0o600)
+        assert cli.main(words) == ServerMissing.exit_code
+        said = capsys.readouterr().err
+        assert "open the tunnel to it again" in said and "the same command goes on" in said
+        assert "fresco serve" not in said, "it would be another server"
+        file.unlink()
+        assert cli.main(words) == ServerMissing.exit_code
+        said = capsys.readouterr().err
+        assert '"fresco serve"' in said and "the same command goes on" in said
 
 
 def test_a_shot_whose_job_is_over_is_rendered_by_another(

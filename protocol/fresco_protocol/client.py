@@ -29,6 +29,7 @@ from fresco_protocol.wire import decode, encode
 from fresco_protocol.zmtp import Dealer
 
 PATIENCE = 5.0  # seconds until a request without an answer fails
+JUDGED = 30.0  # seconds for a Submit: the server looks into the folders of the shot, and says by itself when they hang
 SILENT_BEATS = 3  # heartbeats without a word: the server is lost
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts to connect
 MOST_EVENTS = 20_000  # kept for a host that does not poll; then they are dropped here and asked for again

@@ -20,7 +20,7 @@ from fresco_backend.terminal.job_text import Pace, event_json, event_line, job_i
 from fresco_backend.terminal.plan_text import counted, safe_text
 from fresco_protocol import events as e
 from fresco_protocol import messages as m
-from fresco_protocol.client import Client
+from fresco_protocol.client import JUDGED, Client
 from fresco_protocol.document import write
 from fresco_protocol.errors import (
     FrescoError,
@@ -154,7 +154,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 def _submitted(client: Client, submit: m.Submit) -> m.Submitted:
     try:
-        return client.request(submit)
+        return client.request(submit, seconds=JUDGED)
     except (ServerSilent, ServerLost) as error:
         raise type(error)(error.what, where=error.where, remedy="It may have queued the job all the same; with "
                           f"--client-key {submit.client_key} the same command queues it once. {error.remedy or ''}"

@@ -293,6 +293,12 @@ class JobQueue:
                             max(0, skip - live))
             return JobPage(found, live + count(connection, wanted & ENDED))
 
+    def outputs(self) -> tuple[str, ...]:
+        """The patterns of what live jobs are to deliver."""
+        with self._database.reading() as connection:
+            return tuple(row["output"] for row in connection.execute(
+                f"SELECT output FROM job WHERE state IN ({LIVE_STATES})"))
+
     # Steps of a change.
 
     def _enter(

@@ -1,30 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a shot must have to be queued, so that a slip of the pen is said at once, and not when its turn comes at night.
 
-Of everything that it reads something must be there. One frame is enough, for the rest may still be on its way from
-another program; and what a job of the queue is to deliver need not be there at all. The worker judges everything again.
+Of everything that it reads something must be there, and of its model all. One frame of a plate is enough, for the rest
+may still be on its way from another program; and what a job of the queue is to deliver need not be there at all. The
+worker judges everything again.
 """
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fresco_backend.files.frame_pattern import FramePattern, frames_text, plate_missing
+from fresco_backend.files.frame_pattern import (
+    FramePattern,
+    file_type,
+    frames_text,
+    is_movie_delivery,
+    plate_missing,
+)
+from fresco_backend.models.model_store import Changes, check
 from fresco_protocol.errors import MatteError, OutputIsPlate, PlateMissing, RangeOutside, UsageError
 from fresco_protocol.shot import Plate, Shot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """expected: gives the path patterns that jobs of the queue are to deliver; asked only where a source is missing."""
+    """expected: the path patterns that jobs of the queue are to deliver."""
 
-    expected: Callable[[], Iterable[str]]
+    expected: Iterable[str]
 
-    def check(self, shot: Shot) -> None:
+    def check(self, shot: Shot, *, sources: bool = True) -> None:
         """Raises PlateMissing, MatteError, RangeOutside for a source of which nothing is there, OutputIsPlate for a
-        delivery over the plate, UsageError for a pattern that is none."""
+        delivery over the plate, OutputPattern for one that is not written, WeightsError for a model that cannot be
+        used, UsageError for a pattern that is none. sources: whether they lie here, or are sent later."""
+        if not is_movie_delivery(shot.delivery.sequence):
+            file_type(shot.delivery.sequence)
+        if sources:
+            self._check_sources(shot)
+        look = shot.look
+        check(look.model, controls=look.controls or (), changes=Changes.of(look)).require()
+
+    def _check_sources(self, shot: Shot) -> None:
         self._check_plate(shot.plate, FramePattern.parse(shot.delivery.sequence))
         if shot.matte is not None and (error := self._missing(shot.matte.sequence)):
             raise MatteError("the matte is missing", where=error.where, remedy=error.remedy)
@@ -51,7 +68,7 @@ class Acceptance:
         return None if pattern.any_on_disk() is not None or self._is_expected(pattern) else plate_missing(pattern)
 
     def _is_expected(self, pattern: FramePattern) -> bool:
-        for path in self.expected():
+        for path in self.expected:
             with suppress(UsageError):  # of a job that will fail, and delivers nothing
                 if _is_one(pattern, FramePattern.parse(path), 1):
                     return True

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import zmq
 
@@ -31,6 +32,7 @@ from fresco_backend.server.answers import Answers
 from fresco_backend.server.checksums import Checksums
 from fresco_backend.server.gate import Gate
 from fresco_backend.server.listener import Asked, Listener
+from fresco_backend.server.reception import Reception
 from fresco_backend.server.server_address import ExclusiveLock, fresh_token, is_copied, publish, withdraw
 from fresco_backend.server.server_log import Faults, ServerLog
 from fresco_backend.server.staging import KEEP_FREE, LIMIT, Staging, check_staging
@@ -41,7 +43,7 @@ from fresco_backend.server.worker_pool import ANY, Patience, WorkerPool
 from fresco_protocol.connection import Connection
 from fresco_protocol.errors import FrescoError, UsageError
 from fresco_protocol.job import Problem
-from fresco_protocol.messages import Failed, Hello, Watch
+from fresco_protocol.messages import Failed, Hello, Submit, Watch
 
 HEARTBEAT = 2.0  # seconds
 TICK = 1.0  # seconds between two looks at workers and clocks
@@ -119,6 +121,8 @@ class Server:
                 patience=self.options.patience, descriptors=[lock.descriptor for lock in locks], say=self.log.say)
             self.watchers = Watchers(journal=self.queue.journal, listener=self.listener, say=self.log.say)
             self.transfers = self._transfers(stack)
+            self.reception = Reception(_folders)
+            stack.callback(self.reception.close)
             self.answers = Answers(queue=self.queue, pool=self.pool, roots=self.options.roots, log=self.log,
                                    transfers=self.transfers, heartbeat=self.options.heartbeat)
             self.work = Work(queue=self.queue, pool=self.pool, watchers=self.watchers, previews=self.answers.previews,
@@ -159,7 +163,7 @@ class Server:
 
     def _polling(self) -> zmq.Poller:
         poller = zmq.Poller()
-        for socket in (*self.listener.sockets, self.pool.socket):
+        for socket in (*self.listener.sockets, self.pool.socket, self.reception.socket):
             poller.register(socket, zmq.POLLIN)
         return poller
 
@@ -202,8 +206,14 @@ class Server:
                 return
             self._answer(asked)
 
-    def _answer(self, asked: Asked) -> None:
+    def _answer(self, asked: Asked, *, judged: bool = False, against: Exception | None = None) -> None:
+        """Answers a request, or has its shot judged first. against: what stands against one that was judged."""
         try:
+            if against is not None:
+                raise against
+            if isinstance(asked.request, Submit) and not judged and (judge := self.transfers.judgement(asked.request)):
+                self.reception.take(asked, asked.request.client_key, judge)
+                return
             reply = (self.watchers.watch(asked.client, asked.request) if isinstance(asked.request, Watch)
                      else self.answers.reply(asked.request))
         except FrescoError as error:
@@ -220,8 +230,13 @@ class Server:
             self._asked_at = time.monotonic()
         self.work.unclaimed = True
 
+    def _answer_judged(self) -> None:
+        for asked, against in self.reception.answered():
+            self._answer(asked, judged=True, against=against)
+
     def _tend(self) -> None:
         now = time.monotonic()
+        self._contained(self._answer_judged)
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._contained(self.work.try_again)
@@ -300,6 +315,13 @@ class Server:
 
     def _note(self, number: int, _frame: object) -> None:
         self._signal = number
+
+
+def _folders(asked: Asked) -> str:
+    """The folders that a shot names, where one of them hangs; none is looked into."""
+    shot = cast(Submit, asked.request).shot
+    named = [shot.plate.sequence, *([shot.matte.sequence] if shot.matte else []), shot.delivery.sequence]
+    return ", ".join(dict.fromkeys(str(Path(path).parent) for path in named))
 
 
 def _allow_many_files() -> None:

@@ -22,6 +22,7 @@ from fresco_backend.queue.jobs import JobQueue
 from fresco_backend.roots import Roots
 from fresco_backend.server.acceptance import Acceptance
 from fresco_backend.server.checksums import Checksums, open_regular
+from fresco_backend.server.reception import Judge
 from fresco_backend.server.staged_upload import Chunk
 from fresco_backend.server.staging import Staging, is_stale
 from fresco_protocol import messages as m
@@ -65,13 +66,26 @@ class Transfers:
     _listed: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     _cleaned: float = 0.0
 
+    def judgement(self, request: m.Submit) -> Judge | None:
+        """What must be judged of a shot before it is queued; it raises what Roots and Acceptance do, and looks into
+        folders that may not answer. None where it is sent again, and is a job already."""
+        if self.queue.having_key(request.client_key) is not None:
+            return None
+        shot, files = self.mapping.shot(request.shot), request.files
+        if files is not None:
+            shot = self.staging.located(shot, request.client_key)
+        acceptance = Acceptance(expected=() if files is not None else self.queue.outputs())
+
+        def judge() -> None:
+            self.roots.check_shot(shot)
+            acceptance.check(shot, sources=files is None)
+
+        return judge
+
     def submit(self, request: m.Submit) -> m.Submitted:
-        """Queue a shot; one with files waits for them. Raises what Roots and Acceptance do."""
+        """Queue a shot that was judged; one with files waits for them."""
         shot = self.mapping.shot(request.shot)
         if request.files is None:
-            self.roots.check_shot(shot)
-            if self.queue.having_key(request.client_key) is None:  # else it is sent again, and is a job already
-                Acceptance(expected=self._expected).check(shot)
             found = self.queue.submit(shot, key=request.client_key, priority=request.priority)
             return m.Submitted(record=found.status.record, created=found.created)
         shot = self.staging.located(shot, request.client_key)
@@ -193,9 +207,6 @@ class Transfers:
         if status.state is JobState.CANCELLED and not self.staging.of(key).is_complete:
             return True
         return status.state in ENDED and is_stale(max(status.ended_at or 0.0, self.staging.idle_since(key)))
-
-    def _expected(self) -> list[str]:
-        return [status.output for status in self.queue.jobs(LIVE, limit=-1).jobs]
 
     def _files(self, status: JobStatus) -> tuple[Path, ...]:
         place = self._place(status)
