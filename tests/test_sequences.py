@@ -23,7 +23,7 @@ from fresco_protocol.errors import (
     RangeOutside,
     UsageError,
 )
-from fresco_protocol.shot import Missing
+from fresco_protocol.shot import Missing, parse_frames
 
 
 def opened(pattern: Path | str, numbers: list[int] | None = None, missing: Missing = Missing.ERROR) -> SequenceReader:
@@ -171,6 +171,32 @@ def test_the_rate_is_the_rational_of_the_header(tmp_path: Path) -> None:
     source.metadata.attribute("FramesPerSecond", oiio.TypeDesc("rational"), (24000, 1001))
     DeliveryWriter(tmp_path / "timed.exr", [1], like=source).write(1, source, "0")
     assert opened(tmp_path / "timed.exr").rate == Fraction(24000, 1001)
+
+
+def test_any_frame_of_a_range_is_enough_to_know_that_a_plate_is_there(tmp_path: Path) -> None:
+    pattern = FramePattern.parse(tmp_path / "p.####.exr")
+    assert pattern.any_on_disk() is None
+    for name in ("p.1005.exr", "p.01001.exr", "p.1002.exr.part", "q.1003.exr"):
+        (tmp_path / name).touch()
+    assert pattern.any_on_disk() == 1005, "other paddings, other names and unfinished files are no frames"
+    assert pattern.any_on_disk(parse_frames("1001-1009x2")) == 1005
+    assert pattern.any_on_disk(parse_frames("1001-1004,1006")) is None
+    assert FramePattern.parse(tmp_path / "away" / "p.####.exr").any_on_disk() is None
+
+
+def test_a_single_file_is_there_or_not(tmp_path: Path) -> None:
+    still = FramePattern.parse(tmp_path / "still.1001.exr")
+    assert still.any_on_disk(parse_frames("5")) is None
+    (tmp_path / "still.1001.exr").touch()
+    assert still.any_on_disk(parse_frames("5")) == 1001, "whichever frame it is rendered as"
+
+
+def test_frames_are_known_by_their_names(tmp_path: Path) -> None:
+    pattern, single = FramePattern.parse(tmp_path / "p.####.exr"), FramePattern.parse(tmp_path / "still.exr")
+    assert [name for name in ("p.1001.exr", "p.-5.exr", "p.exr", "q.1001.exr", "p.1001.exr.part")
+            if pattern.has(name)] == ["p.1001.exr", "p.-5.exr"]
+    assert single.has("still.exr")
+    assert not single.has("still.1001.exr")
 
 
 def test_frames_are_written_compactly() -> None:

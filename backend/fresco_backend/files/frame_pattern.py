@@ -79,8 +79,10 @@ class FramePattern:
         return {number: path for number, path in self._alike() if path == self.path(number)}
 
     def any_on_disk(self, ranges: Sequence[FrameRange] | None = None) -> int | None:
-        """A frame that exists, whichever is met first; None where none does. ranges: the frames that count, None is
-        all; of a single file it is the file that counts."""
+        """The number of a frame that exists, whichever is met first; None where none does.
+
+        ranges: only frames in these count; None is all. A single file counts whatever they are.
+        """
         if self.padding is None:
             return self.frames[0] if self.path(0).is_file() else None
         names = self._names
