@@ -114,7 +114,7 @@ class Stretch:
         return self.made(entry) if isinstance(entry, Mode) else self.render(entry)
 
     def made(self, mode: Mode) -> tuple[Tensor, float]:
-        """As `render`, by a mode of synthesis."""
+        """The frames by a mode of synthesis, and the seconds of wall time that each one took; as `render`."""
         self._models  # noqa: B018, loading is not on the clock
         began = time.perf_counter()
         images = stylised(mode.applied(self._asked, self._caption), models_of)

@@ -58,7 +58,7 @@ def report(name: str, run: Callable[[], float | None], loss: Callable[[], float]
 def report_closed(
     name: str, features: Tensor, losses: Callable[[], Sequence[Loss]], settings: FeatureOptimisation
 ) -> None:
-    """The same for the engine's descent; `losses` are made in its time."""
+    """Print what the engine's descent takes, making its `losses` included, and the loss at its end."""
 
     def descended() -> None:
         for _ in descend(as_rows(features), losses(), settings, measured=False):

@@ -146,7 +146,7 @@ def _windows(delivery: Path, numbers: Sequence[int]) -> list[list[int]]:
 
 
 def _tones(plate: PlateReader, result: PlateReader, numbers: Sequence[int]) -> Tones:
-    """Of frames that are read one by one."""
+    """What became of the plate's tones over some frames, which are read one by one."""
     return Tones(table=sum(
         (Tones.of(_images(plate, [number]), _images(result, [number])).table for number in numbers),
         start=torch.zeros(LEVELS * HUES**2, 4, dtype=torch.float64)))

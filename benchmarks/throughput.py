@@ -47,7 +47,7 @@ def picture(width: int, height: int, *, alpha: bool) -> Samples:
 
 
 def write_alone(path: Path, samples: Samples, compression: str) -> None:
-    """As OpenImageIO's manual writes a file."""
+    """Write a file as OpenImageIO's manual does, in half. samples: (H, W, C)."""
     spec = oiio.ImageSpec(samples.shape[1], samples.shape[0], samples.shape[2], oiio.HALF)
     spec["compression"] = compression
     image = oiio.ImageOutput.create(str(path))

@@ -82,7 +82,7 @@ class Measured:
     run_ratio: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """As an object of JSON."""
+        """The figures as a JSON object."""
         load = self.load
         return {
             "shape": load.shape.value, "keyframes": load.keyframes, "size": [load.width, load.height],

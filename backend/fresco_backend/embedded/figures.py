@@ -77,7 +77,7 @@ class Figures:
 
     @property
     def teacher_accuracy(self) -> float:
-        """The same of the stylisers' pictures of the same photographs: what the classifier itself can do."""
+        """Share of the stylisers' own pictures whose look was named rightly: the best that the classifier can do."""
         return sum(look.teacher_named for look in self.looks) / sum(look.count for look in self.looks)
 
     @property

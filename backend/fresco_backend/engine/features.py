@@ -133,7 +133,7 @@ class OptimisedFeatures:
         return optimised
 
     def _by_fused_losses(self, block: int, features: Tensor, branch: int, branches: int, result: Tensor) -> None:
-        """The same as `optimise` with `_losses`, of some branches, written to `result`."""
+        """Optimise some branches by the fused kernels, into `result`: what `optimise` with `_losses` does."""
         frames, settings, temporal, spatial = self._correspondence.frames, self._settings, None, None
         windows = features.shape[0] // frames
         share = windows / branches
@@ -269,7 +269,7 @@ def _statistics(features: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 
 def _of_rows(rows: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The same of rows (N, L, C), where one pass is the faster way; (N, 1, C) each."""
+    """Mean and deviation (N, 1, C) of each channel of rows (N, L, C), in one pass, which is the faster way here."""
     variance, mean = torch.var_mean(rows, dim=1, keepdim=True, correction=min(1, rows.shape[1] - 1))
     return mean, (variance + epsilon).sqrt()
 

@@ -57,7 +57,7 @@ class OpenJDProgress(PlainProgress):
 
 
 class ServedProgress:
-    """The same of a job that a server renders, from the protocol's events."""
+    """Progress for a session of Open Job Description, of a job that a server renders: from the protocol's events."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -82,7 +82,7 @@ def of_other_rates(path: Path) -> frozenset[str]:
 
 
 def _sequence(root: Element) -> Element:
-    """That of the project; before it stand those of compound clips."""
+    """The sequence of the project. (Those of compound clips stand before it.) Raises InputError."""
     found = root.find(".//project/sequence")
     if found is None:
         raise InputError("it holds no sequence", remedy="Export a project, not an event or clips")
@@ -191,7 +191,7 @@ def _phase(root: Element, element: Element, rate: Fraction) -> Fraction:
 
 
 def _with_times(thing: Any, changed: Callable[[dict[str, Any]], tuple[float, float]]) -> Any:
-    """The same with every time in it changed. changed: value and rate of a time."""
+    """A copy of an object of OpenTimelineIO with every time in it changed. changed: gives a time's value and rate."""
     document = json.loads(otio.adapters.write_to_string(thing, "otio_json"))
     for found in _times(document):
         found["value"], found["rate"] = changed(found)

@@ -22,7 +22,7 @@ LCM_GUIDANCE = 1.0  # what distilled models have learnt with their steps; more i
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """Of a translation and, beginning with edit_, of an edit.
+    """What a model recommends for a translation and, in the fields that begin with "edit_", for an edit.
 
     control, edit_control: kind of control image; None is none. An edit holds its structure by injection, and has a
     control only where the model asks for it: one that was trained with its ControlNet is another model without.

@@ -55,7 +55,7 @@ class DeliveredShot:
 
     @property
     def size(self) -> Size:
-        """Of what the delivery shows of the plate, in its pixels."""
+        """The size of what the delivery shows of the plate, in the delivery's pixels."""
         return self._view.size
 
     @cached_property

@@ -54,7 +54,7 @@ class Looked:
 
     @property
     def bytes(self) -> int:
-        """Of all its pictures."""
+        """The size of all its pictures, as they stand in the page."""
         return sum(len(url) for views in self.views.values() for url in views.values())
 
 

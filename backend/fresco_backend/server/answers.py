@@ -146,7 +146,7 @@ _ANSWERS: Mapping[type[m.Request[Any]], Callable[[Answers, Any], m.Reply]] = {
 
 
 def _fitting(records: list[Job]) -> tuple[Job, ...]:
-    """As many of the records as one reply surely holds, at least one."""
+    """The first of the records, as many as surely fit in one reply, but at least one."""
     size = 0
     found: list[Job] = []
     for record in records:

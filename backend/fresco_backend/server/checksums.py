@@ -50,7 +50,7 @@ class Checksums:
             self.work(lambda: self._reckon(path, sync=sync))
 
     def done(self) -> Iterator[Path]:
-        """The files that were looked at since the last time, whatever came of that."""
+        """The files that were read, or could not be read, since the last call."""
         with suppress(queue.Empty):
             while True:
                 yield self._done.get_nowait()
@@ -61,7 +61,7 @@ class Checksums:
         return digest if state == _State.of(path) else None
 
     def found(self, path: Path) -> str | None:
-        """The same of a file that is done; None where it changed meanwhile. Raises OSError where it was not read."""
+        """The checksum of a file that `done` gave; None if it has changed since. Raises OSError if it was not read."""
         if (error := self._failed.get(path)) is not None:
             raise error
         return self.of(path)

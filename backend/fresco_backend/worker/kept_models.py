@@ -44,7 +44,10 @@ class KeptModels:
         self._size = job.inventory.size
 
     def load(self, name: str, *, controls: Sequence[Control] = (), **options: object) -> Models:
-        """As the loader does. Controls that differ in strength and time only share their networks."""
+        """A model as the loader gives it, kept from before if it can be.
+
+        Controls that differ in nothing but strength and time share their networks.
+        """
         controls = tuple(dict.fromkeys(controls))
         alike = tuple(replace(control, strength=1.0, start=0.0, end=1.0) for control in controls)
         key = (name, alike, repr(sorted(options.items())), self._weights)
