@@ -268,6 +268,28 @@ def test_a_profile_tells_the_space_of_a_picture(name: str, description: str, spa
     assert str(plate_space(plate)) == space
 
 
+@pytest.mark.parametrize(("codes", "space"), [
+    ((9, 14, 0, 1), "sRGB Encoded Rec.2020"), ((9, 13, 0, 1), "sRGB Encoded Rec.2020"),
+    ((9, 16, 0, 1), "Rec.2100-PQ - Display"), ((12, 13, 0, 1), "sRGB Encoded P3-D65"),
+    ((1, 13, 0, 1), "sRGB Encoded Rec.709 (sRGB)")])
+def test_the_codes_of_a_png_tell_its_space(codes: tuple[int, ...], space: str, tmp_path: Path) -> None:
+    """Of its chunk cICP (PNG, third edition), in the numbers of ITU-T H.273."""
+    source = frame(depth=BitDepth.UINT16, file_type="png")
+    source.metadata.attribute("CICP", oiio.TypeDesc("int[4]"), codes)
+    plate = read_frame(DeliveryWriter(tmp_path / "a.png", [1], like=source).write(1, source, "0").path)
+    assert (str(plate_space(plate)), unknown_colours(plate)) == (space, None)
+    assert plate.metadata.getattribute("CICP") == codes
+
+
+@pytest.mark.parametrize(("gamma", "space"), [(2.4, "Gamma 2.4 Encoded Rec.709"), (1.8, "Gamma 1.8 Encoded Rec.709")])
+def test_the_gamma_of_a_png_tells_its_space(gamma: float, space: str, tmp_path: Path) -> None:
+    source = frame(depth=BitDepth.UINT16, file_type="png")
+    source.metadata.attribute("oiio:ColorSpace", f"g{round(10 * gamma)}_rec709_scene")
+    path = DeliveryWriter(tmp_path / "a.png", [1], like=source).write(1, source, "0").path
+    assert struct.pack(">4sI", b"gAMA", round(100_000 / gamma)) in path.read_bytes()
+    assert str(plate_space(read_frame(path))) == space
+
+
 def profile_of(primaries: tuple[tuple[float, ...], ...], gamma: float) -> bytes:
     """A profile of the kind that displays have, without a name."""
     tags = {name: b"XYZ " + bytes(4) + struct.pack(">3i", *(round(number * 65536) for number in numbers))

@@ -36,7 +36,7 @@ _CACHED = 8  # decoded pictures kept, for callers that step back by a frame or t
 _UNSAID = 2  # AVCOL_SPC_UNSPECIFIED
 # Curves of Rec. ITU-R BT.2100, which telephones and graders write: names of the Color Interop Forum.
 _HDR: dict[int, str] = {ColorTrc.SMPTE2084: "pq_rec2020_display", ColorTrc.ARIB_STD_B67: "hlg_rec2020_display"}
-_PQ_OF_P3, _P3, _REC2020 = "pq_p3d65_display", "srgb_p3d65_scene", "srgb_rec2020_scene"
+_PQ_OF_P3, _P3 = "pq_p3d65_display", "srgb_p3d65_scene"
 _USUAL_CURVES = (ColorTrc.BT709, ColorTrc.UNSPECIFIED, ColorTrc.SMPTE170M, ColorTrc.IEC61966_2_1, ColorTrc.BT2020_10,
                  ColorTrc.BT2020_12)  # whose codes are shown as sRGB's are
 _NEAR = 48  # frames; up to here decoding on is cheaper than a jump to the key frame before
@@ -361,16 +361,12 @@ def _whites(picture: VideoFrame) -> tuple[int, int]:
 
 
 def _space(picture: VideoFrame) -> str | None:
-    """The colour space that a movie in PQ, HLG, Display P3 or BT.2020 declares; None for every other, which is taken as
-    sRGB.
-    """
+    """The colour space that a movie in PQ, HLG or Display P3 declares; None for every other, whose codes decide."""
     if picture.color_primaries == ColorPrimaries.SMPTE432:
         if picture.color_trc in _USUAL_CURVES:
             return _P3
         if picture.color_trc == ColorTrc.SMPTE2084:
             return _PQ_OF_P3
-    if picture.color_primaries == ColorPrimaries.BT2020 and picture.color_trc in _USUAL_CURVES:
-        return _REC2020
     return _HDR.get(picture.color_trc)
 
 

@@ -39,6 +39,8 @@ _DESCRIPTION = "ICCProfile:profile_description"
 # Descriptions of ICC profiles that are no sRGB: what Apple's programs and photographers' write. Beside them OpenImageIO
 # names sRGB, as of every PNG and JPEG.
 _PROFILES = {"display p3": "srgb_p3d65_scene", "adobe rgb": "g22_adobergb_scene"}
+# Primaries and curve in the numbers of ITU-T H.273 that are Rec. 2020 without HDR, whose codes are shown as sRGB's are.
+_WIDE = frozenset((9, curve) for curve in (1, 2, 6, 13, 14, 15))
 # Primaries in the numbers of ITU-T H.273 that are taken as Rec. 709's, as players do: of old television, and none.
 _USUAL_PRIMARIES = (0, 1, 2, 4, 5, 6, 7)
 
@@ -48,6 +50,9 @@ def plate_space(frame: Frame) -> ColorSpace:
 
     Raises ColorError when it declares a space that is unknown, because to guess would be to shift its colours.
     """
+    codes = frame.metadata.getattribute("CICP")
+    if codes is not None and tuple(codes[:2]) in _WIDE:  # of which OpenImageIO makes sRGB
+        return color_space("srgb_rec2020_scene")
     profiled = _profiled(frame)
     declared = profiled if profiled != SRGB else None
     declared = declared or frame.metadata.get_string_attribute("oiio:ColorSpace")

@@ -31,6 +31,7 @@ NEAREST = 5
 # Words of file headers and of older documents that no configuration knows.
 _ALSO = {
     "g22_rec709_scene": "srgb_rec709_scene",  # what PNG writers note for sRGB when they know only gamma 1/2.2
+    "g24_rec709_scene": "g24_rec709",  # of a PNG that states this gamma
     "srgb_rec709_display": "srgb_rec709_scene", "linear-rec709": "lin_rec709_scene", "linear": "lin_rec709_scene",
 }
 
