@@ -2,6 +2,7 @@
 """Whether the frames of a movie come evenly, as its file says it."""
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from fresco_protocol.movie_times import comes_evenly
+from fresco_protocol.movie_times import comes_evenly, is_turned
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 
@@ -55,3 +56,17 @@ def test_what_is_cut_off_or_gone_is_not_taken_for_even(tmp_path: Path) -> None:
         assert comes_evenly(str(tmp_path / "part.mp4"), 24) is None, end
     with pytest.raises(OSError):
         comes_evenly(str(tmp_path / "gone.mp4"), 24)
+
+
+@pytest.mark.parametrize(("matrix", "turned"), [
+    ((1, 0, 0, 1), False), ((0, 1, -1, 0), True), ((0, -1, 1, 0), True), ((-1, 0, 0, -1), True), ((-1, 0, 0, 1), True)])
+def test_a_movie_says_how_it_is_to_be_turned(tmp_path: Path, matrix: tuple[int, int, int, int], turned: bool) -> None:
+    movie = bytearray(Path(written(tmp_path / "lying.mp4")).read_bytes())
+    across, up, left, down = (one << 16 for one in matrix)
+    place = movie.index(b"tkhd") + 44
+    movie[place:place + 20] = struct.pack(">5i", across, up, 0, left, down)
+    (tmp_path / "turned.mp4").write_bytes(movie)
+    assert is_turned(str(tmp_path / "turned.mp4")) is turned
+    with av.open(str(tmp_path / "turned.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert bool(frame.rotation) is turned, "a decoder sees the same"

@@ -11,6 +11,7 @@ from typing import Any
 import bpy
 
 RENAMED_FRAMES = bpy.app.version >= (5, 1, 0)  # the old names warn from 5.2 on
+TURNS_MOVIES = bpy.app.version >= (5, 0, 0)  # as telephones ask for; some releases of 4 do, which does not matter
 TEXT_BOX = "textbox" in bpy.types.UILayout.bl_rna.functions  # 5.2: several lines
 
 
@@ -143,7 +144,7 @@ def literal(path: str) -> str:
 
 
 class _Element(ctypes.Structure):
-    """One picture of an image strip, as it lies in Blender's memory (DNA: StripElem, before 4.4 StripElement)."""
+    """One picture of an image strip, as it lies in Blender's memory (StripElem in its sources)."""
 
     _fields_ = (("filename", ctypes.c_char * 256), ("width", ctypes.c_int), ("height", ctypes.c_int))
 

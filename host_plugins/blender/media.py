@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import bpy
 
-from fresco_protocol.movie_times import comes_evenly
+from fresco_protocol.movie_times import comes_evenly, is_turned
 from fresco_protocol.shot import Rate
 
 from . import compat, spaces
@@ -68,6 +68,7 @@ def _reasons(scene: Any, strip: Any) -> Iterator[tuple[bool, str]]:
     yield strip.use_deinterlace or strip.use_multiview, "its fields or views are separated"
     yield strip.colorspace_settings.name not in spaces.KNOWN, f"its colour space is {strip.colorspace_settings.name}"
     yield is_animated(scene, strip), "it is animated"
+    yield strip.type == "MOVIE" and strip.stream_index > 0, "it shows another stream of its file than the first"
     yield strip.type == "MOVIE" and _is_resampled(scene, strip), "its frame rate is not the scene's"
     yield strip.type == "IMAGE" and len(strip.elements) < 2, "it is a still"
 
@@ -92,22 +93,23 @@ def why_other_frames(strip: Any, start: int, end: int) -> Optional[str]:
     begin = compat.content_start(strip)
     if start < begin or end > begin + compat.content_duration(strip):
         return "it holds its first or last frame"
-    rate = strip.elements[0].orig_fps if len(strip.elements) else 0.0
-    path = bpy.path.abspath(strip.filepath)
+    path, rate = bpy.path.abspath(strip.filepath), strip.elements[0].orig_fps if len(strip.elements) else 0.0
     try:
         about = os.stat(path)
-        evenly = _comes_evenly(path, rate, about.st_mtime_ns, about.st_size)
+        return _why_read_otherwise(path, rate, about.st_mtime_ns, about.st_size)
     except OSError:  # a missing file is told elsewhere
         return None
-    if evenly is None:
-        return f"a file of the kind {os.path.splitext(path)[1].lower()} does not say whether its frames come evenly"
-    return None if evenly else "its frames do not come evenly"
 
 
 @lru_cache(maxsize=64)
-def _comes_evenly(path: str, rate: float, *_: int) -> Optional[bool]:
-    """Kept as long as the file stays the same: a panel asks at each redraw."""
-    return comes_evenly(path, rate)
+def _why_read_otherwise(path: str, rate: float, *_: int) -> Optional[str]:
+    """The same, of what stands in its file; kept as long as that stays the same: a panel asks at each redraw."""
+    evenly = comes_evenly(path, rate)
+    if evenly is None:
+        return f"a file of the kind {os.path.splitext(path)[1].lower()} does not say whether its frames come evenly"
+    if not evenly:
+        return "its frames do not come evenly"
+    return "its pictures lie on their side here" if not compat.TURNS_MOVIES and is_turned(path) else None
 
 
 def media_of(strip: Any, start: int, end: int) -> Optional[Media]:
@@ -123,6 +125,22 @@ def media_of(strip: Any, start: int, end: int) -> Optional[Media]:
         return None
     name, first = found
     return Media(os.path.join(bpy.path.abspath(strip.directory), name), first, end - start, space, size)
+
+
+def files_of(strip: Any, start: int, end: int) -> Iterator[str]:
+    """The files that a strip shows from timeline frame start to before end, those inside metas and effects too."""
+    if strip.type == "MOVIE":
+        yield str(bpy.path.abspath(strip.filepath))
+    elif strip.type == "IMAGE":
+        names = dict.fromkeys(strip.strip_elem_from_frame(frame).filename for frame in range(start, end))
+        yield from (os.path.join(bpy.path.abspath(strip.directory), name) for name in names)
+    within = list(compat.strips_of(strip)) if strip.type == "META" else compat.inputs_of(strip)
+    for inner in within:
+        first, last = compat.span(inner)
+        if not compat.is_retimed(strip):  # else any frame of it may be shown
+            first, last = max(first, start), min(last, end)
+        if first < last and not (inner.mute and strip.type == "META"):
+            yield from files_of(inner, first, last)
 
 
 def numbered(names: Sequence[str]) -> Optional[tuple[str, int]]:

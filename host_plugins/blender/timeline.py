@@ -23,7 +23,7 @@ from . import compat, spaces
 from .animation import copy_opacity
 from .folders import portable
 from .isolation import Export, Picture
-from .media import Media, handles_of, media_of, picture_size, rate_of, why_exported, why_other_frames
+from .media import Media, files_of, handles_of, media_of, picture_size, rate_of, why_exported, why_other_frames
 from .results import RECORD, strip_of_job, strips_of_job
 
 FIRST_EXPORTED = 1001  # number of an export's first file
@@ -171,8 +171,7 @@ def validate(clip: Clip) -> None:
     if (reason := _why_black(strip)) is not None:
         raise InputError(f"the strip cannot be stylised: {reason}", where=clip.strip,
                          remedy="Select a movie, an image sequence, or a meta strip around both.")
-    if clip.media is not None:
-        _require_files(clip, strip)
+    _require_files(strip, clip.outer_start, clip.outer_end)
     if clip.outer_start < 0 and (clip.media is None or clip.matte is not None):
         raise RangeOutside("Blender renders no frames before 0, and the strip has to be rendered first",
                            where=f"{clip.strip}, frame {clip.outer_start}",
@@ -201,19 +200,16 @@ def _located(clip: Clip) -> tuple[Any, Any]:
     return scene, strip
 
 
-def _require_files(clip: Clip, strip: Any) -> None:
-    media = clip.media
-    if media is None:
-        return
-    if strip.type == "MOVIE":
-        if not os.path.isfile(media.sequence):
-            raise PlateMissing("the movie is not on the disk", where=media.sequence, remedy="Relink the strip.")
-        return
-    lacking = [number for number in clip.frames.numbers() if not os.path.isfile(file_of(media.sequence, number))]
-    if len(lacking) == clip.count:
-        raise PlateMissing("no frame of the strip is on the disk", where=media.sequence, remedy="Relink the strip.")
+def _require_files(strip: Any, start: int, end: int) -> None:
+    """Raises PlateMissing or FrameGap unless all files are there that a strip shows: Blender draws others in colour."""
+    files = dict.fromkeys(files_of(strip, start, end))
+    lacking = [path for path in files if not os.path.isfile(path)]
+    if lacking and strip.type == "MOVIE":
+        raise PlateMissing("the movie is not on the disk", where=lacking[0], remedy="Relink the strip.")
+    if lacking and len(lacking) == len(files):
+        raise PlateMissing("no frame of the strip is on the disk", where=lacking[0], remedy="Relink the strip.")
     if lacking:
-        raise FrameGap(f"{len(lacking)} frames are missing on the disk", where=file_of(media.sequence, lacking[0]),
+        raise FrameGap(f"{len(lacking)} frames are missing on the disk", where=lacking[0],
                        remedy="Render them, or trim the strip to what is there.")
 
 
@@ -230,6 +226,9 @@ def _require_matte(scene: Any, clip: Clip, matte: MatteSource) -> None:
         raise MatteError("the matte's strip is gone", where=matte.strip, remedy="Choose another one.")
     if (reason := _why_black(strip)) is not None:
         raise MatteError(f"the matte would be black: {reason}", where=matte.strip, remedy="Choose another one.")
+    start, end = compat.span(strip)
+    first, last = (clip.outer_start, clip.outer_end) if matte.frame is None else (matte.frame, matte.frame + 1)
+    _require_files(strip, max(start, first), min(end, last))
 
 
 def file_of(sequence: str, number: int) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the frames of a movie come evenly: hosts show them by time, and the server counts them.
+"""Whether the frames of a movie come evenly, and upright: hosts show them by time, and the server counts them.
 
 Telephones and screen recorders leave frames out. MP4 and QuickTime files (ISO/IEC 14496-12) say so in a table; in MXF
 (SMPTE ST 377-1) a track has one rate. Others (Matroska, AVI, transport streams, MP4 in fragments) would have to be
@@ -45,6 +45,22 @@ def comes_evenly(path: str, rate: float) -> Optional[bool]:
         if abs(units / found.scale * rate - count) >= 0.5:
             return False
     return True
+
+
+def is_turned(path: str) -> bool:
+    """Whether an MP4 or QuickTime movie says that its pictures are to be turned or mirrored. Raises OSError."""
+    across = down = 1
+    with open(path, "rb") as file:
+        try:
+            for kind in _boxes(file, os.path.getsize(path)):
+                if kind == b"tkhd":
+                    file.seek(48 if file.read(4)[:1] == b"\1" else 36, os.SEEK_CUR)  # to the matrix of the track
+                    across, _, _, _, down = struct.unpack(">5i", file.read(20))  # both 0 in one that lies on its side
+                elif kind == b"hdlr" and file.read(12)[8:] == b"vide":
+                    return across <= 0 or down <= 0
+        except struct.error:  # cut off
+            return False
+    return False
 
 
 def _durations(file: BinaryIO, end: int) -> Optional[Durations]:

@@ -2,6 +2,7 @@
 """Footage for the tests in Blender: each frame has its number burnt in as twelve bars, the lowest bit at the left."""
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def picture(number: int) -> Pixels:
 def write_footage(folder: Path) -> Path:
     """png/f.1001.png ..., exr/, hdr/ (with a highlight of 4.0) and movie.mp4, whose n-th frame has the number n.
 
-    straight/ (PNG) and premultiplied/ (EXR) have a soft alpha; gap.mp4, gap.mov and gap.mkv leave frames out.
+    straight/ (PNG) and premultiplied/ (EXR) have a soft alpha; gap.mp4, gap.mov and gap.mkv leave frames out;
+    turned.mp4 lies on its side, and streams.mp4 has a second stream, with numbers from 101 on.
     """
     alpha = np.clip((np.arange(WIDTH)[None, :, None] - 16) / 64, 0, 1) * np.ones((HEIGHT, 1, 1))
     for number in range(FIRST, FIRST + COUNT):
@@ -46,7 +48,17 @@ def write_footage(folder: Path) -> Path:
     _write_movie(folder / "movie.mp4")
     for extension in ("mp4", "mov", "mkv"):
         _write_movie(folder / f"gap.{extension}", gap=3)
+    _turn(folder / "movie.mp4", folder / "turned.mp4")
+    _write_movie(folder / "streams.mp4", streams=2)
     return folder
+
+
+def _turn(path: Path, turned: Path) -> None:
+    """A copy whose track asks to be shown turned by a quarter, as a telephone that stands upright does."""
+    movie = bytearray(path.read_bytes())
+    matrix = movie.index(b"tkhd") + 44
+    movie[matrix:matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, HEIGHT << 16, 0, 1 << 30)
+    turned.write_bytes(movie)
 
 
 def _write(path: Path, pixels: Pixels, depth: object) -> None:
@@ -57,15 +69,18 @@ def _write(path: Path, pixels: Pixels, depth: object) -> None:
     assert buffer.write(str(path)), buffer.geterror()
 
 
-def _write_movie(path: Path, gap: int = 0) -> None:
+def _write_movie(path: Path, gap: int = 0, streams: int = 1) -> None:
     """H.264 with frames that refer to later ones, as cameras and editors write it; a gap follows the twelfth."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(24))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.options = {"crf": "8", "bf": "2", "g": "12"}
+        written = [container.add_stream("libx264", rate=Fraction(24)) for _ in range(streams)]
+        for stream in written:
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            stream.options = {"crf": "8", "bf": "2", "g": "12"}
         for number in range(1, COUNT + 1):
-            rgb = np.round(picture(number) * 255).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            frame.pts, frame.time_base = number - 1 + (gap if number > 12 else 0), Fraction(1, 24)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            for index, stream in enumerate(written):
+                rgb = np.round(picture(number + 100 * index) * 255).astype(np.uint8)
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts, frame.time_base = number - 1 + (gap if number > 12 else 0), Fraction(1, 24)
+                container.mux(stream.encode(frame))
+        for stream in written:
+            container.mux(stream.encode())

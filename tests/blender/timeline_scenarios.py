@@ -55,6 +55,50 @@ def movie_that_leaves_frames_out(stage: Stage) -> None:
             stage.strips.remove(found)
 
 
+def movies_of_telephones(stage: Stage) -> None:
+    """A movie that is to be turned, and the second stream of another: the result shows what Blender shows."""
+    for name, stream in (("turned.mp4", 0), ("streams.mp4", 1), ("streams.mp4", 0)):
+        strip = stage.movie(name, at=1, trim=(0, 18))
+        strip.stream_index = stream
+        stage.select(strip)
+        row, = stage.stylise()
+        stage.check_result(row, strip, film=True, moves=name != "turned.mp4")
+        if name == "streams.mp4":
+            assert burnt_number(stage.seen(3, 3, muted=(strip,))[0]) == 3 + 100 * stream
+            assert (row.clip.exported is not None) is bool(stream)
+        for found in list(stage.strips):
+            stage.strips.remove(found)
+
+
+def missing_files_of_what_is_exported(stage: Stage) -> None:
+    """Blender would draw a file that is not there in black or in colour: it is refused, wherever it is used."""
+    compat = stage.module("compat")
+    shutil.copytree(stage.footage / "png", stage.work / "png")
+    whole, broken = stage.sequence("exr", at=1, channel=1), stage.sequence("png", at=1, channel=2)
+    broken.directory = str(stage.work / "png")
+    (stage.work / "png" / "f.1010.png").unlink()
+    compat.trim(broken, 0, 15)
+    broken.use_flip_x = True
+    stage.select(broken)
+    stage.settings.handles = 1
+    refused(lambda: bpy.ops.fresco.stylise(), "1 frames are missing on the disk")
+    stage.settings.handles = 0
+    compat.trim(broken, 0, 14)
+    cross = stage.effect("CROSS", broken, whole)
+    stage.select(cross)
+    refused(lambda: bpy.ops.fresco.stylise(), "f.1010.png")
+    stage.settings.matte, stage.settings.matte_strip = "STRIP", broken.name
+    stage.select(whole)
+    refused(lambda: bpy.ops.fresco.stylise(), "f.1010.png")
+    stage.settings.matte = "NONE"
+    stage.select(whole, broken, cross)
+    with sequencer_shown(stage):
+        bpy.ops.sequencer.meta_make()
+    stage.select(next(found for found in stage.strips if found.type == "META"))
+    refused(lambda: bpy.ops.fresco.stylise(), "f.1010.png")
+    assert not stage.queue.rows
+
+
 def exported_by_a_child(stage: Stage) -> None:
     """In a window a second Blender exports. It ends with the first one, also with one that crashed."""
     program = stage.work / "blender"
