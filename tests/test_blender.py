@@ -27,7 +27,7 @@ PATIENCE = 400  # seconds for one scenario on a busy machine
 ALONE = "server_killed"  # with a server of its own
 ONCE = ("backend_installed", "server_hangs", "an_unreadable_row", "models_and_presets", "names_of_sequences",
         "every_operator_is_whole", "progress_says_what_it_counts", "programs_of_a_desktop",
-        "folders_of_the_jobs")
+        "folders_of_the_jobs", "folders_as_people_type_them")
 # those say little about Blender, and take long together
 STUDIO = "ocio://studio-config-v2.1.0_aces-v1.3_ocio-v2.3"
 VERSIONS = installed() if os.environ.get("FRESCO_BLENDERS") == "all" else sorted({*installed()[:1], *installed()[-1:]})

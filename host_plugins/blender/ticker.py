@@ -138,8 +138,13 @@ def unregister() -> None:
 
 
 def folder_of(scene: Any) -> str:
-    """Where the plates and results of a scene go: the user folder of the add-on for a .blend that was never saved."""
-    stated = scene.fresco.folder
+    """Where the plates and results of a scene go: the user folder of the add-on for a .blend that was never saved.
+
+    What is no whole path lies below the folder of the .blend; Blender's own working folder may be any.
+    """
+    stated = os.path.expanduser(scene.fresco.folder.strip()) or "//fresco"
+    if not os.path.isabs(stated) and not stated.startswith("//"):
+        stated = f"//{stated}"
     if stated.startswith("//") and not bpy.data.filepath:
         return os.path.join(preferences.user_folder(), "shots")
     return os.path.normpath(str(bpy.path.abspath(stated)))

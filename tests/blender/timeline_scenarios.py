@@ -2,6 +2,7 @@
 """Scenarios of timelines as editors leave them: hidden channels, held frames, strips before zero, odd folders."""
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -97,6 +98,28 @@ def missing_files_of_what_is_exported(stage: Stage) -> None:
     stage.select(next(found for found in stage.strips if found.type == "META"))
     refused(lambda: bpy.ops.fresco.stylise(), "f.1010.png")
     assert not stage.queue.rows
+
+
+def folders_as_people_type_them(stage: Stage) -> None:
+    """A folder that is no whole path lies beside the .blend, not where Blender happened to be started."""
+    folder_of, home = stage.module("ticker").folder_of, stage.work / "show"
+    typed = {"": "fresco", " ": "fresco", "renders": "renders", "//": "", "//../x": "../x", "a/b": "a/b"}
+    for text in typed:
+        stage.settings.folder = text
+        assert folder_of(stage.scene) == str(Path(stage.module("preferences").user_folder()) / "shots"), text
+    home.mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(home / "edit.blend"))
+    for text, due in typed.items():
+        stage.settings.folder = text
+        assert folder_of(stage.scene) == os.path.normpath(home / due), (text, folder_of(stage.scene))
+    stage.settings.folder = "~/looks"
+    assert folder_of(stage.scene) == str(Path.home() / "looks")
+    stage.settings.folder = "renders"
+    strip = stage.sequence("png", trim=(0, 22))
+    stage.select(strip)
+    row, = stage.stylise()
+    assert Path(row.folder).is_relative_to(home / "renders")
+    stage.check_result(row, strip, moves=False)
 
 
 def exported_by_a_child(stage: Stage) -> None:
