@@ -211,7 +211,7 @@ def _add_render(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_edit(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser("edit", help="change what a prompt names, and nothing else", description=EDIT,
                                   epilog=f"{EDIT_EXAMPLES}\n\n{failure.EXIT_CODES}\n\n{ENVIRONMENT}",
-                                  usage="fresco edit PLATE -o OUT --prompt TEXT --caption TEXT [--frames=SPEC] "
+                                  usage="fresco edit PLATE -o OUT --prompt TEXT [--caption TEXT] [--frames=SPEC] "
                                         "[options]")
     command.add_argument("source", metavar="PLATE", help="as of fresco render")
     _add_run_options(command)
