@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +13,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from shots import bits, delivered, rendered, small_shot, with_delivery, with_look, write_plate
 
 import tiny
 from fresco_backend import pipeline
 from fresco_backend.engine import denoise
 from fresco_backend.engine.invert import PlateFeatures, SeenFeatures, inversion_timesteps
+from fresco_backend.engine.keyframes import split_windows
 from fresco_backend.engine.schedule import NoiseSchedule
 from fresco_backend.events import Advanced, Event, Stage
 from fresco_backend.files.frames import Size, Window, read_frame
+from fresco_backend.models import weights
 from fresco_backend.pixels.resolution import fit
 from fresco_backend.render import inversions, record
 from fresco_backend.render.inversions import inversion_text, needs_inversion
 from fresco_backend.render.job import Job, open_job
 from fresco_backend.render.plate_features import KeptFeatures
+from fresco_backend.render.still import still
+from fresco_protocol.errors import WeightsUnsupported
 from fresco_protocol.shot import (
     Coherence,
     Compat,
@@ -141,8 +147,7 @@ def test_features_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
 def test_features_of_another_caption_are_others(compat: Compat, shot: Shot) -> None:
     def folder(caption: str) -> Path:
         job = opened(replace(shot, editing=replace(shot.editing, caption=caption), coherence=Coherence(compat=compat)))
-        inverted = inversions.Inversions(job, SCHEDULE, SCHEDULE.timesteps(STEPS))
-        found = KeptFeatures.of(job, inverted, (1001, 1003), torch.float32)
+        found = KeptFeatures.of(job, inversions_of(job), (1001, 1003), torch.float32)
         assert found is not None
         return found.folder
 
@@ -183,7 +188,7 @@ def test_an_inversion_is_of_the_part_of_the_plate_that_it_was_made_of(shot: Shot
         replace(opened(shot), working=fit(Size(64, 64), 64, region=Window(x, 0, 32, 64))) for x in (0, 32)
     )
     assert left.working.padded == right.working.padded
-    folders = {inversions.Inversions(job, SCHEDULE, SCHEDULE.timesteps(STEPS)).folder for job in (left, right)}
+    folders = {inversions_of(job).folder for job in (left, right)}
     assert len(folders) == 2
 
 
@@ -193,8 +198,71 @@ def opened(shot: Shot) -> Job:
     return job
 
 
+def inversions_of(job: Job, precision: str = "float32 on cpu") -> inversions.Inversions:
+    """Those of a job whose frames are all keyframes, at most three in a window."""
+    split = split_windows(job.frames, 3)
+    return inversions.Inversions(job, SCHEDULE, SCHEDULE.timesteps(job.shot.look.steps), split, precision)
+
+
 def _folder(shot: Shot) -> Path:
-    return inversions.Inversions(opened(shot), SCHEDULE, SCHEDULE.timesteps(shot.look.steps)).folder
+    return inversions_of(opened(shot)).folder
+
+
+def test_an_inversion_in_another_precision_is_another_one(shot: Shot) -> None:
+    job = opened(shot)
+    assert inversions_of(job).folder == inversions_of(job).folder != inversions_of(job, "float16 on cuda").folder
+
+
+def test_a_shot_has_the_same_pixels_whatever_was_rendered_before_it(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other code computes another number of frames at once, and its last bits are others: here made plain to see."""
+    invert = denoise.invert_window
+
+    def by_how_many(models: Any, window: denoise.WindowInput, *rest: Any) -> Iterator[tuple[int, torch.Tensor]]:
+        for timestep, latents in invert(models, window, *rest):
+            yield timestep, latents + 0.01 * len(window.frames)
+
+    monkeypatch.setattr(denoise, "invert_window", by_how_many)
+    rendered(shot)
+    expected = bits(tmp_path / "out")
+    later = with_delivery(shot, sequence=str(tmp_path / "later" / "look.####.png"))
+    rendered(still(later, 1003))
+    rendered(replace(later, keyframing=replace(shot.keyframing, minimum_gap=4, maximum_gap=4)))
+    rendered(with_delivery(later, overwrite=True))
+    assert bits(tmp_path / "later").items() >= expected.items()
+
+
+def test_the_keyframes_of_a_window_are_inverted_together_without_its_anchors(
+    shot: Shot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invert, together = denoise.invert_window, []
+
+    def watched(models: Any, window: denoise.WindowInput, *rest: Any) -> Iterator[tuple[int, torch.Tensor]]:
+        together.append(window.frames)
+        yield from invert(models, window, *rest)
+
+    monkeypatch.setattr(denoise, "invert_window", watched)
+    rendered(replace(shot, keyframing=Keyframing(minimum_gap=1, maximum_gap=1, window=3)))
+    assert together == [(1001, 1002, 1003), (1004,), (1005,)]
+
+
+def test_an_inversion_that_overflows_is_not_kept(
+    tiny_model: Path, shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the same shot would fail where the precision is enough, too."""
+    model = shutil.copytree(tiny_model, tmp_path / "loud")
+    file = model / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["conv_in.weight"] *= 1e6
+    save_file(tensors, file, metadata={"format": "pt"})
+    loud = with_look(shot, model=str(model))
+    with monkeypatch.context() as half:
+        half.setattr(weights, "choose_dtype", lambda _: torch.float16)
+        with pytest.raises(WeightsUnsupported, match="overflow in float16"):
+            rendered(loud)
+    assert not kept(tmp_path / "out")
+    assert delivered(rendered(loud)) == list(range(1001, 1006))
 
 
 def test_a_frame_that_was_written_again_is_inverted_again(shot: Shot, tmp_path: Path) -> None:
@@ -204,7 +272,7 @@ def test_a_frame_that_was_written_again_is_inverted_again(shot: Shot, tmp_path: 
     os.utime(str(plate) % 1003)
     again = rendered(shot)
     steps = inverted(again)[-1][1]
-    assert inverted(again) == [(count, steps) for count in range(1, steps + 1)], "one frame"
+    assert inverted(again) == [(3 * count, steps) for count in range(1, steps // 3 + 1)], "with those of its window"
     assert len(kept(tmp_path / "out")) == 4
 
 
@@ -213,8 +281,7 @@ def test_a_control_image_that_was_written_again_is_another_way(shot: Shot, tmp_p
     controlled = with_look(shot, controls=(Control(kind=ControlKind.SEQUENCE, sequence=str(drawn)),))
 
     def files() -> tuple[Path, ...]:
-        way = inversions.Inversions(opened(controlled), SCHEDULE, SCHEDULE.timesteps(STEPS))
-        return way.files((1001, 1002))
+        return inversions_of(opened(controlled)).files((1001, 1002))
 
     before = files()
     os.utime(str(drawn) % 1002)

@@ -31,7 +31,6 @@ from fresco_backend.render.job import Job
 from fresco_backend.render.plate_features import KeptFeatures
 from fresco_backend.render.previews import Previews
 from fresco_backend.render.windows import Watched
-from fresco_protocol.errors import WeightsUnsupported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +58,17 @@ class Denoising:
         inversions = self._inversions
         if inversions is None:
             return
-        frames, total = inversions.missing(self.windows[place].frames), len(self._waiting) * inversions.steps
-        together = max(len(part.frames) for part in self._memory.parts(self.windows[place]))
-        size = min(together, self.job.shot.keyframing.window)
-        waiting = [frames[start : start + size] for start in range(0, len(frames), size)]
+        frames, done = self.windows[place].frames, self._to_invert - self._not_inverted()
+        size = max(len(part.frames) for part in self._memory.parts(self.windows[place]))
+        waiting = [group[start : start + size] for group in inversions.waiting(frames)
+                   for start in range(0, len(group), size)]
         while waiting:
             part = waiting.pop(0)
-            before = (len(self._waiting) - len(inversions.missing(self._waiting))) * inversions.steps
             try:
                 for count in inversions.make(self.models, part):
-                    yield Advanced(stage=Stage.INVERT, done=before + count * len(part), total=total)
+                    yield Advanced(stage=Stage.INVERT, done=done * inversions.steps + count * len(part),
+                                   total=self._to_invert * inversions.steps)
+                done += len(part)
             except (RuntimeError, MemoryError) as error:
                 waiting[:0] = fewer_for_memory(part, error)
 
@@ -115,12 +115,7 @@ class Denoising:
     def _require_pictures(self, images: Tensor) -> None:
         """Raise WeightsUnsupported for what a network gives that overflows: it would be delivered as black frames."""
         if not images.isfinite().all():
-            precision = str(self.models.dtype).removeprefix("torch.")
-            raise WeightsUnsupported(
-                f"the model gives no picture: its numbers overflow in {precision}", where=self.job.shot.look.model,
-                remedy="Leave its LoRAs or FreeU out, lower --guidance, or compute it where the precision is another: "
-                       "FRESCO_DEVICE=cpu.",
-            )  # fmt: skip
+            raise windows.overflow(self.job, self.models)
 
     def _denoised(
         self, place: int, part: Window, denoised: int, anchors: denoise.Anchors | None
@@ -200,10 +195,16 @@ class Denoising:
 
     @cached_property
     def _inversions(self) -> Inversions | None:
-        return Inversions(self.job, self._schedule, self._timesteps) if needs_inversion(self.job.shot) else None
+        if not needs_inversion(self.job.shot):
+            return None
+        precision = record.precision_text(self.models.device, self.models.dtype)
+        return Inversions(self.job, self._schedule, self._timesteps, self.windows, precision)
 
     @cached_property
-    def _waiting(self) -> tuple[int, ...]:
-        """The frames that this run has to invert, when it begins."""
+    def _to_invert(self) -> int:
+        """How many frames this run has to invert, when it begins."""
+        return self._not_inverted()
+
+    def _not_inverted(self) -> int:
         frames = {frame for place in self.places for frame in self.windows[place].frames}
-        return () if self._inversions is None else self._inversions.missing(sorted(frames))
+        return 0 if self._inversions is None else sum(map(len, self._inversions.waiting(sorted(frames))))

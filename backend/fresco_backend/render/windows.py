@@ -30,7 +30,7 @@ from fresco_backend.render import prompts
 from fresco_backend.render.control_images import control_images
 from fresco_backend.render.ingest import Ingested, ingested
 from fresco_backend.render.job import Job
-from fresco_protocol.errors import RangeOutside
+from fresco_protocol.errors import RangeOutside, WeightsUnsupported
 from fresco_protocol.shot import Coherence, Compat, Control, Look, Shot, Task, frame_numbers
 
 Inverted = Callable[[int], Tensor]
@@ -164,6 +164,16 @@ def inverted_input(job: Job, models: Models, frames: Sequence[int], words: str) 
     images, states = working_images(job, frames), models.encode_prompts([words] * len(frames))
     return denoise.WindowInput(frames=tuple(frames), images=images.to(models.device), prompt=states, negative=states,
                                controls=_controls(job, models, images, frames))
+
+
+def overflow(job: Job, models: Models) -> WeightsUnsupported:
+    """What is raised where a network's numbers overflow on the way, so that it gives no picture."""
+    precision = str(models.dtype).removeprefix("torch.")
+    return WeightsUnsupported(
+        f"the model gives no picture: its numbers overflow in {precision}", where=job.shot.look.model,
+        remedy="Leave its LoRAs or FreeU out, lower --guidance, or compute it where the precision is another: "
+               "FRESCO_DEVICE=cpu.",
+    )  # fmt: skip
 
 
 def strengthened(look: Look, unet: Any) -> AbstractContextManager[None]:
