@@ -472,6 +472,16 @@ def test_a_controlnet_of_another_model_is_refused(tiny_model: Path, tmp_path: Pa
         load(tiny_model, Control(kind=ControlKind.CANNY, model=str(tmp_path / "other")))
 
 
+def test_one_number_of_layers_is_that_of_every_block(model: Path) -> None:
+    path = model / "unet" / "config.json"
+    facts = json.loads(path.read_text())
+    blocks = len(facts["block_out_channels"])
+    facts.update(layers_per_block=[facts["layers_per_block"]] * blocks,
+                 cross_attention_dim=[facts["cross_attention_dim"]] * blocks)
+    path.write_text(json.dumps(facts))
+    assert CANNY in load(model, CANNY).controlnets
+
+
 def test_another_autoencoder_can_take_the_place_of_the_models_own(tiny_model: Path, tmp_path: Path) -> None:
     other = tiny.tiny_vae(seed=9)
     other.save_pretrained(tmp_path / "other")

@@ -355,9 +355,10 @@ def _controlnets(inventory: Inventory, unet: UNet2DConditionModel) -> dict[Contr
 
 
 def _require_fit(net: ControlNetModel, unet: UNet2DConditionModel, place: Path) -> None:
+    blocks = len(unet.config["block_out_channels"])
     for key in ("in_channels", "block_out_channels", "cross_attention_dim", "layers_per_block"):
         theirs, ours = net.config[key], unet.config[key]
-        if theirs != ours and list(_sequence(theirs)) != list(_sequence(ours)):
+        if _by_block(theirs, blocks) != _by_block(ours, blocks):
             raise WeightsUnsupported(
                 f"this ControlNet is for another model: its {key} is {theirs}, the U-Net's is {ours}",
                 where=place,
@@ -408,5 +409,6 @@ def _require_schedule(schedule: Mapping[str, Any], place: Path) -> None:
         )
 
 
-def _sequence(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else [value]
+def _by_block(value: Any, blocks: int) -> list[Any]:
+    """A field of a network's configuration for each of its blocks: one number stands for all of them."""
+    return list(value) if isinstance(value, (list, tuple)) else [value] * blocks
