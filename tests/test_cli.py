@@ -233,6 +233,7 @@ def test_a_tilde_that_the_shell_left_is_home(monkeypatch: pytest.MonkeyPatch, tm
     (["--cue=1-9: a -> b -> c"], "--cue (to) is"),
     (["--cue=10-1: rain"], '--cue (frames) is "10-1"'),
     (["--keyframes=every:x"], "every:N with a whole number"),
+    (["--keyframes=every:0"], "N of --keyframes every:N is 0"),
     (["--keyframes=every:5", "--min-gap=3"], "--keyframes every:N sets both gaps"),
     (["--min-gap=30"], "--max-gap is 8"),
     (["--matte-invert"], "--matte is missing"),

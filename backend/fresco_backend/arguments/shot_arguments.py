@@ -61,7 +61,7 @@ def shot_of(arguments: argparse.Namespace) -> tuple[Shot, tuple[int, ...] | None
         document = _merged(base, _overrides(given))
         shot = Shot.from_json(json.dumps({**document, "task": given["task"]} if "task" in given else document))
     except ShotError as error:
-        raise _as_option(error, given["flags"]) from None
+        raise _as_option(error, _flags(given)) from None
     return shot.located(str(Path.cwd())), selection
 
 
@@ -269,6 +269,12 @@ def _merged(base: Document, overrides: Document) -> Document:
                              remedy='Leave the coherence options out, or set "coherence" in the document.')
         merged[noun] = None if fields is None else {**(base.get(noun) or {}), **fields}
     return merged
+
+
+def _flags(given: Mapping[str, Any]) -> dict[str, str]:
+    """The option that speaks for each place of the document; --keyframes for the gaps where it sets them."""
+    set_by_choice = (f"keyframing.{field}" for field in given.get("keyframes", {}) if field != "frames")
+    return {**given["flags"], **dict.fromkeys(set_by_choice, "N of --keyframes every:N")}
 
 
 def _as_option(error: ShotError, flags: Mapping[str, str]) -> UsageError:
