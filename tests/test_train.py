@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,6 +115,25 @@ def test_the_autoencoder_stage_gives_the_same_bits_each_time(prepared: Path, tmp
         train_autoencoder(miniature.options("autoencoder", work, "--steps", "1"))
         found.append(torch.load(work / "autoencoder.pt", weights_only=True)["model"])
     assert same(*found)
+
+
+def test_an_autoencoder_stage_that_goes_on_sees_other_pictures(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(prepared.parent, tmp_path, dirs_exist_ok=True)
+    options = miniature.options("autoencoder", tmp_path / prepared.name, "--steps", str(miniature.STEPS + 1))
+    batches, seen = autoencoder_training.picture_batches, list[torch.Tensor]()
+
+    def watched(*folders: Any, **how: Any) -> Iterator[torch.Tensor]:
+        for images in batches(*folders, **how):
+            seen.append(images)
+            yield images
+
+    monkeypatch.setattr(autoencoder_training, "picture_batches", watched)
+    train_autoencoder(options)
+    first = next(batches(options.photos, side=96, batch=16))
+    assert torch.equal(first, next(batches(options.photos, side=96, batch=16))), "a training can be repeated"
+    assert not torch.equal(seen[0], first)
 
 
 def test_gains_bring_the_channels_of_pictures_nearer_to_each_other() -> None:

@@ -34,13 +34,14 @@ def measured_gains(images: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 5) for value in gains.tolist())
 
 
-def picture_batches(folders: list[Path], side: int, batch: int) -> Iterator[Tensor]:
+def picture_batches(folders: list[Path], side: int, batch: int, begun: int = 0) -> Iterator[Tensor]:
     """Endless batches (batch, 3, side, side) in [-1, 1]: random crops, kept for a few uses as decoding is slow.
 
     Half of them are stylised, for the decoder must restore ink lines and brush strokes as well as photographs.
+    begun: the step that the training is at, so that one which goes on does not see the same pictures again.
     """
     crops = photos.training_crops(folders)
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng((1, begun))
     pool: list[Tensor] = []
     while True:
         for _ in range(batch // 4 or 1):
@@ -70,23 +71,26 @@ def learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * min(1, (step + 1) / 100, max(0.02, (steps - step) / (0.5 * steps)))
 
 
-def _initial_state(path: Path, init: Path | None, batches: Iterator[Tensor]) -> dict[str, Any]:
-    """What a training starts from: its checkpoint, else an exported model, else the gains of natural pictures alone."""
+def _initial_state(path: Path, init: Path | None) -> dict[str, Any]:
+    """What a training starts from: its checkpoint, else an exported model, else nothing but step 0."""
     if path.exists():
         state: dict[str, Any] = torch.load(path, weights_only=True)
         return state
     if init is not None:
         exported: DctAutoencoder = DctAutoencoder.from_pretrained(init / "vae")
         return {"step": 0, "gains": exported.config["gains"], "model": exported.restoration.float().state_dict()}
-    return {"step": 0, "gains": measured_gains(torch.cat([next(batches) for _ in range(12)]))}
+    return {"step": 0}
 
 
 def train_autoencoder(options: argparse.Namespace) -> None:
     """Measure the gains, then train the restoration network on the transform's errors and on those of a diffusion."""
     path = options.work / "autoencoder.pt"
-    batches, rng = picture_batches(options.photos, side=96, batch=16), np.random.default_rng(2)
     torch.manual_seed(0)  # of the first weights
-    state = _initial_state(path, options.init, batches)
+    state = _initial_state(path, options.init)
+    batches = picture_batches(options.photos, side=96, batch=16, begun=state["step"])
+    rng = np.random.default_rng((2, state["step"]))
+    if "gains" not in state:
+        state["gains"] = measured_gains(torch.cat([next(batches) for _ in range(12)]))
     autoencoder = DctAutoencoder(gains=state["gains"])
     optimiser = torch.optim.AdamW(autoencoder.restoration.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
     if "model" in state:
