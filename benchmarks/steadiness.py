@@ -43,7 +43,7 @@ class Ruler:
         self._pairs = [_pair(flow, k) for k in range(len(plate) - 1)]
         self._paths, self._followed = _paths(flow)
         if not self._followed.any():
-            raise UsageError("no pixel can be followed through all frames", remedy="Take fewer, without a cut")
+            raise UsageError("no pixel can be followed through all frames", remedy="Take fewer, without a cut.")
 
     def measure(self, result: Tensor) -> Measures:
         """Measure a result (N, 3, H, W) in [-1, 1]."""

@@ -132,10 +132,10 @@ def test_a_folder_that_cannot_be_made_is_denied_before_rendering(tmp_path: Path)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputDenied, match="cannot be made") as refusal:
         DeliveryWriter(tmp_path / "file" / "deeper" / "out.%04d.exr", [1, 2], like=frame())
-    assert refusal.value.remedy == f"{tmp_path / 'file'} is no folder: choose another one"
+    assert refusal.value.remedy == f"{tmp_path / 'file'} is no folder: choose another one."
     with pytest.raises(OutputDenied, match="cannot be made") as refusal:
         DeliveryWriter("/proc/fresco/deeper/out.%04d.exr", [1, 2], like=frame())
-    assert refusal.value.remedy == "Only /proc is there: make the folder, or choose one that you may write"
+    assert refusal.value.remedy == "Only /proc is there: make the folder, or choose one that you may write."
 
 
 @contextmanager

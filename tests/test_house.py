@@ -26,13 +26,19 @@ STOREYS = ("settings interruption failure events path_mapping kept_memory", "eng
            "worker", "server", "commands", "cli", "embedded")
 STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms.split()}
 ABOVE = frozenset({("models/weights.py", "embedded")})  # the autoencoder of the embedded model
+# A remedy ends in a full stop, unless it ends in what is copied: a word that no sentence has (a path, a number, a name
+# in capitals), the value of an option; and never behind a command or an option that follows a colon.
+WORD = re.compile(r"(?:--)?[A-Za-z]?[a-z'-]+|I|GPU|CPU|JSON|EXR")
+COPIED = re.compile(r""": ["(]?(?:fresco |pip |hf |openjd |FRESCO --)[^.,;]*$|: --[^.,;]*$""")
+VALUE = re.compile(r" --[a-z-]+ [a-z]+$")
 UNPLANNED = ("embedded",)  # its folder stands in the plan; its files stand in its model card
 
 
 def violations(name: str, source: str) -> list[str]:
     """What a file, named by its path from the root, does against the law; one sentence each."""
     module = ast.parse(source)
-    found = [*_bad_imports(name, module), *_bad_handlers(name, module), *_bad_words(name, module)]
+    found = [*_bad_imports(name, module), *_bad_handlers(name, module), *_bad_words(name, module),
+             *_bad_remedies(name, module)]
     if "SPDX-License-Identifier: " not in "\n".join(source.splitlines()[:2]) and source.strip():
         found.append(f"{name} does not begin with its SPDX-License-Identifier")
     if Path(name).stem in SUBJECTLESS:
@@ -91,6 +97,38 @@ def _bad_words(name: str, module: ast.AST) -> list[str]:
             and banned in (getattr(node, "attr", None), getattr(node, "id", None), getattr(node, "name", None))]
 
 
+def _bad_remedies(name: str, module: ast.AST) -> list[str]:
+    """The rule of `FrescoError`: a remedy is whole sentences, and only what is copied stands without a stop."""
+    remedies = [keyword.value for node in ast.walk(module) if isinstance(node, ast.Call)
+                for keyword in node.keywords if keyword.arg == "remedy"]
+    texts = [(remedy.lineno, text.rstrip()) for remedy in remedies for text in _endings(remedy)]
+    if name.startswith("tests/"):
+        return []
+    return [f'{name}:{line} has a remedy that ends in "{text[-30:]}": a sentence has a full stop, a command has none'
+            for line, text in texts if text and text[-1] not in "?!" and _is_amiss(text)]
+
+
+def _endings(remedy: ast.expr) -> Iterator[str]:
+    """The texts of an expression that end in words of its own; what it is given in braces is FRESCO here."""
+    if isinstance(remedy, ast.Constant) and isinstance(remedy.value, str):
+        yield remedy.value
+    elif isinstance(remedy, ast.JoinedStr) and remedy.values and isinstance(remedy.values[-1], ast.Constant):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "FRESCO" for part in remedy.values)
+    elif isinstance(remedy, ast.BinOp):
+        yield from _endings(remedy.right)
+    elif isinstance(remedy, (ast.IfExp, ast.BoolOp)):
+        for part in remedy.values if isinstance(remedy, ast.BoolOp) else (remedy.body, remedy.orelse):
+            yield from _endings(part)
+
+
+def _is_amiss(text: str) -> bool:
+    """Whether a full stop is missing at the end of a text, or spoils what is copied."""
+    copied = COPIED.search(text.rstrip(".")) is not None and "FRESCO" not in text.split()[-1]
+    if text.endswith("."):
+        return copied
+    return WORD.fullmatch(text.split()[-1].strip("()")) is not None and not copied and not VALUE.search(text)
+
+
 @pytest.mark.parametrize("path", HOUSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_keeps_the_law(path: Path) -> None:
     found = violations(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
@@ -117,6 +155,9 @@ COLOR = "backend/fresco_backend/pixels/color.py"
     ("protocol/fresco_protocol/shot.py", "import numpy", "shot.py imports numpy: protocol is standard library only"),
     ("host_plugins/blender/panels.py", "import fresco_backend.pipeline", "hosts speak the protocol only"),
     ("backend/fresco_backend/utils.py", "", "named after no subject"),
+    (COLOR, 'E("no", remedy="Do it")', 'has a remedy that ends in "Do it"'),
+    (COLOR, 'E("no", remedy=f"{near}Do it" if near else f"See: {prog} --help")', 'ends in "FRESCODo it"'),
+    (COLOR, 'E("no", remedy="They are there: fresco jobs.")', 'ends in "They are there: fresco jobs."'),
 ])
 def test_the_law_speaks_in_sentences(name: str, source: str, sentence: str) -> None:
     found = violations(name, SPDX + source)
@@ -127,6 +168,8 @@ def test_the_law_speaks_in_sentences(name: str, source: str, sentence: str) -> N
 def test_the_law_lets_good_files_pass() -> None:
     good = "from __future__ import annotations\nimport math\nimport torch.nn.functional as F\nfrom .flow import Flow\n"
     assert violations(FLOW, SPDX + good) == []
+    told = "Do it.", "See: fresco jobs", "Take a.####.exr", "Give --rate 24", "Who?", "Choose --missing hold", f"{FLOW}"
+    assert violations(COLOR, SPDX + "\n".join(f"E('no', remedy={text!r})" for text in told)) == []
     assert violations(FLOW, good) == [f"{FLOW} does not begin with its SPDX-License-Identifier"]
 
 

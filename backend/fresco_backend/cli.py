@@ -264,7 +264,7 @@ def _render(arguments: argparse.Namespace) -> int:
     shot, selection = shot_of(arguments)
     if arguments.report and (selection is not None or arguments.stage is not None):
         raise UsageError("a report is of a whole shot", where="--report",
-                         remedy="Leave it out here, and run fresco report when all parts are done")
+                         remedy="Leave it out here, and run fresco report when all parts are done.")
     if arguments.save_shot is not None:
         _save(shot, arguments.save_shot)
     if arguments.still is not None:
@@ -305,7 +305,7 @@ def _still(shot: Shot, selection: tuple[int, ...] | None, arguments: argparse.Na
 
     if selection is not None or arguments.stage is not None:
         raise UsageError("a still is one frame, made in one go", where="--still",
-                         remedy="Leave out --frames and --stage")
+                         remedy="Leave out --frames and --stage.")
     return still(shot, arguments.still)
 
 

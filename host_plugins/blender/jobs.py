@@ -391,7 +391,7 @@ def _refusal(error: Exception) -> FrescoError:
         return error
     if isinstance(error, OSError):
         return OutputDenied(f"the clip cannot be exported: {error.strerror or error}", where=error.filename,
-                            remedy="Make room there, or choose another folder in the panel, and redo it")
+                            remedy="Make room there, or choose another folder in the panel, and redo it.")
     return InputError(f"Blender cannot export the clip: {error}", remedy="Render it in Blender to see why.")
 
 

@@ -49,7 +49,8 @@ from __future__ import annotations
 class FrescoError(Exception):
     """A failure that a person can act on; raised bare, it is a bug of Fresco.
 
-    what: one clause without a full stop. where: file, frame or place in a document. remedy: what to do next.
+    what: one clause without a full stop. where: file, frame or place in a document. remedy: what to do next, in whole
+    sentences; the last one has no full stop where it ends in what is copied, such as a command.
     """
 
     code: str = "bug"

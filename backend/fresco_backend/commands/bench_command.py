@@ -36,7 +36,7 @@ def bench(arguments: argparse.Namespace) -> int:
     """Measure, and print a table or an object of JSON. Raises UsageError, WeightsError."""
     width, height = _size(arguments.size)
     if arguments.keyframes < 2:
-        raise UsageError(f"--keyframes is {arguments.keyframes}", remedy="A window needs two or more")
+        raise UsageError(f"--keyframes is {arguments.keyframes}", remedy="A window needs two or more.")
     from fresco_backend.commands.bench import Load, Stage, measure
     from fresco_backend.commands.bench_models import Shape
 

@@ -173,10 +173,10 @@ def _run(words: Sequence[str], arguments: argparse.Namespace, *, shown: str | No
     try:
         code = _ended(words)
     except FileNotFoundError as error:
-        raise UsageError(f'"{words[0]}" is not installed here', remedy="Install it, or take --print") from error
+        raise UsageError(f'"{words[0]}" is not installed here', remedy="Install it, or take --print.") from error
     if code:
         raise ServerError(f"{arguments.engine} ended with {code}", where=shlex.join(words),
-                          remedy="Its own words stand above")
+                          remedy="Its own words stand above.")
 
 
 def _ended(words: Sequence[str]) -> int:

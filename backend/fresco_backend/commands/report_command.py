@@ -71,7 +71,7 @@ def report(targets: list[str], output: Path | None = None, sheet: Path | None = 
         if len({one.numbers for one in delivered}) > 1:
             frames = " and ".join(one.document["frames"] for one in delivered)
             raise InputError(f"the two deliveries have different frames: {frames}",
-                             remedy="Compare two deliveries of the same frames")
+                             remedy="Compare two deliveries of the same frames.")
         looked = [look(one, PICTURES // len(delivered)) for one in delivered]
     beside = record.path_of(delivered[0].shot.delivery.sequence)
     path = output or beside.with_name(beside.name.removesuffix(".fresco.json") + ".report.html")

@@ -70,7 +70,7 @@ def matte_on(matte: Channels, canvas: Window, display: Window) -> dict[str, Floa
         own = canvas
     else:
         raise MatteError(f"the matte is {own.size}, and the plate is {canvas.size}",
-                         remedy="Render the matte in the size of the plate")
+                         remedy="Render the matte in the size of the plate.")
     return {name: placed(samples, own, canvas) for name, samples in matte.by_name.items()}
 
 

@@ -146,7 +146,8 @@ class DeliveryWriter:
             return frame.format if frame.format in possible else possible[0]
         if wanted not in possible:
             raise OutputPattern(f"{self.file_type} cannot store {wanted.value} samples", where=self.pattern,
-                                remedy=f"Choose {' or '.join(depth.value for depth in possible)}, or another file type")
+                                remedy=f"Choose {' or '.join(depth.value for depth in possible)}, or another file "
+                                       "type.")
         return wanted
 
     def _verify(self, part: Path, written: Sequence[tuple[oiio.ImageSpec, Any]], place: int, job_hash: str) -> None:
@@ -166,7 +167,7 @@ class DeliveryWriter:
         compression = "jpeg" if self.file_type == "jpeg" else found[place].get_string_attribute("compression")
         if wanted is not None and wanted.partition(":")[0] != compression:
             raise OutputPattern(f"{self.file_type} has no compression '{wanted}'", where=self.pattern,
-                                remedy="Leave it out to follow the plate, or for EXR choose zip, zips, piz or dwaa")
+                                remedy="Leave it out to follow the plate, or for EXR choose zip, zips, piz or dwaa.")
 
     def _facts(self, spec: oiio.ImageSpec) -> tuple[Window, dict[str, str]]:
         """Where the samples of a part lie, and how each channel is stored."""
@@ -240,7 +241,7 @@ def refuse_sources(outputs: Iterable[Path], sources: Iterable[Path]) -> None:
     for output in outputs:
         if output.resolve() in taken or (output.exists() and _identity(output) in identities):
             raise OutputIsPlate("this delivery would overwrite its own source", where=output,
-                                remedy="Choose another folder or name; Fresco never writes over a plate")
+                                remedy="Choose another folder or name; Fresco never writes over a plate.")
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -293,9 +294,9 @@ def _no_folder(folder: Path, error: OSError) -> OutputDenied:
     """Why a folder could not be made: what is there of the way to it, and what stands in it."""
     there = next((parent for parent in (folder, *folder.parents) if parent.exists() or parent.is_symlink()), folder)
     if there.is_dir():
-        remedy = f"Only {there} is there: make the folder, or choose one that you may write"
+        remedy = f"Only {there} is there: make the folder, or choose one that you may write."
     else:
-        remedy = f"{there} is no folder: choose another one"
+        remedy = f"{there} is no folder: choose another one."
     return OutputDenied(f"the folder of the delivery cannot be made: {error.strerror or error}", where=folder,
                         remedy=remedy)
 
@@ -305,9 +306,9 @@ def refused(path: Path, error: OSError) -> OutputError:
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return DiskFull(f"the disk is full: {reason}", where=path,
-                        remedy="Make room and run the same command again; delivered frames are kept")
+                        remedy="Make room and run the same command again; delivered frames are kept.")
     return OutputDenied(f"the delivery cannot be written: {reason}", where=path,
-                        remedy="Choose a folder that you may write, or change its permissions")
+                        remedy="Choose a folder that you may write, or change its permissions.")
 
 
 def _why_not(part: Path, spec: oiio.ImageSpec, reason: str) -> OutputError:
@@ -316,7 +317,8 @@ def _why_not(part: Path, spec: oiio.ImageSpec, reason: str) -> OutputError:
         _ask_for_room(part, spec)
     except OSError as error:
         return refused(part, error)
-    return OutputError(f"the file could not be written: {reason}", where=part, remedy="Try another type or compression")
+    return OutputError(f"the file could not be written: {reason}", where=part,
+                       remedy="Try another type or compression.")
 
 
 def _ask_for_room(part: Path, spec: oiio.ImageSpec) -> None:

@@ -95,7 +95,7 @@ def fitted(frame: Frame, type_name: str) -> Frame:
         lost.append(frame.alpha_name)
     if lost:
         raise OutputPattern(f"{type_name} cannot store the plate's channels {', '.join(lost)}", where=type_name,
-                            remedy="Deliver EXR, which keeps every channel of the plate")
+                            remedy="Deliver EXR, which keeps every channel of the plate.")
     return replace(frame, alpha=None) if type_name == "jpeg" else frame
 
 
@@ -136,7 +136,7 @@ def header(frame: Frame, type_name: str, depth: BitDepth, compression: str | Non
     spec["oiio:UnassociatedAlpha"] = int(not frame.associated)
     if (compression or "").startswith(_SHORT) and any(extra.format is BitDepth.FLOAT for extra in frame.extra):
         raise OutputPattern(f"{_SHORT} would cut the 32-bit channels of the plate, ids among them", where=type_name,
-                            remedy="Choose zip or piz, which keep every bit")
+                            remedy="Choose zip or piz, which keep every bit.")
     _choose_compression(spec, type_name, compression, same)
     if type_name == "dpx":
         _orient_scan(spec)

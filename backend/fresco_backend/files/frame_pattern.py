@@ -140,13 +140,13 @@ def file_type(path: str | Path) -> str:
 def plate_missing(pattern: FramePattern) -> PlateMissing:
     """What is said of a plate of which no file is there: why, and what was probably meant."""
     if not pattern.folder.is_dir():
-        return PlateMissing("the folder of the plate does not exist", where=pattern, remedy="Check the path")
+        return PlateMissing("the folder of the plate does not exist", where=pattern, remedy="Check the path.")
     if pattern.padding is None and pattern.path(0).is_dir():
         return PlateMissing("the plate is a folder", where=pattern,
-                            remedy="Name the frames in it, as in plate.####.exr, or the movie")
+                            remedy="Name the frames in it, as in plate.####.exr, or the movie.")
     return PlateMissing("no file of the plate was found", where=pattern,
                         remedy=other_paddings(pattern)
-                        or f"{_near(pattern)}Check the name, the padding and the extension")
+                        or f"{_near(pattern)}Check the name, the padding and the extension.")
 
 
 def _near(pattern: FramePattern) -> str:
@@ -161,7 +161,7 @@ def other_paddings(pattern: FramePattern) -> str:
     """What to say when the frames exist under another padding, as they do when two writers shared a folder."""
     others = [f"{pattern.prefix}{digits * '#'}{pattern.suffix} ({frames_text(numbers)})"
               for digits, numbers in sorted(pattern.with_other_paddings().items())]
-    return f"The folder also has {', '.join(others)}: rename to one padding, or name that pattern" if others else ""
+    return f"The folder also has {', '.join(others)}: rename to one padding, or name that pattern." if others else ""
 
 
 def digits_of(mark: str) -> int:

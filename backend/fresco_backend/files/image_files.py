@@ -105,4 +105,4 @@ def unreadable(path: Path, reason: str) -> FrameUnreadable:
     """The error of a file that cannot be read for this reason."""
     reason = " ".join(reason.split()).removeprefix(f'"{path}": ') or "the file is damaged"
     return FrameUnreadable(f"this frame cannot be read: {reason}", where=path,
-                           remedy="Render or copy the frame again, or leave it out of the range")
+                           remedy="Render or copy the frame again, or leave it out of the range.")

@@ -77,7 +77,7 @@ def write_movie(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: Fractio
         found = _count(part)
         if found != written:
             raise OutputError(f"the movie reads back with {found} of {written} frames", where=path,
-                              remedy="Check the free space of the disk and run the same command again")
+                              remedy="Check the free space of the disk and run the same command again.")
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -94,13 +94,13 @@ def _failed(path: Path, error: av.FFmpegError | OSError) -> OutputError:
     if error.errno in errno.errorcode and error.errno != errno.EINVAL:
         return refused(path, OSError(error.errno, error.strerror))
     return OutputError(f"the movie cannot be encoded: {error.strerror or error}", where=path,
-                       remedy="Deliver an image sequence, or a .mov, which takes more kinds of sound as they are")
+                       remedy="Deliver an image sequence, or a .mov, which takes more kinds of sound as they are.")
 
 
 def _container(path: Path) -> str:
     if not is_movie_delivery(path):
         raise OutputPattern(f"'{path.suffix}' is no movie that Fresco writes", where=path,
-                            remedy=f"Choose one of {', '.join(MOVIES)}, or an image sequence")
+                            remedy=f"Choose one of {', '.join(MOVIES)}, or an image sequence.")
     return MOVIES[path.suffix.lower()]
 
 
@@ -128,7 +128,7 @@ def _encode(part: Path, container: str, shown: _Pictures, sound: Sound | None) -
                 movie.mux(waiting)
                 waiting = next(packets, None)
         if not count:
-            raise OutputError("a movie needs at least one frame", where=part, remedy="Deliver the frames first")
+            raise OutputError("a movie needs at least one frame", where=part, remedy="Deliver the frames first.")
         movie.mux(video.encode(None))
         while waiting is not None:
             movie.mux(waiting)

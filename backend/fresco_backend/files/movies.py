@@ -79,7 +79,7 @@ class MovieReader:
         Raises PlateMissing, FrameUnreadable (no picture can be decoded), RangeOutside.
         """
         if not path.is_file():
-            raise PlateMissing("the movie does not exist", where=path, remedy="Check the path")
+            raise PlateMissing("the movie does not exist", where=path, remedy="Check the path.")
         self.path = path
         self._container, self._stream = _opened(path)
         self._index, self.size = _indexed(self._container, self._stream, path)
@@ -167,7 +167,7 @@ class MovieReader:
         if numbers is None:
             return tuple(range(1, self.count + 1))
         if not numbers:
-            raise InputError("the range holds no frame", where=self.path, remedy="Ask for at least one frame")
+            raise InputError("the range holds no frame", where=self.path, remedy="Ask for at least one frame.")
         outside = [number for number in numbers if not 1 <= number <= self.count]
         if outside:
             raise RangeOutside(f"frames {frames_text(outside)} lie outside the movie, which has 1-{self.count}",
@@ -188,7 +188,7 @@ class MovieReader:
         """A jump did not give the picture of the first pass: from now on only straight through from the start."""
         if not self._seekable:
             raise FrameUnreadable(f"frame {place + 1} decodes differently each time", where=self.path,
-                                  remedy="Export the movie as an image sequence")
+                                  remedy="Export the movie as an image sequence.")
         self._seekable = False
         self._rewind()
 
@@ -241,10 +241,10 @@ def _opened(path: Path) -> tuple[InputContainer, VideoStream]:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
         raise FrameUnreadable(f"this movie cannot be opened: {_reason(error)}", where=path,
-                              remedy="Copy it again, or export it as an image sequence") from error
+                              remedy="Copy it again, or export it as an image sequence.") from error
     if not container.streams.video:
         container.close()
-        raise FrameUnreadable("this file holds no pictures", where=path, remedy="Choose a movie or an image sequence")
+        raise FrameUnreadable("this file holds no pictures", where=path, remedy="Choose a movie or an image sequence.")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return container, stream
@@ -266,14 +266,14 @@ def _indexed(container: InputContainer, stream: VideoStream, path: Path) -> tupl
             size = size or _upright_size(picture)
             if _upright_size(picture) != size:
                 raise FrameSize(f"frame {len(index) + 1} is {_upright_size(picture)}, and those before it {size}",
-                                where=path, remedy="Export the movie in one size")
+                                where=path, remedy="Export the movie in one size.")
             index.append(_Entry(pts=picture.pts, key=bool(picture.key_frame), checksum=_checksum(picture),
                                 interlaced=bool(picture.interlaced_frame)))
     except (av.FFmpegError, OSError) as error:
         raise FrameUnreadable(f"this movie breaks off after frame {len(index)}: {_reason(error)}", where=path,
-                              remedy="Copy it again, or export the good part") from error
+                              remedy="Copy it again, or export the good part.") from error
     if size is None:
-        raise FrameUnreadable("no frame of this movie can be decoded", where=path, remedy="Copy it again")
+        raise FrameUnreadable("no frame of this movie can be decoded", where=path, remedy="Copy it again.")
     return index, size
 
 

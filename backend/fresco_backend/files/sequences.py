@@ -109,7 +109,7 @@ class SequenceReader:
 
     def _another_size(self, number: int, size: Size, first: Size) -> FrameSize:
         return FrameSize(f"frame {number} is {size}, and frame {self.numbers[0]} is {first}", where=self.source(number),
-                         remedy="Render the odd one again; one plate has one size")
+                         remedy="Render the odd one again; one plate has one size.")
 
     def source(self, number: int) -> Path:
         """The file that a frame is read from; of a held frame, that of the one before it."""
@@ -124,14 +124,14 @@ def _wanted(pattern: FramePattern, numbers: Sequence[int] | None, sources: Mappi
     if numbers is None:
         numbers = pattern.frames or range(min(sources), max(sources) + 1)
     if not numbers:
-        raise InputError("the range holds no frame", where=pattern, remedy="Ask for at least one frame")
+        raise InputError("the range holds no frame", where=pattern, remedy="Ask for at least one frame.")
     return tuple(sorted(set(numbers)))
 
 
 def _require_inside(wanted: Sequence[int], sources: Mapping[int, Path], pattern: FramePattern) -> None:
     outside = [number for number in wanted if not min(sources) <= number <= max(sources)]
     if outside:
-        advice = (" A path with a frame field, such as name.####.exr, names the whole sequence"
+        advice = (" A path with a frame field, such as name.####.exr, names the whole sequence."
                   if pattern.padding is None else "")
         raise RangeOutside(f"frames {frames_text(outside)} lie outside the plate, which has {frames_text(sources)}",
                            where=pattern, remedy=f"Choose frames from {min(sources)} to {max(sources)}.{advice}")

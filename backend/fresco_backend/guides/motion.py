@@ -138,12 +138,12 @@ def _torchvision_raft() -> nn.Module:
         models = importlib.import_module("torchvision.models.optical_flow")
     except ImportError as missing:
         raise WeightsMissing("the RAFT estimator needs torchvision, which is not installed",
-                             remedy="Install torchvision, or take the estimator 'dis'") from missing
+                             remedy="Install torchvision, or take the estimator 'dis'.") from missing
     weights = models.Raft_Large_Weights.DEFAULT
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     if not path.exists():
         raise WeightsMissing("the weights of torchvision's RAFT were not found", where=path,
-                             remedy=f"Copy {weights.url} there, or take the estimator 'dis'")
+                             remedy=f"Copy {weights.url} there, or take the estimator 'dis'.")
     network: nn.Module = models.raft_large(weights=weights, progress=False)
     return network
 

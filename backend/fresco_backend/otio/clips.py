@@ -104,7 +104,7 @@ def media_of(clip: Clip, folder: Path) -> Media:
     if isinstance(reference, otio.schema.ImageSequenceReference):
         return _sequence(clip, reference, folder)
     if not isinstance(reference, otio.schema.ExternalReference):
-        raise InputError("the clip has no media", where=clip.name, remedy="Relink it in the editing program")
+        raise InputError("the clip has no media", where=clip.name, remedy="Relink it in the editing program.")
     path = local_path(reference.target_url, folder)
     brackets = _BRACKETS.search(path.name)
     if brackets:
@@ -112,7 +112,7 @@ def media_of(clip: Clip, folder: Path) -> Media:
     if is_movie(path):
         return _movie(clip, path)
     raise InputError("its media is neither a movie nor a sequence", where=f"{clip.name}: {path}",
-                     remedy="Stills take no look in time; give it a sequence or a movie")
+                     remedy="Stills take no look in time; give it a sequence or a movie.")
 
 
 def local_path(url: str, folder: Path) -> Path:
@@ -158,7 +158,7 @@ def _usage(name: str, clip: Clip, media: Media, handles: int) -> Usage:
     last = min(media.start + media.length, start + count + handles + after) - 1
     if start < media.start or start + count > media.start + media.length:
         raise RangeOutside("the clip shows frames that its media does not have", where=clip.name,
-                           remedy=f"{media.sequence} has {media.length} frames: relink it, and export again")
+                           remedy=f"{media.sequence} has {media.length} frames: relink it, and export again.")
     return Usage(name=name, clip=clip, media=media, start=first, count=last - first + 1)
 
 
@@ -173,7 +173,7 @@ def _overlaps(clip: Clip, rate: float) -> tuple[int, int]:
 
 def _sequence(clip: Clip, reference: Any, folder: Path) -> Media:
     if reference.frame_step != 1 or reference.available_range is None:
-        raise InputError("its sequence has a step, or no range", where=clip.name, remedy="Reference every frame of it")
+        raise InputError("its sequence has a step, or no range", where=clip.name, remedy="Reference every frame of it.")
     base = local_path(reference.target_url_base, folder)
     field = "#" * max(1, reference.frame_zero_padding)
     rate = reference.available_range.start_time.rate
@@ -210,7 +210,7 @@ def _frames(time: Any, rate: float, clip: Clip) -> int:
     value = float(time.rescaled_to(rate).value)
     if abs(value - round(value)) > 0.01:
         raise InputError(f"a cut lies between two frames of the media, at {value:.3f} of {rate:g} a second",
-                         where=clip.name, remedy="Set the timeline to the rate of its media, or move the cut")
+                         where=clip.name, remedy="Set the timeline to the rate of its media, or move the cut.")
     return round(value)
 
 

@@ -90,7 +90,7 @@ def relink(timeline: Timeline, folder: Path, *, below: bool) -> None:
         found = next((movies[key] for name in names if (key := _stem(name)) in movies), [])
         if len(found) > 1:
             raise InputError(f"{len(found)} movies have the name of its clip", where=f"{clip.name}: {found[0]}",
-                             remedy="Name a folder with --plates that has one of them")
+                             remedy="Name a folder with --plates that has one of them.")
         if found:
             clip.media_reference = otio.schema.ExternalReference(found[0].absolute().as_uri())
 

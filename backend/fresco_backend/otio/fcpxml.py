@@ -85,7 +85,7 @@ def _sequence(root: Element) -> Element:
     """The sequence of the project. (Those of compound clips stand before it.) Raises InputError."""
     found = root.find(".//project/sequence")
     if found is None:
-        raise InputError("it holds no sequence", remedy="Export a project, not an event or clips")
+        raise InputError("it holds no sequence", remedy="Export a project, not an event or clips.")
     return found
 
 

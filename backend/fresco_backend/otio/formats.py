@@ -78,7 +78,7 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
         raise InputError(error.what, where=path, remedy=error.remedy) from None
     except Exception as error:  # adapters raise whatever their libraries do
         raise InputError(f"the timeline cannot be read: {_words(error)}", where=path,
-                         remedy="Export it again, or as another format") from error
+                         remedy="Export it again, or as another format.") from error
     timelines = [found] if isinstance(found, otio.schema.Timeline) else [
         child for child in found if isinstance(child, otio.schema.Timeline)]
     if len(timelines) != 1:
@@ -159,7 +159,7 @@ def _write(timeline: Timeline, path: Path, *, keep: bool) -> None:
         raise refused(path, error) from error
     except Exception as error:  # adapters raise whatever their libraries do
         raise OutputDenied(f"the timeline cannot be written as {format_of(path).name}: {_words(error)}", where=path,
-                           remedy="Write an .otio, which holds everything, or another format") from error
+                           remedy="Write an .otio, which holds everything, or another format.") from error
 
 
 def _encode(timeline: Timeline, path: Path, *, with_media: bool) -> None:

@@ -22,7 +22,7 @@ def read_looks(path: Path) -> Looks:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"the looks cannot be read: {error}", where=path, remedy="Check path and JSON") from error
+        raise InputError(f"the looks cannot be read: {error}", where=path, remedy="Check path and JSON.") from error
     if not isinstance(found, dict) or not all(isinstance(look, dict) for look in found.values()):
         raise InputError("these are no looks", where=path, remedy='Write {"sh010*": {"prompt": "an ink drawing"}}')
     return found

@@ -58,7 +58,7 @@ def color_space(name: str) -> ColorSpace:
     nearest = get_close_matches(name.lower(), known, n=NEAREST, cutoff=0.4)
     shown = ", ".join(dict.fromkeys(f"'{known[word]}'" for word in nearest))
     raise ColorError(f"the colour space '{name}' is unknown", where=configuration(),
-                     remedy=f"The nearest are {shown}" if shown else "Name one of the configuration's colour spaces")
+                     remedy=f"The nearest are {shown}" if shown else "Name one of the configuration's colour spaces.")
 
 
 def configuration() -> str:
@@ -127,7 +127,7 @@ def nearly_equal(first: ColorSpace, second: ColorSpace) -> bool:
 def applied(result: oiio.ImageBuf) -> FloatArray:
     """The pixels (H, W, 3) of a colour transform. Raises ColorError with the library's words."""
     if result.has_error:
-        raise ColorError(" ".join(result.geterror().split()), remedy="Check the colour configuration")
+        raise ColorError(" ".join(result.geterror().split()), remedy="Check the colour configuration.")
     return np.asarray(result.get_pixels(oiio.FLOAT), np.float32)
 
 
@@ -143,7 +143,7 @@ def _loaded(config: str) -> oiio.ColorConfig:
     reason = loaded.geterror()
     if reason:
         raise ColorError(f"the colour configuration cannot be loaded: {' '.join(reason.split())}", where=config,
-                         remedy="Correct the variable OCIO, or unset it to take the built-in configuration")
+                         remedy="Correct the variable OCIO, or unset it to take the built-in configuration.")
     return loaded
 
 
@@ -171,7 +171,7 @@ def _hub(config: str) -> str:
 
 def _colour(space: ColorSpace) -> ColorSpace:
     if _loaded(space.config).isData(space.name):
-        raise ColorError(f"'{space}' holds data, no colour", where=space.config, remedy="Name a colour space")
+        raise ColorError(f"'{space}' holds data, no colour", where=space.config, remedy="Name a colour space.")
     return space
 
 

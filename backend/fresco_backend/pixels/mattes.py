@@ -66,7 +66,7 @@ def composite(stylised: Frame, frame: Frame, matte: FloatArray) -> Frame:
     """
     if matte.shape != frame.pixels.shape[:2]:
         raise MatteError(f"the matte is {matte.shape[1]}x{matte.shape[0]}, and the plate is {frame.size}",
-                         remedy="Render the matte in the size of the plate")
+                         remedy="Render the matte in the size of the plate.")
     share = np.clip(cleaned(matte).samples, 0, 1)[..., None]
     plate = as_rgb(frame.pixels)
     mixed = cleaned(plate).samples * (1 - share) + stylised.pixels * share

@@ -31,7 +31,8 @@ def require(path: str) -> None:
     file = Path(path)
     if file.suffix.lower() != ".safetensors":
         raise WeightsRefused("an upscaler is a .safetensors file; others can run code when they are read", where=file,
-                             remedy="Take the file of that ending, or convert the weights with the safetensors package")
+                             remedy="Take the file of that ending, or convert the weights with the safetensors "
+                                    "package.")
     if not file.is_file():
         raise WeightsMissing("there is no such upscaler", where=file,
                              remedy="Fetch the .safetensors file of an upsampling network, such as 4x Real-ESRGAN, and "
@@ -74,11 +75,11 @@ def _network(path: str, _changed: int) -> Any:
     try:
         network = ModelLoader(choose_device()).load_from_state_dict(load_file(path))
     except (SafetensorError, OSError) as error:
-        raise WeightsRefused(f"the upscaler cannot be read: {error}", where=path, remedy="Fetch it again") from error
+        raise WeightsRefused(f"the upscaler cannot be read: {error}", where=path, remedy="Fetch it again.") from error
     except Exception as error:  # the classes differ from release to release, and all mean one thing
         raise WeightsUnsupported(f"no upsampler is known by these tensors: {type(error).__name__}", where=path,
-                                 remedy="Take a network that spandrel reads; its documentation lists them") from error
+                                 remedy="Take a network that spandrel reads; its documentation lists them.") from error
     if not isinstance(network, ImageModelDescriptor) or (network.input_channels, network.output_channels) != (3, 3):
         raise WeightsUnsupported("this network does not turn a picture into a larger one", where=path,
-                                 remedy="Take an upsampling network of RGB pictures")
+                                 remedy="Take an upsampling network of RGB pictures.")
     return network.eval()

@@ -74,7 +74,7 @@ def require_room(job: Job) -> None:
     if needed > free:
         there = f"{bytes_text(free)} of {bytes_text(total)} are free"
         raise DeviceMemory(f"the model takes {bytes_text(needed)}, and {there}", where=device,
-                           remedy="Close what else uses the GPU, or take a node with more memory")
+                           remedy="Close what else uses the GPU, or take a node with more memory.")
 
 
 def halves_for_memory(job: Job, window: Window, error: BaseException) -> tuple[Window, Window]:

@@ -36,4 +36,4 @@ def require_keyframes(job: Job, missing: Sequence[int] = ()) -> None:
     """Raise Busy when keyframes are missing (or their choice is) in a run that only makes in-betweens of them."""
     if missing or (job.strength > 0 and job.scratch.keyframes is None):
         raise Busy("keyframes of these frames are not rendered yet", where=job.scratch.folder,
-                   remedy="Run --stage keyframes first, on a disk that this machine sees")
+                   remedy="Run --stage keyframes first, on a disk that this machine sees.")

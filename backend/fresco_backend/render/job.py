@@ -107,7 +107,7 @@ class Job:
         named = self.shot.delivery.color_space
         if named and self.is_movie and not nearly_equal(color_space(named), color_space(SRGB)):
             raise ColorError(f"a movie is written in sRGB, not in {named}", where=self.shot.delivery.sequence,
-                             remedy="Leave the colour space of the delivery out, or deliver an image sequence")
+                             remedy="Leave the colour space of the delivery out, or deliver an image sequence.")
         if named:
             return color_space(named)
         if self.is_movie:
@@ -213,7 +213,7 @@ class Job:
                              remedy="Give it, for example --rate 24")
         if delivery.compression or delivery.bit_depth not in (None, BitDepth.UINT8):
             raise OutputPattern("a movie is written as H.264 of 8 bits, and takes no bit depth and no compression",
-                                where=path, remedy="Leave both out, or deliver an image sequence")
+                                where=path, remedy="Leave both out, or deliver an image sequence.")
         check_movie(Path(path), self.sources)
         pictures = self.scratch.folder / "picture.######.png"
         return DeliveryWriter(pictures, self.frames, like=opaque(self.like), sources=self.sources)
@@ -330,7 +330,7 @@ def _selected(frames: tuple[int, ...], selection: Sequence[int] | None) -> tuple
     outside = sorted(set(selection) - set(frames))
     if outside:
         raise RangeOutside(f"the shot has no frames {frames_text(outside)}", where=f"it has {frames_text(frames)}",
-                           remedy="Select frames of the shot's own range")
+                           remedy="Select frames of the shot's own range.")
     return tuple(sorted(set(selection)))
 
 
@@ -369,7 +369,7 @@ def _controls(shot: Shot, plate: PlateReader, opened: ExitStack) -> dict[Control
     for control, reader in readers.items():
         if not _same_aspect(reader.size, plate.size):
             raise FrameSize(f"the control images are {reader.size}, and the plate is {plate.size}",
-                            where=control.sequence, remedy="Render them with the aspect of the plate, at any size")
+                            where=control.sequence, remedy="Render them with the aspect of the plate, at any size.")
     return readers
 
 

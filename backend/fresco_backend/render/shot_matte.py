@@ -134,7 +134,7 @@ def open_matte(matte: Matte, plate: PlateReader) -> ShotMatte:
             raise error if is_movie(matte.sequence) else _lacking(matte, plate) from error
         if plate.display.size != reader.display.size and plate.size != reader.size:
             raise MatteError(f"the matte is {reader.size}, and the plate is {plate.size}",
-                             where=matte.sequence, remedy="Render the matte in the size of the plate")
+                             where=matte.sequence, remedy="Render the matte in the size of the plate.")
         for path in dict.fromkeys(map(reader.source, reader.numbers)) if not is_movie(matte.sequence) else ():
             read_header(path)
         found = ShotMatte(matte=matte, plate=plate, reader=reader)

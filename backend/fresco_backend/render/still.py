@@ -26,7 +26,7 @@ def still(shot: Shot, number: int) -> Shot:
     if frames is not None and number not in frame_numbers(frames):
         has = frames_text(frame_numbers(frames))
         raise RangeOutside(f"the shot has no frame {number}", where=f"it has {has}",
-                           remedy="Take the still from the shot's own range")
+                           remedy="Take the still from the shot's own range.")
     delivery = replace(shot.delivery, sequence=still_path(shot.delivery.sequence, number), handles=0)
     if is_movie(shot.delivery.sequence):
         delivery = replace(delivery, bit_depth=None, compression=None)  # a codec's own

@@ -137,15 +137,15 @@ def open_delivered(target: str, plate_sequence: str | None = None) -> DeliveredS
         except (PlateMissing, FrameGap) as error:  # their words are those of a plate
             missing = f": {error.what}" if isinstance(error, FrameGap) else ""
             raise InputError(f"the delivery is not there as its record tells{missing}", where=error.where,
-                             remedy="Render the shot again: what is there is kept") from error
+                             remedy="Render the shot again: what is there is kept.") from error
         try:
             matte = None if shot.matte is None else open_matte(shot.matte, plate)
         except MatteError as error:
             raise MatteError(error.what, where=error.where, remedy="Was it rendered on another machine? Then name a "
-                             "shot document that says where plate and matte lie on this one") from error
+                             "shot document that says where plate and matte lie on this one.") from error
         if len(result.numbers) != len(numbers):
             raise InputError(f"the movie has {len(result.numbers)} frames, and its record tells of {len(numbers)}",
-                             where=shot.delivery.sequence, remedy="Render the shot again")
+                             where=shot.delivery.sequence, remedy="Render the shot again.")
         opened.pop_all()
     return DeliveredShot(document=document, shot=shot, plate=plate, result=result, matte=matte, numbers=numbers)
 
@@ -176,7 +176,7 @@ def _read(target: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise _unrecorded(target, path, stills) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"the record cannot be read: {error}", where=path, remedy="Render the shot again") from error
+        raise InputError(f"the record cannot be read: {error}", where=path, remedy="Render the shot again.") from error
     if not isinstance(document, dict) or not {"shot", "frames", "measures"} <= document.keys():
         raise InputError("this JSON file is no record of a delivery", where=path,
                          remedy="Name the delivery, its shot document, or its .fresco.json")
@@ -196,12 +196,12 @@ def _unrecorded(target: str, path: Path, stills: list[Path]) -> InputError:
     documents = [] if Path(target).exists() else [found.name for found in folder.glob("*.json")]
     if meant := difflib.get_close_matches(name, documents, n=1):
         return InputError(f"{target} has no record of how it was made", where=path,
-                          remedy=f"Did you mean {meant[0]}? Else render the shot to its end: that writes the record")
+                          remedy=f"Did you mean {meant[0]}? Else render the shot to its end: that writes the record.")
     if stills:
         return InputError(f"only stills of {target} were rendered so far", where=path.parent,
                           remedy=f"Render the shot; or look at a still: fresco report {path_text(str(stills[-1]))}")
     return InputError(f"{target} has no record of how it was made", where=path,
-                      remedy="Render the shot to its end; the record is written with the last frame")
+                      remedy="Render the shot to its end; the record is written with the last frame.")
 
 
 def _deliveries(folder: Path) -> Iterator[str]:

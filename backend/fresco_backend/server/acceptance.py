@@ -56,11 +56,12 @@ class Acceptance:
         number = pattern.any_on_disk(plate.frames)
         if number is not None and _is_one(pattern, delivery, number):
             raise OutputIsPlate("this delivery would overwrite its own source", where=delivery.path(number),
-                                remedy="Choose another folder or name; Fresco never writes over a plate")
+                                remedy="Choose another folder or name; Fresco never writes over a plate.")
         there = pattern.on_disk() if number is None else {}
         if there:
             raise RangeOutside(f"the plate has none of the frames that are asked for: it has {frames_text(there)}",
-                               where=plate.sequence, remedy="Submit it with others, or when the first of them is there")
+                               where=plate.sequence,
+                               remedy="Submit it with others, or when the first of them is there.")
 
     def _missing(self, sequence: str) -> PlateMissing | None:
         """What is said of a sequence that is neither there nor expected; None where it is."""

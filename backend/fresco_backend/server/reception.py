@@ -48,7 +48,7 @@ class Reception:
         if key not in self._awaited:
             if self._running >= MOST:
                 raise Busy("too many shots wait for folders that do not answer", where=self._place(asked),
-                           remedy="Look at the disks and shares of the server; then submit again")
+                           remedy="Look at the disks and shares of the server; then submit again.")
             judgement = self._awaited[key] = _Judgement(key=key, ends=self._clock() + self._patience)
             self._running += 1
             threading.Thread(target=self._run, args=(judgement, judge), name="reception", daemon=True).start()
@@ -88,4 +88,4 @@ class Reception:
     def _late(self, asked: Asked) -> Busy:
         return Busy(f"the folders of this shot do not answer within {self._patience:g} s", where=self._place(asked),
                     remedy="A disk or a share of the server hangs, or is very slow: list that folder there, and submit "
-                           "again when it answers")
+                           "again when it answers.")
