@@ -109,7 +109,7 @@ CASES = {
     "weight in a cue": Case(None, ["--cue", "1001-1002: dusk -> (night:-1)"], "usage", 2, ["(night:-1)"]),
     "missing model": Case(None, ["--model", "{folder}/no-model"], "weights-missing", 7, ["no-model"]),
     "keyframe outside": Case(None, ["--keyframes", "1001,1009"], "range-outside", 3,
-                             ["keyframe 1009 is not a frame of the shot", "from 1001 to 1004"]),
+                             ["keyframe 1009 is not a frame of the shot", "its frames, 1001-1004"]),
     "movie without rate": Case(None, ["-o", "{folder}/out/look.mov"], "usage", 2, ["frame rate", "--rate 24"]),
 }
 

@@ -342,6 +342,9 @@ def test_the_artists_keyframes_are_taken(
 def test_an_artists_keyframe_outside_the_shot_is_refused(make: Make) -> None:
     with pytest.raises(RangeOutside, match="keyframe 1010"):
         rendered(replace(make("out"), keyframing=Keyframing(frames=parse_frames("1001,1010"))))
+    with pytest.raises(RangeOutside, match=r"keyframe 1002 .*1001-1009x2"):
+        rendered(replace(with_plate(make("out"), frames=parse_frames("1001-1009x2")),
+                         keyframing=Keyframing(frames=parse_frames("1001,1002"))))
 
 
 def test_keyframes_are_chosen_by_what_changes_and_the_choice_is_kept(

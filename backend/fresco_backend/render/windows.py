@@ -21,6 +21,7 @@ from fresco_backend.engine.latents import NoiseSharing
 from fresco_backend.engine.sampler import Sampler
 from fresco_backend.engine.tiles import Tiling
 from fresco_backend.engine.tokenflow import Blend, Propagation, largest_window
+from fresco_backend.files.sequences import frames_text
 from fresco_backend.guides import motion
 from fresco_backend.guides.background import moving_background
 from fresco_backend.guides.guidances import Guidances
@@ -276,7 +277,7 @@ def _artists_keyframes(job: Job, numbers: Sequence[int]) -> tuple[int, ...]:
     outside = sorted(set(numbers) - set(job.frames))
     if outside:
         raise RangeOutside(f"keyframe {outside[0]} is not a frame of the shot", where="keyframing.frames",
-                           remedy=f"Choose keyframes from {job.frames[0]} to {job.frames[-1]}")
+                           remedy=f"Choose keyframes among its frames, {frames_text(job.frames)}")
     return tuple(sorted(numbers))
 
 
