@@ -99,7 +99,8 @@ def test_lead_lies_on_outlines(gallery: dict[LookName, Picture]) -> None:
     assert lead[outline()].mean() > 2 * lead[SKY].mean() > 0
 
 
-@pytest.mark.parametrize("name", [*(set(MEDIA) - {LookName.STAINED_GLASS}), *(set(GRADES) - {LookName.WINTER})])
+@pytest.mark.parametrize("name", [name for name in (*MEDIA, *GRADES)
+                                  if name not in (LookName.STAINED_GLASS, LookName.WINTER)])
 def test_outlines_of_the_picture_stay(name: LookName, gallery: dict[LookName, Picture]) -> None:
     """The gradient of a look is greater on the outlines of house, door and sun than in even sky."""
     result = gallery[name]

@@ -132,7 +132,7 @@ def files_of(strip: Any, start: int, end: int) -> Iterator[str]:
     if strip.type == "MOVIE":
         yield str(bpy.path.abspath(strip.filepath))
     elif strip.type == "IMAGE":
-        names = dict.fromkeys(strip.strip_elem_from_frame(frame).filename for frame in range(start, end))
+        names = dict.fromkeys(_element_of(strip, frame).filename for frame in range(start, end))
         yield from (os.path.join(bpy.path.abspath(strip.directory), name) for name in names)
     within = list(compat.strips_of(strip)) if strip.type == "META" else compat.inputs_of(strip)
     for inner in within:
@@ -141,6 +141,14 @@ def files_of(strip: Any, start: int, end: int) -> Iterator[str]:
             first, last = max(first, start), min(last, end)
         if first < last and not (inner.mute and strip.type == "META"):
             yield from files_of(inner, first, last)
+
+
+def _element_of(strip: Any, frame: int) -> Any:
+    """What an image strip shows at a timeline frame. Blender is asked only if it must be: it may set `strobe`."""
+    if compat.is_retimed(strip) or strip.use_reverse_frames or strip.strobe > 1:
+        return strip.strip_elem_from_frame(frame)
+    index = frame - compat.content_start(strip) + compat.hard_trim(strip)
+    return strip.elements[min(max(index, 0), len(strip.elements) - 1)]
 
 
 def numbered(names: Sequence[str]) -> Optional[tuple[str, int]]:

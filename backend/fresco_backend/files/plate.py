@@ -69,5 +69,6 @@ def open_plate(path: str | Path, numbers: Sequence[int] | None = None, missing: 
     if not is_movie(path):
         return SequenceReader(FramePattern.parse(path), numbers, missing, layer)
     if layer:
-        raise UsageError(f"a movie has no layers, and '{layer}' is asked for", where=path, remedy="Leave the layer out.")
+        raise UsageError(f"a movie has no layers, and '{layer}' is asked for", where=path,
+                         remedy="Leave the layer out.")
     return MovieReader(Path(path), numbers)

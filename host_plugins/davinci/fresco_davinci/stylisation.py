@@ -16,7 +16,7 @@ from typing import Optional
 from fresco_davinci.clip import Clip, Extraction, Input, Phase, Progress, Record, Result, Wish, file_name
 from fresco_davinci.service import connected
 from fresco_davinci.timeline import Host, extract, here, integrate, validate
-from fresco_protocol.client import Client
+from fresco_protocol.client import JUDGED, Client
 from fresco_protocol.document import parse_json, read, write
 from fresco_protocol.errors import (
     FrescoError,
@@ -88,7 +88,7 @@ def stylise(host: Host, clip: Clip, wish: Wish, line: Line, *,
 
 def _submitted(client: Client, shot: Shot) -> Job:
     try:
-        return client.request(Submit(shot=shot, client_key=fresh_key())).record
+        return client.request(Submit(shot=shot, client_key=fresh_key()), seconds=JUDGED).record
     except PathRefused as error:
         raise PathRefused(error.what, where=error.where,
                           remedy="Run `fresco stop` and do it again: a server that is started then works in the clip's "
