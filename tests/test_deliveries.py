@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
+from plain_user import plain_user
 from plates import frame, header, noise, with_pixels, write_sequence
 
 from fresco_backend.files.deliveries import DeliveryWriter, Encoding, make_writable
@@ -138,27 +138,12 @@ def test_a_folder_that_cannot_be_made_is_denied_before_rendering(tmp_path: Path)
     assert refusal.value.remedy == "Only /proc is there: make the folder, or choose one that you may write."
 
 
-@contextmanager
-def without_rights_of_root() -> Iterator[None]:
-    """A plain user, for whom permissions hold."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.mark.parametrize("mode", [0o555, 0o000])
 def test_a_folder_without_rights_is_denied_before_rendering(tmp_path: Path, mode: int) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
     folder = tmp_path / "not-ours"
     folder.mkdir()
     folder.chmod(mode)
-    with without_rights_of_root(), pytest.raises(OutputDenied, match="Permission denied"):
+    with plain_user(tmp_path), pytest.raises(OutputDenied, match="Permission denied"):
         DeliveryWriter(folder / "out.%04d.exr", [1, 2], like=frame())
     folder.chmod(0o755)
     assert files(folder) == []

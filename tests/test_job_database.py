@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import queue_killer
 import queues
+from plain_user import plain_user
 from queues import PATHS, ended, live, submit
 
 from fresco_backend.queue.job_database import MIGRATIONS, JobDatabase
@@ -101,20 +102,12 @@ def test_a_damaged_file_is_noticed_when_it_is_opened(folder: Path, place: int) -
 def test_a_file_or_folder_that_may_not_be_written_is_denied(tmp_path: Path) -> None:
     path = closed_queue(tmp_path, 2)
     path.chmod(0o444)
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_mode & 0o001:
-            break
-        parent.chmod(0o755)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    with plain_user(tmp_path):
         refused(path, OutputDenied, "cannot be written")
         with pytest.raises(OutputDenied, match="Permission denied"):
-            JobQueue(Path("/proc/fresco/jobs.sqlite") if not root else tmp_path / "new" / "jobs.sqlite")
-    finally:
-        if root:
-            os.seteuid(0)
+            JobQueue(locked / "new" / "jobs.sqlite")
 
 
 def test_a_queue_that_becomes_read_only_still_answers_and_loses_nothing(queue: JobQueue) -> None:
