@@ -20,7 +20,8 @@ KERNELS = 224
 some are prepared again in every step: with 80, Stable Diffusion 1.5 took 3 % more time, and 100 MiB more."""
 
 PRODUCTS = 64
-"""Of a kind."""
+"""Of each kind. Fewer cost no time: for 60 shapes in turn, two products took 148 to 150 microseconds with 16, 141 to
+147 with 64, and 155 to 159 with 1,024."""
 
 _CAPACITIES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": KERNELS, "LRU_CACHE_CAPACITY": PRODUCTS}  # read once
 

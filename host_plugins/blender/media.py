@@ -103,7 +103,11 @@ def why_other_frames(strip: Any, start: int, end: int) -> Optional[str]:
 
 @lru_cache(maxsize=64)
 def _why_read_otherwise(path: str, rate: float, *_: int) -> Optional[str]:
-    """The same, of what stands in its file; kept as long as that stays the same: a panel asks at each redraw."""
+    """Why the server would read other pictures of a movie than Blender shows, by its file; None if it would not.
+
+    rate: frames a second. Further numbers tell the file's state: the answer is kept while they stay, for a panel asks
+    at each redraw.
+    """
     evenly = comes_evenly(path, rate)
     if evenly is None:
         return f"a file of the kind {os.path.splitext(path)[1].lower()} does not say whether its frames come evenly"

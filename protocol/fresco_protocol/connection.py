@@ -102,9 +102,9 @@ def _check_owner(status: os.stat_result, path: str) -> None:
     """Whoever can read the token can give orders; whoever wrote another's file can take them."""
     if sys.platform == "win32":  # the folder of the user guards it: modes mean nothing there
         return
-    if status.st_uid not in (os.getuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
+    theirs = status.st_uid not in (os.getuid(), 0)
+    if theirs or stat.S_IMODE(status.st_mode) & 0o077:
         found = f"mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}"
-        theirs = status.st_uid not in (os.getuid(), 0)
         raise ServerError(f"the connection file has {found}: others than its owner may read it", where=path,
                           remedy="Delete it and start the server again." if theirs else "Make it yours alone, as in: "
                           f"chmod 600 {shlex.quote(path)}. Where others may have read it, start its server again: that "
